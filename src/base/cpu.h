@@ -1,0 +1,22 @@
+/* cpu.h: instruction sets of this machine, and the floating-point mode of a thread. */
+#ifndef LC_BASE_CPU_H
+#define LC_BASE_CPU_H
+
+#include "longcat.h"
+
+/* Kernel families in rising order; each implies nothing about the others. */
+typedef enum lc_isa { LC_ISA_SCALAR, LC_ISA_NEON, LC_ISA_AVX2, LC_ISA_AVX512, LC_ISA_COUNT } lc_isa;
+
+bool lc_cpu_has(lc_isa isa);         /* CPU features and OS permission */
+const char *lc_isa_name(lc_isa isa); /* "scalar", "avx2", ... */
+bool lc_isa_from_name(const char *name, lc_isa *out);
+const char *lc_cpu_model(void); /* "AMD EPYC 9R14" or "unknown CPU" */
+int lc_cpu_count(void);         /* CPUs that this process may use */
+size_t lc_cpu_memory(void);     /* bytes of RAM */
+
+/* Flush-to-zero and denormals-are-zero (x86), FZ (Arm): enter returns the old state, leave restores
+ * it. */
+uint64_t lc_fp_enter(void);
+void lc_fp_leave(uint64_t state);
+
+#endif

@@ -1,0 +1,56 @@
+/* err.c: status texts and error contexts. */
+#include "base/err.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *lc_status_text(int status) {
+    switch (status) {
+#define LC_STATUS_CASE(name, value, text)                                                          \
+    case name: return text;
+        LC_STATUS_LIST(LC_STATUS_CASE)
+#undef LC_STATUS_CASE
+    default: return "unknown status";
+    }
+}
+
+int lc_fail(lc_err *err, int code, const char *fmt, ...) {
+    if (err) {
+        va_list args;
+        va_start(args, fmt);
+        err->code = code;
+        vsnprintf(err->text, sizeof err->text, fmt, args);
+        va_end(args);
+    }
+    return code;
+}
+
+int lc_fail_errno(lc_err *err, int code, const char *fmt, ...) {
+    int saved = errno;
+    if (err) {
+        va_list args;
+        va_start(args, fmt);
+        err->code = code;
+        vsnprintf(err->text, sizeof err->text, fmt, args);
+        va_end(args);
+        size_t used = strlen(err->text);
+        snprintf(err->text + used, sizeof err->text - used, ": %s", strerror(saved));
+    }
+    return code;
+}
+
+int lc_err_prefix(lc_err *err, const char *fmt, ...) {
+    if (!err) return LC_EINVAL;
+    char text[sizeof err->text], head[sizeof err->text];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(head, sizeof head, fmt, args);
+    va_end(args);
+    memcpy(text, err->text, sizeof text);
+    size_t used = strlen(head);
+    snprintf(err->text, sizeof err->text, "%s", head);
+    snprintf(err->text + used, sizeof err->text - used, ": %s", text);
+    return err->code;
+}

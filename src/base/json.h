@@ -1,0 +1,23 @@
+/*
+ * json.h: the one door to json-c. Key order and a number's own text are kept; depth is limited;
+ * UTF-8 is checked. Duplicate keys: the last one wins (where a duplicate must be refused, as in
+ * safetensors, the reader checks itself).
+ */
+#ifndef LC_BASE_JSON_H
+#define LC_BASE_JSON_H
+
+#include "base/buf.h"
+
+#include <json-c/json.h>
+
+enum { LC_JSON_DEPTH = 128 };
+
+/* Parses exactly one JSON value. `name` is used in messages only. *out is owned by the caller
+ * (json_object_put); it is NULL for the JSON value null. Errors: LC_EFORMAT with the byte offset,
+ * LC_ENOMEM. */
+int lc_json_parse(const char *text, size_t len, const char *name, struct json_object **out,
+                  lc_err *err);
+/* The same for a file of at most `limit` bytes (0 = 1 GiB). */
+int lc_json_load(const char *path, size_t limit, struct json_object **out, lc_err *err);
+
+#endif

@@ -1,0 +1,132 @@
+/* cli.c: option parsing over getopt_long, generated help, line input. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LC_MAX_OPTIONS = 64, LC_LONG_ONLY = 256 };
+
+static void print_help(const lc_usage *usage) {
+    printf("usage: %s\n\n%s\n", usage->synopsis, usage->description);
+    int width = 4; /* "help" */
+    for (const lc_opt *o = usage->options; o->name; o++) {
+        int w = (int)strlen(o->name) + (o->arg ? (int)strlen(o->arg) + 1 : 0);
+        if (w > width) width = w;
+    }
+    printf("\noptions:\n");
+    for (const lc_opt *o = usage->options; o->name; o++) {
+        int used = printf("  %c%c%c --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+                          o->letter ? ',' : ' ', o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+        printf("%*s%s\n", width + 10 - used, "", o->help);
+    }
+    printf("      --help%*sshow this text\n", width - 2, "");
+}
+
+static bool store(const lc_opt *o, const char *text) {
+    char *end = NULL;
+    errno = 0;
+    if (o->kind == LC_OPT_FLAG) {
+        *(bool *)o->target = true;
+    } else if (o->kind == LC_OPT_STRING) {
+        *(const char **)o->target = text;
+    } else if (o->kind == LC_OPT_LIST) {
+        lc_opt_list *list = o->target;
+        if (list->count == sizeof list->items / sizeof *list->items) {
+            fprintf(stderr, "longcat: --%s may be given at most %zu times\n", o->name, list->count);
+            return false;
+        }
+        list->items[list->count++] = text;
+    } else if (o->kind == LC_OPT_INT) {
+        long long v = strtoll(text, &end, 10);
+        if (errno || end == text || *end || (double)v < o->min || (double)v > o->max) {
+            fprintf(stderr, "longcat: --%s: \"%s\" is not a whole number from %.0f to %.0f\n",
+                    o->name, text, o->min, o->max);
+            return false;
+        }
+        *(int64_t *)o->target = v;
+    } else {
+        double v = strtod(text, &end);
+        if (errno || end == text || *end || !isfinite(v) || v < o->min || v > o->max) {
+            fprintf(stderr, "longcat: --%s: \"%s\" is not a number from %g to %g\n", o->name, text,
+                    o->min, o->max);
+            return false;
+        }
+        *(double *)o->target = v;
+    }
+    return true;
+}
+
+int lc_cli_parse(const lc_usage *usage, int argc, char **argv, const char **args, int *n_args) {
+    struct option longs[LC_MAX_OPTIONS + 2] = {0};
+    char shorts[3 * LC_MAX_OPTIONS] = "-:"; /* "-": positional arguments come as option 1 */
+    int n = 0;
+    for (const lc_opt *o = usage->options; o->name; o++, n++) {
+        longs[n] = (struct option){o->name, o->arg ? required_argument : no_argument, NULL,
+                                   LC_LONG_ONLY + n};
+        if (o->letter) {
+            size_t used = strlen(shorts);
+            shorts[used] = o->letter;
+            if (o->arg) shorts[used + 1] = ':';
+        }
+    }
+    longs[n] = (struct option){"help", no_argument, NULL, LC_LONG_ONLY + n};
+    *n_args = 0;
+    bool too_many = false;
+    optind = 0;
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        if (c == 1) {
+            if (*n_args < usage->max_args)
+                args[(*n_args)++] = optarg;
+            else
+                too_many = true;
+            continue;
+        }
+        if (c == LC_LONG_ONLY + n) {
+            print_help(usage);
+            return LC_EXIT_OK;
+        }
+        const lc_opt *found = NULL;
+        if (c >= LC_LONG_ONLY)
+            found = &usage->options[c - LC_LONG_ONLY];
+        else
+            for (const lc_opt *o = usage->options; o->name; o++)
+                if (o->letter == c) found = o;
+        if (!found || c == '?' || c == ':') {
+            const char *problem = c == ':' ? "needs a value" : "is unknown or takes no value";
+            fprintf(stderr, "longcat: option %s %s\nusage: %s\n", argv[optind - 1], problem,
+                    usage->synopsis);
+            return LC_EXIT_USAGE;
+        }
+        if (!store(found, optarg)) return LC_EXIT_USAGE;
+    }
+    for (; optind < argc; optind++) {
+        if (*n_args < usage->max_args)
+            args[(*n_args)++] = argv[optind];
+        else
+            too_many = true;
+    }
+    if (too_many || *n_args < usage->min_args) {
+        fprintf(stderr, "longcat: too %s arguments\nusage: %s\n", too_many ? "many" : "few",
+                usage->synopsis);
+        return LC_EXIT_USAGE;
+    }
+    return -1;
+}
+
+int lc_cli_fail(const lc_err *err) {
+    fprintf(stderr, "longcat: %s\n", err->text);
+    return LC_EXIT_FAILED;
+}
+
+bool lc_cli_line(FILE *file, lc_buf *buf) {
+    lc_buf_clear(buf);
+    int c = getc_unlocked(file);
+    if (c == EOF) return false;
+    for (; c != EOF && c != '\n'; c = getc_unlocked(file))
+        if (!lc_buf_putc(buf, (char)c)) return false;
+    return lc_buf_reserve(buf, 0);
+}

@@ -1,0 +1,69 @@
+/*
+ * cli.h: what every subcommand shares: its entry in the table of main.c, option parsing with a
+ * generated --help, and the way to report failure. Only code in cli/ prints or exits.
+ */
+#ifndef LC_CLI_CLI_H
+#define LC_CLI_CLI_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdio.h>
+
+enum { LC_EXIT_OK = 0, LC_EXIT_FAILED = 1, LC_EXIT_USAGE = 2 };
+
+typedef enum lc_opt_kind {
+    LC_OPT_FLAG,   /* bool *, set to true */
+    LC_OPT_STRING, /* const char ** */
+    LC_OPT_INT,    /* int64_t *, min <= value <= max */
+    LC_OPT_FLOAT,  /* double *, min <= value <= max */
+    LC_OPT_LIST,   /* lc_opt_list *, may be repeated */
+} lc_opt_kind;
+
+typedef struct lc_opt_list {
+    const char *items[64];
+    size_t count;
+} lc_opt_list;
+
+typedef struct lc_opt {
+    const char *name; /* "max-tokens"; a table ends with a NULL name */
+    char letter;      /* 'n' for -n, 0 for none */
+    lc_opt_kind kind;
+    void *target;
+    const char *arg;  /* shown in help: "N"; NULL for flags */
+    const char *help; /* one sentence; the default value belongs in it */
+    double min, max;  /* INT and FLOAT only */
+} lc_opt;
+
+typedef struct lc_usage {
+    const char
+        *synopsis; /* "longcat tokenize MODEL|tokenizer.json --jsonl [--decode [--stream]]" */
+    const char *description; /* paragraphs for --help */
+    const lc_opt *options;
+    int min_args, max_args; /* positional arguments */
+} lc_usage;
+
+/*
+ * Parses argv (argv[0] is the subcommand's name). Positional arguments may stand anywhere; "--"
+ * ends options. Fills the targets and args[0..*n_args). Returns -1 to go on, else an exit code: 0
+ * after --help, LC_EXIT_USAGE after an error.
+ */
+int lc_cli_parse(const lc_usage *usage, int argc, char **argv, const char **args, int *n_args);
+
+/* Prints "longcat: text" to stderr and returns LC_EXIT_FAILED. */
+int lc_cli_fail(const lc_err *err);
+
+/* Reads one line of any length from a stream, without its newline. false at the end. buf is reused.
+ */
+bool lc_cli_line(FILE *file, lc_buf *buf);
+
+int lc_cmd_run(int argc, char **argv);
+int lc_cmd_chat(int argc, char **argv);
+int lc_cmd_inspect(int argc, char **argv);
+int lc_cmd_tokenize(int argc, char **argv);
+int lc_cmd_template(int argc, char **argv);
+int lc_cmd_parse(int argc, char **argv);
+int lc_cmd_eval(int argc, char **argv);
+int lc_cmd_pull(int argc, char **argv);
+
+#endif

@@ -1,0 +1,5 @@
+#include "cli/cli.h"
+int lc_cmd_run(int argc, char **argv) {
+    (void)argc, (void)argv;
+    return LC_EXIT_FAILED;
+}

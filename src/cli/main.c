@@ -1,0 +1,55 @@
+/* main.c: the table of subcommands. Each has a file cmd_<name>.c and answers --help. */
+#include "cli/cli.h"
+
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+    {"run", lc_cmd_run, "continue a text"},
+    {"chat", lc_cmd_chat, "talk to a model in the terminal"},
+    {"inspect", lc_cmd_inspect, "what a model is, what it needs, whether it fits this machine"},
+    {"tokenize", lc_cmd_tokenize, "text to token ids and back"},
+    {"template", lc_cmd_template, "render a chat template"},
+    {"parse", lc_cmd_parse, "model output to reasoning, content and tool calls"},
+    {"eval", lc_cmd_eval, "logits, perplexity, hashes and draft chains"},
+    {"pull", lc_cmd_pull, "download a model from a hub"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_commands(FILE *out) {
+    fprintf(out, "longcat " LC_VERSION
+                 ": runs the LongCat-2.0 model family on machines that people own\n\n"
+                 "usage: longcat COMMAND [arguments]\n\ncommands:\n");
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
+    fprintf(out, "\n`longcat COMMAND --help` explains one command.\n");
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        print_commands(stderr);
+        return LC_EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        print_commands(stdout);
+        return LC_EXIT_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        puts("longcat " LC_VERSION);
+        return LC_EXIT_OK;
+    }
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(argv[1], commands[i].name)) {
+            int code = commands[i].run(argc - 1, argv + 1);
+            if (fflush(stdout) != 0 || ferror(stdout)) {
+                fprintf(stderr, "longcat: writing to standard output failed\n");
+                return LC_EXIT_FAILED;
+            }
+            return code;
+        }
+    fprintf(stderr, "longcat: no command \"%s\"; `longcat --help` lists them\n", argv[1]);
+    return LC_EXIT_USAGE;
+}

@@ -1,0 +1,45 @@
+/*
+ * safetensors.h: reading and writing safetensors, single files and sharded checkpoints. Files are
+ * hostile input: every size is checked against the file before use. Data is memory-mapped,
+ * read-only, and never copied here.
+ *
+ * Refused with a clear error: header longer than 100 MB or than the file, duplicate names, unknown
+ * dtypes of tensors that are asked for, shape products that overflow, offsets that overlap, leave
+ * gaps, or differ from shape x dtype, index entries that name a missing shard or a shard outside
+ * the folder.
+ */
+#ifndef LC_FORMAT_SAFETENSORS_H
+#define LC_FORMAT_SAFETENSORS_H
+
+#include "format/dtype.h"
+
+enum { LC_MAX_RANK = 8 };
+
+typedef struct lc_tensor {
+    const char *name;
+    lc_dtype dtype;
+    int rank;
+    size_t shape[LC_MAX_RANK];
+    size_t count;     /* elements */
+    const void *data; /* mapped; may be unaligned */
+    size_t size;      /* bytes */
+    const char *file; /* path of the file that holds it */
+} lc_tensor;
+
+typedef struct lc_tensors lc_tensors;
+
+/* path: a .safetensors file, a model.safetensors.index.json, or a folder that holds either. *out
+ * owned by the caller; lc_tensor pointers and their data live until lc_tensors_close. */
+int lc_tensors_open(const char *path, lc_tensors **out, lc_err *err);
+void lc_tensors_close(lc_tensors *tensors);
+size_t lc_tensors_count(const lc_tensors *tensors);
+const lc_tensor *lc_tensors_at(const lc_tensors *tensors, size_t i);           /* in name order */
+const lc_tensor *lc_tensors_find(const lc_tensors *tensors, const char *name); /* NULL if absent */
+size_t lc_tensors_bytes(const lc_tensors *tensors); /* sum over all files */
+
+/* Writes one file: header padded with spaces to 8 bytes, tensors in the given order after sorting
+ * by descending element size (so all are aligned); name, dtype, rank, shape and data of each are
+ * used. Written to path.part, synced, renamed. */
+int lc_safetensors_write(const char *path, const lc_tensor *tensors, size_t count, lc_err *err);
+
+#endif
