@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "format/scan.h"
 
 #include <errno.h>
@@ -20,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_HEADER = 100000000, MAX_NAME = 1000, PREFIX = 8 };
+enum { PREFIX = 8 };
 
 /* A file on its way into the table. */
 typedef struct reader {
@@ -42,14 +43,14 @@ static int bad_text(reader *r) {
                    r->scan.pos + PREFIX);
 }
 
-/* Names are shown in terminals: no control characters (C0, DEL, C1). */
-static bool name_ok(const char *name) {
-    size_t len = strlen(name);
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)name[i], next = (unsigned char)name[i + 1];
-        if (c < 0x20 || c == 0x7f || (c == 0xc2 && next < 0xa0)) return false;
+bool lc_tensor_name_ok(const char *name) {
+    size_t len = strlen(name), used;
+    if (!len || len > LC_MAX_NAME) return false;
+    for (size_t i = 0; i < len; i += used) {
+        int32_t code = lc_utf8_decode(name + i, len - i, &used);
+        if (code < 0x20 || (code >= 0x7f && code < 0xa0)) return false;
     }
-    return len > 0 && len <= MAX_NAME;
+    return true;
 }
 
 static lc_tensor *push(lc_tensors *tensors) {
@@ -136,7 +137,7 @@ static int place(reader *r, lc_tensor *t, const uint64_t offsets[2]) {
     t->data = r->data + offsets[0];
     t->file = r->path;
     if (t->dtype == LC_DTYPE_COUNT) {
-        if (!name_ok(t->dtype_name)) return bad(r, t->name, "dtype is not a name");
+        if (!lc_tensor_name_ok(t->dtype_name)) return bad(r, t->name, "dtype is not a name");
         return LC_OK; /* only refused when it is asked for */
     }
     t->dtype_name = lc_dtype_name(t->dtype);
@@ -175,11 +176,11 @@ static int read_entries(reader *r) {
             if (!scan_metadata(&r->scan)) return bad_text(r);
             continue;
         }
-        if (!name_ok(name))
+        if (!lc_tensor_name_ok(name))
             return lc_fail(r->err, LC_EFORMAT,
                            "%s: header: a tensor's name before byte %zu is empty, longer than %d "
                            "bytes or has control characters",
-                           r->path, r->scan.pos + PREFIX, MAX_NAME);
+                           r->path, r->scan.pos + PREFIX, LC_MAX_NAME);
         lc_tensor *t = push(r->tensors);
         if (!t) return lc_fail(r->err, LC_ENOMEM, "%s: out of memory", r->path);
         t->name = name;
@@ -232,9 +233,9 @@ static int read_image(lc_tensors *tensors, lc_tensor_file *file, const unsigned 
         return lc_fail(err, LC_EFORMAT, "%s: %zu bytes are too few for a safetensors file",
                        file->path, file->size);
     for (int i = 0; i < PREFIX; i++) header |= (uint64_t)bytes[i] << 8 * i;
-    if (header > MAX_HEADER)
+    if (header > LC_MAX_HEADER)
         return lc_fail(err, LC_EFORMAT, "%s: header length %llu is above the limit of %d bytes",
-                       file->path, (unsigned long long)header, MAX_HEADER);
+                       file->path, (unsigned long long)header, LC_MAX_HEADER);
     if (header > file->size - PREFIX)
         return lc_fail(err, LC_EFORMAT, "%s: header length %llu is larger than the file (%zu)",
                        file->path, (unsigned long long)header, file->size);

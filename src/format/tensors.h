@@ -10,6 +10,12 @@
 
 #include "format/safetensors.h"
 
+enum { LC_MAX_HEADER = 100000000, LC_MAX_NAME = 1000 };
+
+/* Names are shown in terminals: 1 to LC_MAX_NAME bytes of UTF-8 without control
+ * characters (C0, DEL, C1). */
+bool lc_tensor_name_ok(const char *name);
+
 typedef struct lc_tensor_file {
     char *path;
     void *map; /* NULL for lc_tensors_parse, whose bytes are the caller's */
