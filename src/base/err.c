@@ -27,6 +27,14 @@ int lc_fail(lc_err *err, int code, const char *fmt, ...) {
     return code;
 }
 
+/* Appends to err->text; what doesn't fit is cut. */
+static void append(lc_err *err, const char *text) {
+    size_t used = strlen(err->text), room = sizeof err->text - 1 - used;
+    size_t len = strnlen(text, room);
+    memcpy(err->text + used, text, len);
+    err->text[used + len] = 0;
+}
+
 int lc_fail_errno(lc_err *err, int code, const char *fmt, ...) {
     int saved = errno;
     if (err) {
@@ -35,22 +43,21 @@ int lc_fail_errno(lc_err *err, int code, const char *fmt, ...) {
         err->code = code;
         vsnprintf(err->text, sizeof err->text, fmt, args);
         va_end(args);
-        size_t used = strlen(err->text);
-        snprintf(err->text + used, sizeof err->text - used, ": %s", strerror(saved));
+        append(err, ": ");
+        append(err, strerror(saved));
     }
     return code;
 }
 
 int lc_err_prefix(lc_err *err, const char *fmt, ...) {
     if (!err) return LC_EINVAL;
-    char text[sizeof err->text], head[sizeof err->text];
+    char text[sizeof err->text];
+    memcpy(text, err->text, sizeof text);
     va_list args;
     va_start(args, fmt);
-    vsnprintf(head, sizeof head, fmt, args);
+    vsnprintf(err->text, sizeof err->text, fmt, args);
     va_end(args);
-    memcpy(text, err->text, sizeof text);
-    size_t used = strlen(head);
-    snprintf(err->text, sizeof err->text, "%s", head);
-    snprintf(err->text + used, sizeof err->text - used, ": %s", text);
+    append(err, ": ");
+    append(err, text);
     return err->code;
 }
