@@ -1,4 +1,5 @@
-/* kernels.c: which table runs. A path is used only after it has shown the scalar one's bits on this machine. */
+/* kernels.c: which table runs. A path is used only after it has shown the scalar one's bits on this
+ * machine. */
 #include "kernels/kernels.h"
 
 #include <string.h>
@@ -38,7 +39,8 @@ static float test_value(uint32_t *state) {
 
 /* Runs every kernel on the same inputs and stores all results behind each other. */
 typedef struct test_result {
-    float gemm[TEST_ROWS][LC_LANES], norm[TEST_K - 3], exp[TEST_K - 3], swiglu[TEST_K - 3], rounded[TEST_K - 3];
+    float gemm[TEST_ROWS][LC_LANES], norm[TEST_K - 3], exp[TEST_K - 3], swiglu[TEST_K - 3],
+        rounded[TEST_K - 3];
     float acc[3][TEST_K - 3], sum, max;
     uint16_t narrow[TEST_K - 3];
     uint16_t pad;
@@ -56,7 +58,8 @@ static void run_all(const lc_kernels *k, test_result *out) {
         small[i] = (float)(i - 40) * 2.7f;
     }
     memset(out, 0, sizeof *out);
-    lc_gemm g = {TEST_ROWS, TEST_K, a[0], TEST_K, panel[0], LC_LANES, out->gemm[0], LC_LANES, LC_LANES};
+    lc_gemm g = {TEST_ROWS, TEST_K,       a[0],     TEST_K,  panel[0],
+                 LC_LANES,  out->gemm[0], LC_LANES, LC_LANES};
     k->gemm(&g);
     k->rms_norm(N, x, a[0], 1e-5f, out->norm);
     out->max = k->max(N, x);

@@ -1,9 +1,11 @@
 /*
- * kernels.h: the leaf arithmetic, one table of functions per instruction set, one contract for all of them: equal bits.
+ * kernels.h: the leaf arithmetic, one table of functions per instruction set, one contract for all
+ * of them: equal bits.
  *
- * kernels.inc is the specification in code: it is written once, over 16 fp32 lanes, and compiled for every instruction
- * set with that set's lanes.h. The order of every sum is docs/numerics.md. Kernels don't allocate, lock or know models.
- * Callers run them with flush-to-zero and denormals-are-zero on (lc_pool_for does that; lc_fp_enter elsewhere).
+ * kernels.inc is the specification in code: it is written once, over 16 fp32 lanes, and compiled
+ * for every instruction set with that set's lanes.h. The order of every sum is docs/numerics.md.
+ * Kernels don't allocate, lock or know models. Callers run them with flush-to-zero and
+ * denormals-are-zero on (lc_pool_for does that; lc_fp_enter elsewhere).
  */
 #ifndef LC_KERNELS_KERNELS_H
 #define LC_KERNELS_KERNELS_H
@@ -19,22 +21,23 @@ enum {
 static inline size_t lc_pad_k(size_t k) { return (k + LC_K_BLOCK - 1) / LC_K_BLOCK * LC_K_BLOCK; }
 
 typedef struct lc_gemm {
-    size_t rows;        /* m */
-    size_t k;           /* padded: a multiple of LC_K_BLOCK; padding is zero in both operands */
-    const float *a;     /* [rows][lda] */
+    size_t rows;    /* m */
+    size_t k;       /* padded: a multiple of LC_K_BLOCK; padding is zero in both operands */
+    const float *a; /* [rows][lda] */
     size_t lda;
     const float *panel; /* [k][ldp], the first 16 columns are used */
     size_t ldp;
-    float *c;           /* [rows][ldc] */
+    float *c; /* [rows][ldc] */
     size_t ldc;
-    size_t columns;     /* columns stored, 1..16 */
+    size_t columns; /* columns stored, 1..16 */
 } lc_gemm;
 
 typedef struct lc_kernels {
     lc_isa isa;
 
-    /* c[i][j] = sum over k of a[i][k] * panel[k][j] in the order of numerics.md 1: inside each block of 32 an even and an
-     * odd chain of fused multiply-adds from zero, the two added, the result added to the accumulator. */
+    /* c[i][j] = sum over k of a[i][k] * panel[k][j] in the order of numerics.md 1: inside each
+     * block of 32 an even and an odd chain of fused multiply-adds from zero, the two added, the
+     * result added to the accumulator. */
     void (*gemm)(const lc_gemm *g);
 
     /* y[i] = w[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps), spec 2. x may be y. */
@@ -43,7 +46,8 @@ typedef struct lc_kernels {
     /* y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]. y may be gate or up. */
     void (*swiglu)(size_t n, const float *gate, const float *up, float *y);
 
-    /* y[i] = exp(x[i] - max); returns the sum of y in the order of numerics.md 3. x[i] = -inf gives 0. y may be x. */
+    /* y[i] = exp(x[i] - max); returns the sum of y in the order of numerics.md 3. x[i] = -inf gives
+     * 0. y may be x. */
     float (*exp_sum)(size_t n, const float *x, float max, float *y);
     /* Largest element; n >= 1. */
     float (*max)(size_t n, const float *x);
@@ -68,8 +72,9 @@ typedef struct lc_kernels {
 const lc_kernels *lc_kernels_of(lc_isa isa);
 
 /*
- * The best table whose instruction set is at most `cap` and that passes a self-test of equal bits against the scalar
- * one. A table that fails is dropped and its name stored in *dropped (LC_ISA_COUNT if none; dropped may be NULL).
+ * The best table whose instruction set is at most `cap` and that passes a self-test of equal bits
+ * against the scalar one. A table that fails is dropped and its name stored in *dropped
+ * (LC_ISA_COUNT if none; dropped may be NULL).
  */
 const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped);
 

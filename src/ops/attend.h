@@ -1,14 +1,17 @@
 /*
- * attend.h: softmax attention of absorbed queries over cached rows, 64 keys at a time in increasing position
- * (numerics.md 4). The running maximum and sum are merged block by block; masked and missing keys are zeros.
+ * attend.h: softmax attention of absorbed queries over cached rows, 64 keys at a time in increasing
+ * position (numerics.md 4). The running maximum and sum are merged block by block; masked and
+ * missing keys are zeros.
  */
 #ifndef LC_OPS_ATTEND_H
 #define LC_OPS_ATTEND_H
 
 #include "ops/mla.h"
 
-/* queries [M][N][W p] -> context in their place: [M][N][W p], the first R values of each head, normalised, as operands. */
-void lc_attend(const lc_op *op, const lc_mla_shape *s, size_t m, const lc_mla_args *args, float *queries);
+/* queries [M][N][W p] -> context in their place: [M][N][W p], the first R values of each head,
+ * normalised, as operands. */
+void lc_attend(const lc_op *op, const lc_mla_shape *s, size_t m, const lc_mla_args *args,
+               float *queries);
 
 /* Scratch floats of a thread. */
 size_t lc_attend_scratch(const lc_mla_shape *s);

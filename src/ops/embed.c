@@ -1,6 +1,7 @@
 /*
- * embed.c: word rows, hashed n-gram rows and their projections. All tables' rows are gathered first; then a thread takes
- * 16 output columns and adds the tables' projections in index order, so no sum is cut.
+ * embed.c: word rows, hashed n-gram rows and their projections. All tables' rows are gathered
+ * first; then a thread takes 16 output columns and adds the tables' projections in index order, so
+ * no sum is cut.
  */
 #include "ops/embed.h"
 
@@ -10,10 +11,12 @@ void lc_ngram_table_init(lc_ngram_table *t, const lc_config *c, size_t index) {
     t->modulus = (int64_t)lc_config_ngram_rows(c, index);
     t->order = index / c->ngram_splits + 2;
     t->power[0] = 1 % t->modulus;
-    for (size_t d = 1; d < t->order; d++) t->power[d] = t->power[d - 1] * (int64_t)c->vocab % t->modulus;
+    for (size_t d = 1; d < t->order; d++)
+        t->power[d] = t->power[d - 1] * (int64_t)c->vocab % t->modulus;
 }
 
-int64_t lc_ngram_row(const lc_ngram_table *t, const int32_t *tokens, size_t at, bool eos_reset, int32_t eos) {
+int64_t lc_ngram_row(const lc_ngram_table *t, const int32_t *tokens, size_t at, bool eos_reset,
+                     int32_t eos) {
     int64_t sum = tokens[at] * t->power[0];
     for (size_t d = 1; d < t->order && d <= at; d++) {
         int32_t token = tokens[at - d];
@@ -58,15 +61,23 @@ static void add_tables(void *ctx, size_t begin, size_t end, int thread) {
     float *decoded = product + LC_LANES * t->m;
     float divisor = (float)(1 + t->e->n_tables);
     for (size_t p = begin; p < end; p++) {
-        size_t column = p * LC_LANES, n = t->hidden - column < LC_LANES ? t->hidden - column : LC_LANES;
+        size_t column = p * LC_LANES,
+               n = t->hidden - column < LC_LANES ? t->hidden - column : LC_LANES;
         float *out = t->out + column;
-        if (t->e->full_word) /* E + sum/(1+T): scale E up so that the one division below restores it */
+        if (t->e->full_word) /* E + sum/(1+T): scale E up so that the one division below restores it
+                              */
             for (size_t i = 0; i < t->m; i++)
                 for (size_t j = 0; j < n; j++) out[i * t->hidden + j] *= divisor;
         for (size_t table = 0; table < t->e->n_tables; table++) {
             lc_panel_pack(t->op, &t->e->tables[table].projection, column, n, panel, decoded);
-            k->gemm(&(lc_gemm){.rows = t->m, .k = t->stride, .a = t->gather + table * t->m * t->stride,
-                               .lda = t->stride, .panel = panel, .ldp = LC_LANES, .c = product, .ldc = LC_LANES,
+            k->gemm(&(lc_gemm){.rows = t->m,
+                               .k = t->stride,
+                               .a = t->gather + table * t->m * t->stride,
+                               .lda = t->stride,
+                               .panel = panel,
+                               .ldp = LC_LANES,
+                               .c = product,
+                               .ldc = LC_LANES,
                                .columns = n});
             for (size_t i = 0; i < t->m; i++)
                 for (size_t j = 0; j < n; j++) out[i * t->hidden + j] += product[i * LC_LANES + j];
@@ -84,8 +95,8 @@ static void release_all(const lc_embedding *e, size_t n_tables) {
     lc_mat_release(e->words);
 }
 
-int lc_embed(const lc_op *op, const lc_embedding *e, size_t m, const lc_row *rows, float *gather, float *out,
-             lc_err *err) {
+int lc_embed(const lc_op *op, const lc_embedding *e, size_t m, const lc_row *rows, float *gather,
+             float *out, lc_err *err) {
     int status = lc_mat_acquire(e->words, err);
     if (status != LC_OK) return status;
     for (size_t i = 0; i < e->n_tables; i++) {
@@ -99,7 +110,13 @@ int lc_embed(const lc_op *op, const lc_embedding *e, size_t m, const lc_row *row
             return status;
         }
     }
-    embed_task t = {.op = op, .e = e, .m = m, .hidden = e->words->cols, .rows = rows, .gather = gather, .out = out};
+    embed_task t = {.op = op,
+                    .e = e,
+                    .m = m,
+                    .hidden = e->words->cols,
+                    .rows = rows,
+                    .gather = gather,
+                    .out = out};
     if (e->n_tables) {
         t.width = t.hidden / e->n_tables;
         t.stride = lc_pad_k(t.width);

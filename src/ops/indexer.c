@@ -1,4 +1,5 @@
-/* indexer.c: index scores by blocks of 64 keys, and selection by radix select on (score, position). */
+/* indexer.c: index scores by blocks of 64 keys, and selection by radix select on (score, position).
+ */
 #include "ops/indexer.h"
 
 #include <math.h>
@@ -17,7 +18,8 @@ void lc_index_shape_init(lc_index_shape *s, const lc_config *c) {
         .sink = c->index_sink,
         .window = c->index_window,
         .norm_eps = (float)c->switches.k_norm_eps,
-        .q_scale = c->switches.index_scaled_cq ? (float)sqrt((double)c->hidden / (double)c->q_rank) : 1.0f,
+        .q_scale =
+            c->switches.index_scaled_cq ? (float)sqrt((double)c->hidden / (double)c->q_rank) : 1.0f,
     };
 }
 
@@ -29,10 +31,13 @@ void lc_index_floats(const lc_index_shape *s, size_t m, size_t floats[5]) {
     floats[4] = m * lc_pad_k(s->hidden);
 }
 
-static size_t whole_blocks(size_t context) { return lc_ceil_div(context, LC_KV_BLOCK) * LC_KV_BLOCK + LC_KV_BLOCK; }
+static size_t whole_blocks(size_t context) {
+    return lc_ceil_div(context, LC_KV_BLOCK) * LC_KV_BLOCK + LC_KV_BLOCK;
+}
 
 size_t lc_index_scratch(const lc_index_shape *s, size_t context) {
-    return 2 * LC_KV_BLOCK * lc_pad_k(s->dim) + s->heads * LC_KV_BLOCK + (TILE + 2) * whole_blocks(context);
+    return 2 * LC_KV_BLOCK * lc_pad_k(s->dim) + s->heads * LC_KV_BLOCK +
+           (TILE + 2) * whole_blocks(context);
 }
 
 /* Key of the order "higher score first, then lower position": larger is better, all keys differ. */
@@ -41,10 +46,11 @@ static uint64_t rank_key(float score, size_t i) {
     float s = score == 0.0f ? 0.0f : score; /* -0.0 ranks as 0.0 */
     memcpy(&bits, &s, sizeof bits);
     bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-    return (uint64_t)bits << 32 | (uint32_t)~(uint32_t)i;
+    return (uint64_t)bits << 32 | (uint32_t) ~(uint32_t)i;
 }
 
-/* The k-th largest of n distinct keys, 1 <= k <= n, byte by byte from the top; work is reordered. */
+/* The k-th largest of n distinct keys, 1 <= k <= n, byte by byte from the top; work is reordered.
+ */
 static uint64_t kth_largest(uint64_t *work, size_t n, size_t k) {
     for (int shift = 56; shift >= 0; shift -= 8) {
         size_t histogram[256] = {0};
@@ -59,8 +65,8 @@ static uint64_t kth_largest(uint64_t *work, size_t n, size_t k) {
     return work[0];
 }
 
-size_t lc_index_select(const lc_index_shape *s, size_t start, size_t n, const float *score, uint64_t *work,
-                       int32_t *list) {
+size_t lc_index_select(const lc_index_shape *s, size_t start, size_t n, const float *score,
+                       uint64_t *work, int32_t *list) {
     size_t count = 0;
     if (n <= s->topk) {
         for (size_t i = 0; i < n; i++) list[count++] = (int32_t)(start + i);
@@ -73,7 +79,8 @@ size_t lc_index_select(const lc_index_shape *s, size_t start, size_t n, const fl
         threshold = kth_largest(work, last - first, picks);
     }
     for (size_t i = 0; i < n; i++)
-        if (i < first || i >= last || rank_key(score[i], i) >= threshold) list[count++] = (int32_t)(start + i);
+        if (i < first || i >= last || rank_key(score[i], i) >= threshold)
+            list[count++] = (int32_t)(start + i);
     return count;
 }
 
@@ -93,7 +100,8 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
     size_t half = s->rope / 2;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        const float *cosines = t->args->rope.cosines + i * half, *sines = t->args->rope.sines + i * half;
+        const float *cosines = t->args->rope.cosines + i * half,
+                    *sines = t->args->rope.sines + i * half;
         for (size_t h = 0; h < s->heads; h++) {
             float *raw = t->b->raw + (i * s->heads + h) * s->dim;
             for (size_t j = 0; j < s->dim; j++) raw[j] *= s->q_scale;
@@ -104,7 +112,8 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
         t->op->k->rms_norm(s->dim, k, t->w->k_norm, s->norm_eps, k);
         lc_rope_rotate(half, cosines, sines, k);
         const lc_row *row = &t->args->rows[i];
-        lc_kv_store(t->op, row->kv->layout.element, s->dim, k, lc_kv_index(row->kv, t->args->indexer, row->pos));
+        lc_kv_store(t->op, row->kv->layout.element, s->dim, k,
+                    lc_kv_index(row->kv, t->args->indexer, row->pos));
         float unit = 1.0f / sqrtf((float)s->heads * (float)s->dim);
         for (size_t h = 0; h < s->heads; h++) t->b->weights[i * s->heads + h] *= unit;
     }
@@ -133,12 +142,19 @@ static void score_block(const index_task *t, const index_scratch *a, size_t i, f
     const lc_kernels *k = t->op->k;
     size_t heads = t->s->heads;
     for (size_t c = 0; c < LC_KV_BLOCK; c += LC_LANES)
-        k->gemm(&(lc_gemm){.rows = heads, .k = t->stride, .a = t->b->q + i * heads * t->stride, .lda = t->stride,
-                           .panel = a->columns + c, .ldp = LC_KV_BLOCK, .c = a->dots + c, .ldc = LC_KV_BLOCK,
+        k->gemm(&(lc_gemm){.rows = heads,
+                           .k = t->stride,
+                           .a = t->b->q + i * heads * t->stride,
+                           .lda = t->stride,
+                           .panel = a->columns + c,
+                           .ldp = LC_KV_BLOCK,
+                           .c = a->dots + c,
+                           .ldc = LC_KV_BLOCK,
                            .columns = LC_LANES});
     memset(out, 0, LC_KV_BLOCK * sizeof *out);
     for (size_t h = 0; h < heads; h++)
-        k->add_scaled_relu(LC_KV_BLOCK, t->b->weights[i * heads + h], a->dots + h * LC_KV_BLOCK, out);
+        k->add_scaled_relu(LC_KV_BLOCK, t->b->weights[i * heads + h], a->dots + h * LC_KV_BLOCK,
+                           out);
 }
 
 /* Rows [begin, end) of one cache, at most TILE. */
@@ -161,13 +177,15 @@ static void choose_tile(const index_task *t, const index_scratch *a, size_t begi
         memset(a->rows + n * t->stride, 0, (LC_KV_BLOCK - n) * t->stride * sizeof *a->rows);
         t->op->k->transpose(LC_KV_BLOCK, t->stride, a->rows, t->stride, a->columns, LC_KV_BLOCK);
         for (size_t i = begin; i < end; i++)
-            if (block <= rows[i].pos) score_block(t, a, i, a->scores + (i - begin) * a->ld + (block - base));
+            if (block <= rows[i].pos)
+                score_block(t, a, i, a->scores + (i - begin) * a->ld + (block - base));
     }
     for (size_t i = begin; i < end; i++) {
         size_t n = rows[i].pos + 1 - rows[i].start;
         const float *score = a->scores + (i - begin) * a->ld + (rows[i].start - base);
         t->b->count[i] = n < t->s->topk ? n : t->s->topk;
-        if (needed) lc_index_select(t->s, rows[i].start, n, score, a->work, t->b->list + i * t->s->topk);
+        if (needed)
+            lc_index_select(t->s, rows[i].start, n, score, a->work, t->b->list + i * t->s->topk);
         if (t->args->probe && t->args->probe->scores) {
             float *out = t->args->probe->scores + i * t->args->probe->ld_scores;
             memset(out, 0, t->args->probe->ld_scores * sizeof *out);
@@ -187,8 +205,8 @@ static void choose_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-int lc_index(const lc_op *op, const lc_index_shape *s, const lc_indexer_weights *w, const lc_index_args *args,
-             const lc_index_buffers *b, lc_err *err) {
+int lc_index(const lc_op *op, const lc_index_shape *s, const lc_indexer_weights *w,
+             const lc_index_args *args, const lc_index_buffers *b, lc_err *err) {
     size_t m = args->x.rows;
     index_task t = {op, s, w, args, b, lc_pad_k(s->dim)};
     lc_op exact = *op;

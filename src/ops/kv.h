@@ -1,8 +1,8 @@
 /*
- * kv.h: the cache as operators see it. A sequence's cache is a list of blocks of 64 positions (the key block of
- * numerics.md 4), each holding for every attention sublayer the 64 latent rows [latent R | rotated key rope] and for
- * every indexer the 64 index keys. Elements are fp32 or BF16 by the compute type; a value is rounded once, when written.
- * Memory is managed in store/kv.c.
+ * kv.h: the cache as operators see it. A sequence's cache is a list of blocks of 64 positions (the
+ * key block of numerics.md 4), each holding for every attention sublayer the 64 latent rows [latent
+ * R | rotated key rope] and for every indexer the 64 index keys. Elements are fp32 or BF16 by the
+ * compute type; a value is rounded once, when written. Memory is managed in store/kv.c.
  */
 #ifndef LC_OPS_KV_H
 #define LC_OPS_KV_H
@@ -12,16 +12,16 @@
 enum { LC_KV_BLOCK = 64 };
 
 typedef struct lc_kv_layout {
-    size_t slots;     /* attention sublayers: layer * 2 + sublayer */
-    size_t width;     /* W = R + rope */
-    size_t indexers;  /* 0 with dense attention */
+    size_t slots;    /* attention sublayers: layer * 2 + sublayer */
+    size_t width;    /* W = R + rope */
+    size_t indexers; /* 0 with dense attention */
     size_t index_dim;
-    size_t element;   /* bytes: 4 (fp32) or 2 (BF16) */
+    size_t element; /* bytes: 4 (fp32) or 2 (BF16) */
 } lc_kv_layout;
 
 typedef struct lc_kv {
     lc_kv_layout layout;
-    char **blocks;    /* [n_blocks] */
+    char **blocks; /* [n_blocks] */
     size_t n_blocks, cap_blocks;
 } lc_kv;
 
@@ -39,7 +39,8 @@ static inline char *lc_kv_latent(const lc_kv *kv, size_t slot, size_t pos) {
 static inline char *lc_kv_index(const lc_kv *kv, size_t indexer, size_t pos) {
     size_t latents = kv->layout.slots * LC_KV_BLOCK * kv->layout.width;
     size_t row = indexer * LC_KV_BLOCK + pos % LC_KV_BLOCK;
-    return kv->blocks[pos / LC_KV_BLOCK] + (latents + row * kv->layout.index_dim) * kv->layout.element;
+    return kv->blocks[pos / LC_KV_BLOCK] +
+           (latents + row * kv->layout.index_dim) * kv->layout.element;
 }
 
 #endif

@@ -1,14 +1,17 @@
 /*
- * linear.c: matrix products, norms and sums of rows. A product is cut into panels of 16 output columns: a thread decodes
- * and transposes the 16 weight rows once and multiplies all rows of the step with them. The contraction is never cut.
+ * linear.c: matrix products, norms and sums of rows. A product is cut into panels of 16 output
+ * columns: a thread decodes and transposes the 16 weight rows once and multiplies all rows of the
+ * step with them. The contraction is never cut.
  */
 #include "ops/linear.h"
 
 #include <string.h>
 
 void lc_operand_row(const lc_op *op, size_t cols, const float *x, float *out) {
-    if (op->bf16) op->k->round_bf16(cols, x, out);
-    else if (out != x) memcpy(out, x, cols * sizeof *x);
+    if (op->bf16)
+        op->k->round_bf16(cols, x, out);
+    else if (out != x)
+        memcpy(out, x, cols * sizeof *x);
     memset(out + cols, 0, (lc_pad_k(cols) - cols) * sizeof *out);
 }
 
@@ -26,7 +29,8 @@ static void prepare_rows(void *ctx, size_t begin, size_t end, int thread) {
         lc_operand_row(t->op, t->cols, t->x + i * t->ldx, t->out + i * t->stride);
 }
 
-lc_operand lc_operand_prepare(const lc_op *op, size_t rows, size_t cols, const float *x, size_t ldx, float *out) {
+lc_operand lc_operand_prepare(const lc_op *op, size_t rows, size_t cols, const float *x, size_t ldx,
+                              float *out) {
     prepare_task t = {op, cols, ldx, lc_pad_k(cols), x, out};
     lc_pool_for(op->pool, rows, LC_ROW_GRAIN, prepare_rows, &t);
     return (lc_operand){out, rows, cols, t.stride};
@@ -34,10 +38,12 @@ lc_operand lc_operand_prepare(const lc_op *op, size_t rows, size_t cols, const f
 
 void lc_weight_row(const lc_op *op, const lc_mat *w, size_t row, float *out) {
     lc_mat_row_f32(w, row, out);
-    if (op->bf16 || (op->round_quantised && w->scaling != LC_SCALE_NONE)) op->k->round_bf16(w->cols, out, out);
+    if (op->bf16 || (op->round_quantised && w->scaling != LC_SCALE_NONE))
+        op->k->round_bf16(w->cols, out, out);
 }
 
-void lc_panel_pack(const lc_op *op, const lc_mat *w, size_t row0, size_t n, float *panel, float *scratch) {
+void lc_panel_pack(const lc_op *op, const lc_mat *w, size_t row0, size_t n, float *panel,
+                   float *scratch) {
     size_t stride = lc_pad_k(w->cols);
     for (size_t i = 0; i < LC_LANES; i++) {
         float *row = scratch + i * stride;
@@ -65,8 +71,15 @@ static void linear_panels(void *ctx, size_t begin, size_t end, int thread) {
     for (size_t p = begin; p < end; p++) {
         size_t row0 = p * LC_LANES, n = t->w->rows - row0 < LC_LANES ? t->w->rows - row0 : LC_LANES;
         lc_panel_pack(t->op, t->w, row0, n, panel, rows);
-        t->op->k->gemm(&(lc_gemm){.rows = t->x.rows, .k = t->x.stride, .a = t->x.data, .lda = t->x.stride,
-                                  .panel = panel, .ldp = LC_LANES, .c = t->y + row0, .ldc = t->ldy, .columns = n});
+        t->op->k->gemm(&(lc_gemm){.rows = t->x.rows,
+                                  .k = t->x.stride,
+                                  .a = t->x.data,
+                                  .lda = t->x.stride,
+                                  .panel = panel,
+                                  .ldp = LC_LANES,
+                                  .c = t->y + row0,
+                                  .ldc = t->ldy,
+                                  .columns = n});
     }
 }
 
@@ -81,7 +94,8 @@ int lc_linear(const lc_op *op, const lc_mat *w, lc_operand x, float *y, size_t l
     return LC_OK;
 }
 
-int lc_linear_f32(const lc_op *op, const lc_mat *w, lc_operand x, float *y, size_t ldy, lc_err *err) {
+int lc_linear_f32(const lc_op *op, const lc_mat *w, lc_operand x, float *y, size_t ldy,
+                  lc_err *err) {
     lc_op exact = *op;
     exact.bf16 = exact.round_quantised = false;
     return lc_linear(&exact, w, x, y, ldy, err);
@@ -106,8 +120,8 @@ static void norm_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-void lc_norm_rows(const lc_op *op, size_t rows, size_t n, const float *x, size_t ldx, const float *w, float eps,
-                  float scale, float *y, size_t ldy) {
+void lc_norm_rows(const lc_op *op, size_t rows, size_t n, const float *x, size_t ldx,
+                  const float *w, float eps, float scale, float *y, size_t ldy) {
     norm_task t = {op, n, ldx, ldy, x, w, eps, scale, y};
     lc_pool_for(op->pool, rows, LC_ROW_GRAIN, norm_rows, &t);
 }

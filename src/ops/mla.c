@@ -45,18 +45,22 @@ size_t lc_mla_scratch(const lc_mla_shape *s, size_t m) {
     return a > b ? (a > c ? a : c) : (b > c ? b : c);
 }
 
-void lc_kv_gather(const lc_op *op, size_t element, size_t width, const char *const *from, size_t n, size_t stride,
-                  float *out) {
+void lc_kv_gather(const lc_op *op, size_t element, size_t width, const char *const *from, size_t n,
+                  size_t stride, float *out) {
     for (size_t i = 0; i < n; i++, out += stride) {
-        if (element == sizeof(float)) memcpy(out, from[i], width * sizeof *out);
-        else op->k->widen_bf16(width, (const uint16_t *)(const void *)from[i], out);
+        if (element == sizeof(float))
+            memcpy(out, from[i], width * sizeof *out);
+        else
+            op->k->widen_bf16(width, (const uint16_t *)(const void *)from[i], out);
         memset(out + width, 0, (stride - width) * sizeof *out);
     }
 }
 
 void lc_kv_store(const lc_op *op, size_t element, size_t width, const float *x, char *to) {
-    if (element == sizeof(float)) memcpy(to, x, width * sizeof *x);
-    else op->k->narrow_bf16(width, x, (uint16_t *)(void *)to);
+    if (element == sizeof(float))
+        memcpy(to, x, width * sizeof *x);
+    else
+        op->k->narrow_bf16(width, x, (uint16_t *)(void *)to);
 }
 
 typedef struct mla_task {
@@ -75,20 +79,22 @@ static void fill_tables(void *ctx, size_t begin, size_t end, int thread) {
     const mla_task *t = ctx;
     (void)thread;
     for (size_t i = begin; i < end; i++)
-        lc_rope_table(t->rope, t->rows[i].pos, t->cosines + i * t->rope->half, t->sines + i * t->rope->half);
+        lc_rope_table(t->rope, t->rows[i].pos, t->cosines + i * t->rope->half,
+                      t->sines + i * t->rope->half);
 }
 
-void lc_rope_rows_fill(const lc_op *op, const lc_rope *rope, size_t m, const lc_row *rows, float *cosines,
-                       float *sines) {
+void lc_rope_rows_fill(const lc_op *op, const lc_rope *rope, size_t m, const lc_row *rows,
+                       float *cosines, float *sines) {
     mla_task t = {.rope = rope, .rows = rows, .cosines = cosines, .sines = sines};
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, fill_tables, &t);
 }
 
-int lc_mla_query_latent(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x,
-                        const lc_mla_buffers *b, lc_err *err) {
+int lc_mla_query_latent(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w,
+                        lc_operand x, const lc_mla_buffers *b, lc_err *err) {
     int status = lc_linear(op, &w->q_a, x, b->c_q, s->q_rank, err);
     if (status != LC_OK) return status;
-    lc_norm_rows(op, x.rows, s->q_rank, b->c_q, s->q_rank, w->q_a_norm, s->norm_eps, 1.0f, b->c_q, s->q_rank);
+    lc_norm_rows(op, x.rows, s->q_rank, b->c_q, s->q_rank, w->q_a_norm, s->norm_eps, 1.0f, b->c_q,
+                 s->q_rank);
     lc_operand_prepare(op, x.rows, s->q_rank, b->c_q, s->q_rank, b->c_q_op);
     return LC_OK;
 }
@@ -100,19 +106,23 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
     size_t head_dim = s->nope + s->rope, half = s->rope / 2, width = s->kv_rank + s->rope;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        const float *cosines = t->args->rope.cosines + i * half, *sines = t->args->rope.sines + i * half;
+        const float *cosines = t->args->rope.cosines + i * half,
+                    *sines = t->args->rope.sines + i * half;
         float *q = t->b->q + i * s->heads * head_dim, *kv = t->b->kv + i * width;
         for (size_t j = 0; j < s->heads * head_dim; j++) q[j] *= s->q_scale;
-        for (size_t h = 0; h < s->heads; h++) lc_rope_rotate(half, cosines, sines, q + h * head_dim + s->nope);
+        for (size_t h = 0; h < s->heads; h++)
+            lc_rope_rotate(half, cosines, sines, q + h * head_dim + s->nope);
         t->op->k->rms_norm(s->kv_rank, kv, t->w->kv_a_norm, s->norm_eps, kv);
         for (size_t j = 0; j < s->kv_rank; j++) kv[j] *= s->kv_scale;
         lc_rope_rotate(half, cosines, sines, kv + s->kv_rank);
         const lc_row *row = &t->args->rows[i];
-        lc_kv_store(t->op, row->kv->layout.element, width, kv, lc_kv_latent(row->kv, t->args->slot, row->pos));
+        lc_kv_store(t->op, row->kv->layout.element, width, kv,
+                    lc_kv_latent(row->kv, t->args->slot, row->pos));
     }
 }
 
-/* q' = q_nope W_kvb_k for a head: the contraction runs over the weight's rows, so they are a panel as they stand. */
+/* q' = q_nope W_kvb_k for a head: the contraction runs over the weight's rows, so they are a panel
+ * as they stand. */
 static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
     const mla_task *t = ctx;
     const lc_mla_shape *s = t->s;
@@ -124,15 +134,24 @@ static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
         for (size_t d = 0; d < s->nope; d++)
             lc_weight_row(t->op, &t->w->kv_b, h * (s->nope + s->v) + d, panel + d * columns);
         for (size_t i = 0; i < t->m; i++)
-            lc_operand_row(t->op, s->nope, t->b->q + (i * s->heads + h) * head_dim, queries + i * nope);
+            lc_operand_row(t->op, s->nope, t->b->q + (i * s->heads + h) * head_dim,
+                           queries + i * nope);
         float *out = t->b->absorbed + h * stride;
         for (size_t c = 0; c < s->kv_rank; c += LC_LANES)
-            t->op->k->gemm(&(lc_gemm){.rows = t->m, .k = nope, .a = queries, .lda = nope, .panel = panel + c,
-                                      .ldp = columns, .c = out + c, .ldc = s->heads * stride,
-                                      .columns = s->kv_rank - c < LC_LANES ? s->kv_rank - c : LC_LANES});
+            t->op->k->gemm(
+                &(lc_gemm){.rows = t->m,
+                           .k = nope,
+                           .a = queries,
+                           .lda = nope,
+                           .panel = panel + c,
+                           .ldp = columns,
+                           .c = out + c,
+                           .ldc = s->heads * stride,
+                           .columns = s->kv_rank - c < LC_LANES ? s->kv_rank - c : LC_LANES});
         for (size_t i = 0; i < t->m; i++) {
             float *row = out + i * s->heads * stride;
-            memcpy(row + s->kv_rank, t->b->q + (i * s->heads + h) * head_dim + s->nope, s->rope * sizeof *row);
+            memcpy(row + s->kv_rank, t->b->q + (i * s->heads + h) * head_dim + s->nope,
+                   s->rope * sizeof *row);
             lc_operand_row(t->op, s->kv_rank + s->rope, row, row);
         }
     }
@@ -142,20 +161,28 @@ static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
 static void expand_heads(void *ctx, size_t begin, size_t end, int thread) {
     const mla_task *t = ctx;
     const lc_mla_shape *s = t->s;
-    size_t stride = padded_width(s), k = lc_pad_k(s->kv_rank), out_stride = lc_pad_k(s->heads * s->v);
+    size_t stride = padded_width(s), k = lc_pad_k(s->kv_rank),
+           out_stride = lc_pad_k(s->heads * s->v);
     float *panel = t->op->scratch[thread], *decoded = panel + LC_LANES * k;
     for (size_t h = begin; h < end; h++)
         for (size_t c = 0; c < s->v; c += LC_LANES) {
             size_t n = s->v - c < LC_LANES ? s->v - c : LC_LANES;
-            lc_panel_pack(t->op, &t->w->kv_b, h * (s->nope + s->v) + s->nope + c, n, panel, decoded);
-            t->op->k->gemm(&(lc_gemm){.rows = t->m, .k = k, .a = t->b->absorbed + h * stride, .lda = s->heads * stride,
-                                      .panel = panel, .ldp = LC_LANES, .c = t->b->heads + h * s->v + c,
-                                      .ldc = out_stride, .columns = n});
+            lc_panel_pack(t->op, &t->w->kv_b, h * (s->nope + s->v) + s->nope + c, n, panel,
+                          decoded);
+            t->op->k->gemm(&(lc_gemm){.rows = t->m,
+                                      .k = k,
+                                      .a = t->b->absorbed + h * stride,
+                                      .lda = s->heads * stride,
+                                      .panel = panel,
+                                      .ldp = LC_LANES,
+                                      .c = t->b->heads + h * s->v + c,
+                                      .ldc = out_stride,
+                                      .columns = n});
         }
 }
 
-int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x, const lc_mla_args *args,
-           const lc_mla_buffers *b, float *out, lc_err *err) {
+int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x,
+           const lc_mla_args *args, const lc_mla_buffers *b, float *out, lc_err *err) {
     size_t m = x.rows, width = s->kv_rank + s->rope, v = s->heads * s->v;
     lc_operand c_q = {b->c_q_op, m, s->q_rank, lc_pad_k(s->q_rank)};
     mla_task t = {.op = op, .s = s, .w = w, .args = args, .b = b, .m = m};
@@ -169,6 +196,7 @@ int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_o
     lc_pool_for(op->pool, s->heads, 1, expand_heads, &t);
     lc_mat_release(&w->kv_b);
     lc_operand heads = {b->heads, m, v, lc_pad_k(v)};
-    for (size_t i = 0; i < m; i++) lc_operand_row(op, v, b->heads + i * heads.stride, b->heads + i * heads.stride);
+    for (size_t i = 0; i < m; i++)
+        lc_operand_row(op, v, b->heads + i * heads.stride, b->heads + i * heads.stride);
     return lc_linear(op, &w->o, heads, out, s->hidden, err);
 }

@@ -1,7 +1,8 @@
 /*
- * mla.h: multi-head latent attention (spec/model.md 2.3) in absorbed form over a latent cache: a cached row is
- * [latent R | rotated rope key], the query is carried into latent space (q_nope W_kvb_k), and the context is carried out of
- * it (W_kvb_v). Prefill, decode, cached and drafted rows use one formula, so they give one result.
+ * mla.h: multi-head latent attention (spec/model.md 2.3) in absorbed form over a latent cache: a
+ * cached row is [latent R | rotated rope key], the query is carried into latent space (q_nope
+ * W_kvb_k), and the context is carried out of it (W_kvb_v). Prefill, decode, cached and drafted
+ * rows use one formula, so they give one result.
  */
 #ifndef LC_OPS_MLA_H
 #define LC_OPS_MLA_H
@@ -10,9 +11,10 @@
 #include "ops/rope.h"
 
 typedef struct lc_mla_weights {
-    lc_mat q_a, q_b;   /* [q_rank][H], [N*(nope+rope)][q_rank] */
-    lc_mat kv_a, kv_b; /* [R+rope][H], [N*(nope+v)][R], rows grouped head by head: nope keys, then v */
-    lc_mat o;          /* [H][N*v] */
+    lc_mat q_a, q_b; /* [q_rank][H], [N*(nope+rope)][q_rank] */
+    lc_mat kv_a,
+        kv_b; /* [R+rope][H], [N*(nope+v)][R], rows grouped head by head: nope keys, then v */
+    lc_mat o; /* [H][N*v] */
     const float *q_a_norm, *kv_a_norm;
 } lc_mla_weights;
 
@@ -45,32 +47,32 @@ typedef struct lc_keys {
 typedef struct lc_rope_rows {
     const float *cosines, *sines;
 } lc_rope_rows;
-void lc_rope_rows_fill(const lc_op *op, const lc_rope *rope, size_t m, const lc_row *rows, float *cosines,
-                       float *sines);
+void lc_rope_rows_fill(const lc_op *op, const lc_rope *rope, size_t m, const lc_row *rows,
+                       float *cosines, float *sines);
 
 /* Fills b->c_q and b->c_q_op from the normed input x. The indexer needs them before attention. */
-int lc_mla_query_latent(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x,
-                        const lc_mla_buffers *b, lc_err *err);
+int lc_mla_query_latent(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w,
+                        lc_operand x, const lc_mla_buffers *b, lc_err *err);
 
 typedef struct lc_mla_args {
     const lc_row *rows; /* [M] */
     lc_rope_rows rope;
-    size_t slot;        /* cache slot: layer * 2 + sublayer */
+    size_t slot; /* cache slot: layer * 2 + sublayer */
     lc_keys keys;
 } lc_mla_args;
 
-/* After lc_mla_query_latent: writes the rows' cache entries, attends, out [M][H]. The cache must have blocks for every
- * row's position. */
-int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x, const lc_mla_args *args,
-           const lc_mla_buffers *b, float *out, lc_err *err);
+/* After lc_mla_query_latent: writes the rows' cache entries, attends, out [M][H]. The cache must
+ * have blocks for every row's position. */
+int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x,
+           const lc_mla_args *args, const lc_mla_buffers *b, float *out, lc_err *err);
 
 /* Floats of the buffers above for M rows, and of a thread's scratch. */
 void lc_mla_floats(const lc_mla_shape *s, size_t m, size_t floats[6]);
 size_t lc_mla_scratch(const lc_mla_shape *s, size_t m);
 
 /* Reads `n` cached rows as fp32 into out [n][stride], padding zeroed; used by the indexer too. */
-void lc_kv_gather(const lc_op *op, size_t element, size_t width, const char *const *from, size_t n, size_t stride,
-                  float *out);
+void lc_kv_gather(const lc_op *op, size_t element, size_t width, const char *const *from, size_t n,
+                  size_t stride, float *out);
 /* Writes one cache row in the cache's element type. */
 void lc_kv_store(const lc_op *op, size_t element, size_t width, const float *x, char *to);
 

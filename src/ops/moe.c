@@ -1,6 +1,6 @@
 /*
- * moe.c: tokens are grouped by expert; experts run in increasing id, and each thread owns 16 output columns, so a
- * token's sum over its experts has one order whatever the batch and the threads.
+ * moe.c: tokens are grouped by expert; experts run in increasing id, and each thread owns 16 output
+ * columns, so a token's sum over its experts has one order whatever the batch and the threads.
  */
 #include "ops/moe.h"
 
@@ -38,14 +38,22 @@ static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t panel, f
     size_t n = column >= f ? 0 : f - column < LC_LANES ? f - column : LC_LANES;
     float *gate = scratch, *up = gate + LC_LANES * g->x.rows, *columns = up + LC_LANES * g->x.rows;
     float *decoded = columns + LC_LANES * k;
-    lc_gemm product = {.rows = g->x.rows, .k = k, .a = g->x.data, .lda = k, .panel = columns, .ldp = LC_LANES,
-                       .c = gate, .ldc = LC_LANES, .columns = LC_LANES};
+    lc_gemm product = {.rows = g->x.rows,
+                       .k = k,
+                       .a = g->x.data,
+                       .lda = k,
+                       .panel = columns,
+                       .ldp = LC_LANES,
+                       .c = gate,
+                       .ldc = LC_LANES,
+                       .columns = LC_LANES};
     lc_panel_pack(op, &g->w->gate, column, n, columns, decoded);
     op->k->gemm(&product);
     lc_panel_pack(op, &g->w->up, column, n, columns, decoded);
     product.c = up;
     op->k->gemm(&product);
-    op->k->swiglu(LC_LANES * g->x.rows, gate, up, gate); /* beyond F: silu(0) * 0 = 0, the padding */
+    op->k->swiglu(LC_LANES * g->x.rows, gate, up,
+                  gate); /* beyond F: silu(0) * 0 = 0, the padding */
     if (op->bf16) op->k->round_bf16(LC_LANES * g->x.rows, gate, gate);
     for (size_t i = 0; i < g->x.rows; i++)
         memcpy(g->hidden + i * t->f_stride + column, gate + i * LC_LANES, LC_LANES * sizeof *gate);
@@ -64,15 +72,25 @@ static void down(void *ctx, size_t begin, size_t end, int thread) {
     float *columns = op->scratch[thread], *decoded = columns + LC_LANES * t->f_stride;
     float *product = decoded + LC_LANES * t->f_stride;
     for (size_t p = begin; p < end; p++) {
-        size_t column = p * LC_LANES, n = t->hidden - column < LC_LANES ? t->hidden - column : LC_LANES;
+        size_t column = p * LC_LANES,
+               n = t->hidden - column < LC_LANES ? t->hidden - column : LC_LANES;
         for (const ffn_group *g = t->groups; g < t->groups + t->n_groups; g++) {
             lc_panel_pack(op, &g->w->down, column, n, columns, decoded);
-            op->k->gemm(&(lc_gemm){.rows = g->x.rows, .k = t->f_stride, .a = g->hidden, .lda = t->f_stride,
-                                   .panel = columns, .ldp = LC_LANES, .c = product, .ldc = LC_LANES, .columns = n});
+            op->k->gemm(&(lc_gemm){.rows = g->x.rows,
+                                   .k = t->f_stride,
+                                   .a = g->hidden,
+                                   .lda = t->f_stride,
+                                   .panel = columns,
+                                   .ldp = LC_LANES,
+                                   .c = product,
+                                   .ldc = LC_LANES,
+                                   .columns = n});
             for (size_t i = 0; i < g->x.rows; i++) {
                 float *out = t->out + (g->tokens ? (size_t)g->tokens[i] : i) * t->hidden + column;
-                if (g->weights) op->k->add_scaled(n, g->weights[i], product + i * LC_LANES, out);
-                else memcpy(out, product + i * LC_LANES, n * sizeof *out);
+                if (g->weights)
+                    op->k->add_scaled(n, g->weights[i], product + i * LC_LANES, out);
+                else
+                    memcpy(out, product + i * LC_LANES, n * sizeof *out);
             }
         }
     }
@@ -99,7 +117,8 @@ static int acquire_ffn(const lc_ffn_weights *w, lc_err *err) {
     return status;
 }
 
-static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, size_t hidden, float *out, lc_err *err) {
+static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, size_t hidden, float *out,
+                      lc_err *err) {
     for (size_t i = 0; i < n; i++) {
         int status = acquire_ffn(groups[i].w, err);
         if (status != LC_OK) {
@@ -108,7 +127,12 @@ static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, size_t
         }
     }
     size_t f = groups[0].w->gate.rows;
-    ffn_task t = {.op = op, .groups = groups, .n_groups = n, .f_stride = lc_pad_k(f), .hidden = hidden, .out = out};
+    ffn_task t = {.op = op,
+                  .groups = groups,
+                  .n_groups = n,
+                  .f_stride = lc_pad_k(f),
+                  .hidden = hidden,
+                  .out = out};
     t.panels = t.f_stride / LC_LANES; /* padding panels are computed too: they write the zeros */
     lc_pool_for(op->pool, n * t.panels, 1, gate_up, &t);
     lc_pool_for(op->pool, lc_ceil_div(hidden, LC_LANES), 1, down, &t);
@@ -116,7 +140,8 @@ static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, size_t
     return LC_OK;
 }
 
-int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, float *hidden, float *out, lc_err *err) {
+int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, float *hidden, float *out,
+           lc_err *err) {
     ffn_group group = {.w = w, .x = x, .hidden = hidden};
     return run_groups(op, &group, 1, w->down.rows, out, err);
 }
@@ -124,12 +149,17 @@ int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, float *hidden
 /* ---- router ---- */
 
 void lc_moe_shape_init(lc_moe_shape *s, const lc_config *c) {
-    *s = (lc_moe_shape){c->hidden, c->expert_ffn, c->experts, c->zero_experts, c->topk, (float)c->routed_scale,
+    *s = (lc_moe_shape){c->hidden,
+                        c->expert_ffn,
+                        c->experts,
+                        c->zero_experts,
+                        c->topk,
+                        (float)c->routed_scale,
                         c->switches.identity_scaled};
 }
 
-void lc_route_row(size_t n, size_t k, const float *probs, const float *bias, float scale, int32_t *ids,
-                  float *weights) {
+void lc_route_row(size_t n, size_t k, const float *probs, const float *bias, float scale,
+                  int32_t *ids, float *weights) {
     float best[64];
     size_t filled = 0;
     for (size_t e = 0; e < n; e++) {
@@ -162,12 +192,13 @@ static void route_rows(void *ctx, size_t begin, size_t end, int thread) {
         float *probs = t->b->probs + i * n;
         float sum = t->op->k->exp_sum(n, logits, t->op->k->max(n, logits), probs);
         for (size_t e = 0; e < n; e++) probs[e] /= sum;
-        lc_route_row(n, k, probs, t->w->router_bias, t->s->routed_scale, t->b->ids + i * k, t->b->weights + i * k);
+        lc_route_row(n, k, probs, t->w->router_bias, t->s->routed_scale, t->b->ids + i * k,
+                     t->b->weights + i * k);
     }
 }
 
-int lc_route(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m, const float *u,
-             const lc_moe_buffers *b, lc_err *err) {
+int lc_route(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
+             const float *u, const lc_moe_buffers *b, lc_err *err) {
     lc_op exact = *op;
     exact.bf16 = false;
     lc_operand x = lc_operand_prepare(&exact, m, s->hidden, u, s->hidden, b->x);
@@ -226,14 +257,15 @@ static void add_identity(void *ctx, size_t begin, size_t end, int thread) {
             if (id == total) break;
             float weight = t->b->weights[i * k + slot];
             if (!t->s->identity_scaled) weight = t->b->probs[i * total + id];
-            t->op->k->add_scaled(t->s->hidden, weight, t->u + i * t->s->hidden, t->out + i * t->s->hidden);
+            t->op->k->add_scaled(t->s->hidden, weight, t->u + i * t->s->hidden,
+                                 t->out + i * t->s->hidden);
             next = id + 1;
         }
     }
 }
 
-int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, lc_operand x, const float *u,
-           const lc_moe_buffers *b, float *out, lc_err *err) {
+int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, lc_operand x,
+           const float *u, const lc_moe_buffers *b, float *out, lc_err *err) {
     enum { WAVE = 64 }; /* experts pinned at a time */
     size_t m = x.rows, f_stride = lc_pad_k(s->ffn);
     mixture_task t = {op, s, b, x, u, out};
@@ -246,11 +278,12 @@ int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, lc_o
         for (; e < s->experts && n < WAVE; e++) {
             size_t first = b->first[e], rows = b->first[e + 1] - first;
             if (!rows) continue;
-            groups[n++] = (ffn_group){.w = &w->experts[e],
-                                      .x = {b->gathered + first * x.stride, rows, s->hidden, x.stride},
-                                      .hidden = b->hidden + first * f_stride,
-                                      .tokens = b->tokens + first,
-                                      .weights = b->token_weights + first};
+            groups[n++] =
+                (ffn_group){.w = &w->experts[e],
+                            .x = {b->gathered + first * x.stride, rows, s->hidden, x.stride},
+                            .hidden = b->hidden + first * f_stride,
+                            .tokens = b->tokens + first,
+                            .weights = b->token_weights + first};
         }
         if (!n) break;
         int status = run_groups(op, groups, n, s->hidden, out, err);

@@ -1,6 +1,6 @@
 /*
- * moe.h: SwiGLU feed-forward layers, dense and expert, and the router over routed and identity experts
- * (spec/model.md 2.5). An identity expert returns its input and costs no matrix product.
+ * moe.h: SwiGLU feed-forward layers, dense and expert, and the router over routed and identity
+ * experts (spec/model.md 2.5). An identity expert returns its input and costs no matrix product.
  */
 #ifndef LC_OPS_MOE_H
 #define LC_OPS_MOE_H
@@ -14,21 +14,22 @@ typedef struct lc_ffn_weights {
 } lc_ffn_weights;
 
 /* out [M][H] = down(silu(gate x) * (up x)). hidden: M x lc_pad_k(F) floats. */
-int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, float *hidden, float *out, lc_err *err);
+int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, float *hidden, float *out,
+           lc_err *err);
 /* Scratch floats of a thread for M rows. */
 size_t lc_ffn_scratch(size_t hidden, size_t ffn, size_t m);
 
 typedef struct lc_moe_shape {
-    size_t hidden, ffn;            /* expert width */
+    size_t hidden, ffn; /* expert width */
     size_t experts, zero_experts, topk;
     float routed_scale;
-    bool identity_scaled;          /* switch: identity experts get routed_scale too */
+    bool identity_scaled; /* switch: identity experts get routed_scale too */
 } lc_moe_shape;
 void lc_moe_shape_init(lc_moe_shape *shape, const lc_config *config);
 
 typedef struct lc_moe_weights {
-    lc_mat router;               /* [E+Z][H] */
-    const float *router_bias;    /* [E+Z] e_score_correction_bias */
+    lc_mat router;                 /* [E+Z][H] */
+    const float *router_bias;      /* [E+Z] e_score_correction_bias */
     const lc_ffn_weights *experts; /* [E] */
 } lc_moe_weights;
 
@@ -41,19 +42,21 @@ typedef struct lc_moe_buffers {
     size_t *first;   /* [E+1] start of each expert's tokens in tokens */
     int32_t *tokens; /* [M*K] rows, grouped by expert */
     float *token_weights; /* [M*K] */
-    float *gathered; /* [M*K][H p] operand rows of a wave */
-    float *hidden;   /* [M*K][F p] */
+    float *gathered;      /* [M*K][H p] operand rows of a wave */
+    float *hidden;        /* [M*K][F p] */
 } lc_moe_buffers;
 
 /* Fills logits, probs, ids and weights from the fp32 input u [M][H]. */
-int lc_route(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m, const float *u,
-             const lc_moe_buffers *b, lc_err *err);
-/* Router choice for one row: probs [n], bias [n] -> ids and weights [k]. Equal scores go to the lower index. */
-void lc_route_row(size_t n, size_t k, const float *probs, const float *bias, float scale, int32_t *ids, float *weights);
+int lc_route(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
+             const float *u, const lc_moe_buffers *b, lc_err *err);
+/* Router choice for one row: probs [n], bias [n] -> ids and weights [k]. Equal scores go to the
+ * lower index. */
+void lc_route_row(size_t n, size_t k, const float *probs, const float *bias, float scale,
+                  int32_t *ids, float *weights);
 
-/* After lc_route: out [M][H] = sum over chosen experts in increasing id of weight * expert(u), identity experts last,
- * summed in fp32. x is u as operand. */
-int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, lc_operand x, const float *u,
-           const lc_moe_buffers *b, float *out, lc_err *err);
+/* After lc_route: out [M][H] = sum over chosen experts in increasing id of weight * expert(u),
+ * identity experts last, summed in fp32. x is u as operand. */
+int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, lc_operand x,
+           const float *u, const lc_moe_buffers *b, float *out, lc_err *err);
 
 #endif

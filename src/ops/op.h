@@ -1,12 +1,14 @@
 /*
- * op.h: what every operator shares: the context, the rows of a step, the cache view and the shape alphabet.
+ * op.h: what every operator shares: the context, the rows of a step, the cache view and the shape
+ * alphabet.
  *
- * Shapes, declared once: M rows of a step (tokens, of one or many sequences), H hidden, N heads, D head dim, R latent
- * rank, W = R + rope width of a cached row, E routed experts, Z identity experts, K chosen entries, F ffn width,
- * V vocabulary, L layers, T n-gram tables. Activations are fp32, row-major. A suffix p means padded to whole 32-blocks.
+ * Shapes, declared once: M rows of a step (tokens, of one or many sequences), H hidden, N heads, D
+ * head dim, R latent rank, W = R + rope width of a cached row, E routed experts, Z identity
+ * experts, K chosen entries, F ffn width, V vocabulary, L layers, T n-gram tables. Activations are
+ * fp32, row-major. A suffix p means padded to whole 32-blocks.
  *
- * Operators don't allocate: the caller (model/work.c) cuts every buffer from one block planned in advance. They fail
- * only where a streamed weight can't be read.
+ * Operators don't allocate: the caller (model/work.c) cuts every buffer from one block planned in
+ * advance. They fail only where a streamed weight can't be read.
  */
 #ifndef LC_OPS_OP_H
 #define LC_OPS_OP_H
@@ -19,8 +21,8 @@
 typedef struct lc_op {
     const lc_kernels *k;
     lc_pool *pool;
-    bool bf16;            /* compute type: operands of products are rounded to BF16, else all is fp32 */
-    bool round_quantised; /* FP8 and I8 weights are rounded to BF16 after decoding, in fp32 too */
+    bool bf16; /* compute type: operands of products are rounded to BF16, else all is fp32 */
+    bool round_quantised;  /* FP8 and I8 weights are rounded to BF16 after decoding, in fp32 too */
     float *const *scratch; /* [threads]: private memory of a thread, as planned */
 } lc_op;
 
@@ -33,9 +35,11 @@ typedef struct lc_row {
     size_t at;
 } lc_row;
 
-/* Where activations go when someone wants to see them; NULL members and a NULL probe are skipped. */
+/* Where activations go when someone wants to see them; NULL members and a NULL probe are skipped.
+ */
 typedef struct lc_probe {
-    void (*emit)(void *ctx, const char *name, lc_dtype type, size_t rows, size_t cols, size_t stride, const void *data);
+    void (*emit)(void *ctx, const char *name, lc_dtype type, size_t rows, size_t cols,
+                 size_t stride, const void *data);
     void *ctx;
     float *scores; /* [M][ld_scores]: index scores, filled by the indexer */
     size_t ld_scores;

@@ -1,6 +1,7 @@
 /*
- * rope.c: tables and rotation. Sine and cosine are computed in float64 by this file (argument reduction by pi/2 in three
- * parts, Taylor series), so they don't depend on the C library; their error is far below half an fp32 unit.
+ * rope.c: tables and rotation. Sine and cosine are computed in float64 by this file (argument
+ * reduction by pi/2 in three parts, Taylor series), so they don't depend on the C library; their
+ * error is far below half an fp32 unit.
  */
 #include "ops/rope.h"
 
@@ -9,7 +10,9 @@
 
 #include <math.h>
 
-static double mscale(double s, double factor) { return factor > 1.0 ? 0.1 * s * log(factor) + 1.0 : 1.0; }
+static double mscale(double s, double factor) {
+    return factor > 1.0 ? 0.1 * s * log(factor) + 1.0 : 1.0;
+}
 
 float lc_rope_softmax_scale(const lc_config *c) {
     double m = c->rope.yarn ? mscale(c->rope.mscale_all_dim, c->rope.factor) : 1.0;
@@ -24,7 +27,8 @@ static double correction_dim(const lc_rope_config *r, double dim, double rotatio
 int lc_rope_init(lc_rope *rope, const lc_config *c, lc_err *err) {
     const lc_rope_config *r = &c->rope;
     size_t half = c->rope_dim / 2;
-    *rope = (lc_rope){.half = half, .exact_angles = c->switches.rope_exact_angles, .multiplier = 1.0f};
+    *rope =
+        (lc_rope){.half = half, .exact_angles = c->switches.rope_exact_angles, .multiplier = 1.0f};
     rope->frequency = lc_calloc(half, sizeof *rope->frequency);
     rope->exact_frequency = lc_calloc(half, sizeof *rope->exact_frequency);
     if (!rope->frequency || !rope->exact_frequency) {
@@ -36,7 +40,8 @@ int lc_rope_init(lc_rope *rope, const lc_config *c, lc_err *err) {
         low = fmax(floor(correction_dim(r, dim, r->beta_fast)), 0.0);
         high = fmin(ceil(correction_dim(r, dim, r->beta_slow)), dim - 1.0);
         if (high == low) high += 0.001;
-        rope->multiplier = (float)(mscale(r->mscale, r->factor) / mscale(r->mscale_all_dim, r->factor));
+        rope->multiplier =
+            (float)(mscale(r->mscale, r->factor) / mscale(r->mscale_all_dim, r->factor));
     }
     for (size_t j = 0; j < half; j++) {
         double exact = pow(r->theta, -2.0 * (double)j / dim);

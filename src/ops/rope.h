@@ -1,6 +1,7 @@
 /*
- * rope.h: rotary position embedding with YaRN (spec/model.md 2.2): frequencies in the fp32 steps of the reference
- * runtime, angle = one fp32 product of position and frequency, pairs interleaved (2j, 2j+1).
+ * rope.h: rotary position embedding with YaRN (spec/model.md 2.2): frequencies in the fp32 steps of
+ * the reference runtime, angle = one fp32 product of position and frequency, pairs interleaved (2j,
+ * 2j+1).
  */
 #ifndef LC_OPS_ROPE_H
 #define LC_OPS_ROPE_H
@@ -9,11 +10,11 @@
 #include "ops/op.h"
 
 typedef struct lc_rope {
-    size_t half;              /* rotary pairs: rope_dim / 2 */
-    float *frequency;         /* [half], owned */
-    double *exact_frequency;  /* [half], owned: float64, for rope_exact_angles */
+    size_t half;             /* rotary pairs: rope_dim / 2 */
+    float *frequency;        /* [half], owned */
+    double *exact_frequency; /* [half], owned: float64, for rope_exact_angles */
     bool exact_angles;
-    float multiplier;         /* of cos and sin */
+    float multiplier; /* of cos and sin */
 } lc_rope;
 
 int lc_rope_init(lc_rope *rope, const lc_config *config, lc_err *err);

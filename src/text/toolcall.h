@@ -10,11 +10,6 @@
 
 typedef struct lc_toolparser lc_toolparser;
 
-typedef enum lc_finish {
-    LC_FINISH_STOP,   /* the model ended its turn */
-    LC_FINISH_LENGTH, /* cut off: an open call is dropped and reported as unfinished */
-} lc_finish;
-
 /* tools: array of {"type":"function","function":{"name","parameters"}} (or bare functions), or
  * NULL; a reference is kept. thinking_open: the prompt ended inside a think block. */
 int lc_toolparser_new(struct json_object *tools, bool thinking_open, lc_toolparser **out,
@@ -23,6 +18,7 @@ void lc_toolparser_free(lc_toolparser *parser);
 
 /* Feeds the next piece (any cut, even inside a character). */
 int lc_toolparser_push(lc_toolparser *parser, const char *text, size_t len, lc_err *err);
+/* LC_FINISH_LENGTH: an open call is dropped and reported as unfinished. */
 int lc_toolparser_finish(lc_toolparser *parser, lc_finish finish, lc_err *err);
 
 typedef struct lc_toolcall {

@@ -1,6 +1,6 @@
 /*
- * test_kernels.c: every instruction set of this machine against a slow writing of numerics.md that shares no code with
- * the kernels, and exp against the C library in double precision.
+ * test_kernels.c: every instruction set of this machine against a slow writing of numerics.md that
+ * shares no code with the kernels, and exp against the C library in double precision.
  */
 #include "test.h"
 
@@ -55,7 +55,8 @@ static void check_gemm(const lc_kernels *k) {
                 k->gemm(&(lc_gemm){rows, kk, a, kk, panel, ldp, c, 16, columns});
                 for (size_t r = 0; r < rows; r++)
                     for (size_t j = 0; j < 16; j++) {
-                        float want = j < columns ? dot_reference(a + r * kk, panel + j, ldp, kk) : 7.0f;
+                        float want =
+                            j < columns ? dot_reference(a + r * kk, panel + j, ldp, kk) : 7.0f;
                         assert_memory_equal(&want, &c[r * 16 + j], sizeof want);
                     }
             }
@@ -65,7 +66,8 @@ static void check_rows(const lc_kernels *k) {
     static float x[133], w[133], y[133], g[133];
     static uint16_t h[133];
     for (size_t n = 1; n <= 133; n += 11) {
-        for (size_t i = 0; i < n; i++) x[i] = random_value(), w[i] = random_value(), g[i] = random_value() * 20;
+        for (size_t i = 0; i < n; i++)
+            x[i] = random_value(), w[i] = random_value(), g[i] = random_value() * 20;
         k->rms_norm(n, x, w, 1e-5f, y);
         float r = 1.0f / sqrtf(lane_sum_reference(x, n, true) / (float)n + 1e-5f);
         for (size_t i = 0; i < n; i++) {
@@ -79,8 +81,10 @@ static void check_rows(const lc_kernels *k) {
         assert_memory_equal(&sum, &want_sum, sizeof sum);
         for (size_t i = 0; i < n; i++) {
             double want = exp((double)(g[i] - max));
-            if (g[i] - max > -87) assert_true(fabs(y[i] - want) <= 2e-7 * want);
-            else assert_true(y[i] == 0 || y[i] < 2e-38f);
+            if (g[i] - max > -87)
+                assert_true(fabs(y[i] - want) <= 2e-7 * want);
+            else
+                assert_true(y[i] == 0 || y[i] < 2e-38f);
         }
         k->round_bf16(n, x, y);
         k->narrow_bf16(n, x, h);

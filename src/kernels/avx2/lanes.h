@@ -6,12 +6,16 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef struct { __m256 lo, hi; } lc_v;
+typedef struct {
+    __m256 lo, hi;
+} lc_v;
 enum { LC_GEMM_ROWS = 2 };
 
 static inline lc_v v_set(float a) { return (lc_v){_mm256_set1_ps(a), _mm256_set1_ps(a)}; }
 static inline lc_v v_zero(void) { return (lc_v){_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-static inline lc_v v_load(const float *p) { return (lc_v){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+static inline lc_v v_load(const float *p) {
+    return (lc_v){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
 static inline void v_store(float *p, lc_v v) {
     _mm256_storeu_ps(p, v.lo);
     _mm256_storeu_ps(p + 8, v.hi);
@@ -62,7 +66,8 @@ static inline __m256i bf16_words(__m256 v) {
     __m256i even = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
     __m256i nan = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
     __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-    return _mm256_and_si256(_mm256_blendv_epi8(even, nan, is_nan), _mm256_set1_epi32((int)0xffff0000));
+    return _mm256_and_si256(_mm256_blendv_epi8(even, nan, is_nan),
+                            _mm256_set1_epi32((int)0xffff0000));
 }
 static inline lc_v v_bf16(lc_v v) {
     return (lc_v){_mm256_castsi256_ps(bf16_words(v.lo)), _mm256_castsi256_ps(bf16_words(v.hi))};
@@ -70,10 +75,12 @@ static inline lc_v v_bf16(lc_v v) {
 static inline lc_v v_load_bf16(const uint16_t *p) {
     __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
     __m256i hi = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)));
-    return (lc_v){_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
+    return (lc_v){_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
+                  _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
 }
 static inline void v_store_bf16(uint16_t *p, lc_v v) {
-    __m256i lo = _mm256_srli_epi32(bf16_words(v.lo), 16), hi = _mm256_srli_epi32(bf16_words(v.hi), 16);
+    __m256i lo = _mm256_srli_epi32(bf16_words(v.lo), 16),
+            hi = _mm256_srli_epi32(bf16_words(v.hi), 16);
     __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(lo, hi), _MM_SHUFFLE(3, 1, 2, 0));
     _mm256_storeu_si256((__m256i *)(void *)p, both);
 }

@@ -14,8 +14,12 @@ static inline lc_v v_zero(void) { return _mm512_setzero_ps(); }
 static inline lc_v v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, lc_v v) { _mm512_storeu_ps(p, v); }
 static inline __mmask16 first_lanes(size_t n) { return (__mmask16)((1u << n) - 1u); }
-static inline lc_v v_load_n(const float *p, size_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
-static inline void v_store_n(float *p, lc_v v, size_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }
+static inline lc_v v_load_n(const float *p, size_t n) {
+    return _mm512_maskz_loadu_ps(first_lanes(n), p);
+}
+static inline void v_store_n(float *p, lc_v v, size_t n) {
+    _mm512_mask_storeu_ps(p, first_lanes(n), v);
+}
 static inline lc_v v_add(lc_v a, lc_v b) { return _mm512_add_ps(a, b); }
 static inline lc_v v_sub(lc_v a, lc_v b) { return _mm512_sub_ps(a, b); }
 static inline lc_v v_mul(lc_v a, lc_v b) { return _mm512_mul_ps(a, b); }

@@ -6,7 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef struct { float32x4_t q[4]; } lc_v;
+typedef struct {
+    float32x4_t q[4];
+} lc_v;
 enum { LC_GEMM_ROWS = 2 };
 
 #define LC_EACH_QUAD for (int i = 0; i < 4; i++)

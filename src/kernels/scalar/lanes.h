@@ -1,4 +1,5 @@
-/* lanes.h (scalar): 16 lanes as a plain array. This is the arithmetic that the other instruction sets must equal. */
+/* lanes.h (scalar): 16 lanes as a plain array. This is the arithmetic that the other instruction
+ * sets must equal. */
 #ifndef LC_KERNELS_SCALAR_LANES_H
 #define LC_KERNELS_SCALAR_LANES_H
 
@@ -6,7 +7,9 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef struct { float x[16]; } lc_v;
+typedef struct {
+    float x[16];
+} lc_v;
 enum { LC_GEMM_ROWS = 2 };
 
 #define LC_EACH_LANE for (int i = 0; i < 16; i++)
@@ -58,7 +61,8 @@ static inline lc_v v_less(lc_v a, lc_v b, lc_v x, lc_v y) {
 }
 static inline lc_v v_pow2(lc_v n) {
     LC_EACH_LANE {
-        int32_t whole = n.x[i] >= -126.0f && n.x[i] <= 127.0f ? (int32_t)n.x[i] : 0; /* NaN: any power */
+        int32_t whole =
+            n.x[i] >= -126.0f && n.x[i] <= 127.0f ? (int32_t)n.x[i] : 0; /* NaN: any power */
         uint32_t bits = (uint32_t)(whole + 127) << 23;
         memcpy(&n.x[i], &bits, sizeof bits);
     }
