@@ -352,7 +352,6 @@ static lc_lenient_status start_token(lc_lenient *r, char c) {
     r->token = r->pos;
     if (c == '"' || c == '\'') {
         r->pos++;
-        if (r->dead && strchr(r->dead, c)) return LC_LENIENT_UNCLOSED;
         r->quote = c;
         r->escaped = false;
         r->state = IN_STRING;

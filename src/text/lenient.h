@@ -11,10 +11,9 @@
 enum { LC_LENIENT_DEPTH = 128 };
 
 typedef enum lc_lenient_status {
-    LC_LENIENT_MORE,     /* fine so far, the value goes on */
-    LC_LENIENT_DONE,     /* `value` is complete and ends just before `pos` */
-    LC_LENIENT_BAD,      /* no value; `pos` is not behind the first byte that can't be one */
-    LC_LENIENT_UNCLOSED, /* a string begins before `pos` with a quote named in `dead` */
+    LC_LENIENT_MORE, /* fine so far, the value goes on */
+    LC_LENIENT_DONE, /* `value` is complete and ends just before `pos` */
+    LC_LENIENT_BAD,  /* no value; `pos` is not behind the first byte that can't be one */
     LC_LENIENT_NOMEM,
 } lc_lenient_status;
 
@@ -25,7 +24,6 @@ bool lc_lenient_space(char c);
 typedef struct lc_lenient {
     size_t pos;                /* bytes looked at */
     struct json_object *value; /* owned; NULL is JSON's null */
-    const char *dead;          /* quotes that are known never to close, as a string, or NULL */
 
     /* Private: where the reader stands. */
     int state;
@@ -43,9 +41,9 @@ typedef struct lc_lenient {
 /* Reads on. text is everything since the value's first byte, what earlier calls saw included (it
  * may have moved). final: no more will come. */
 lc_lenient_status lc_lenient_feed(lc_lenient *reader, const char *text, size_t len, bool final);
-/* True if the text so far ends inside a string; its quote is reader->quote. */
+/* True if the text so far ends inside a string, which began at reader->token. */
 bool lc_lenient_in_string(const lc_lenient *reader);
-/* Frees the value (take it out first to keep it) and starts again; `dead` stays. */
+/* Frees the value (take it out first to keep it) and starts again. */
 void lc_lenient_reset(lc_lenient *reader);
 
 /* Reads a whole text: one value with white space around it. LC_EFORMAT if it is none, LC_ENOMEM.

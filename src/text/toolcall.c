@@ -95,7 +95,6 @@ struct lc_toolparser {
     size_t start, scan;
     call_block block;
     lc_lenient json;
-    char dead[3]; /* quotes that open a string which never closes */
 
     bool has_reasoning, unfinished;
     lc_buf reasoning, content, space; /* space: held back behind one of the two */
@@ -469,7 +468,6 @@ static bool block_name(lc_toolparser *p, bool final) {
 
 static bool block_json(lc_toolparser *p) {
     size_t mark = p->block.mark;
-    p->json.dead = p->dead;
     switch (lc_lenient_feed(&p->json, p->text.data + mark, p->text.len - mark, false)) {
     case LC_LENIENT_DONE: end_json(p); return true;
     case LC_LENIENT_BAD:
@@ -677,17 +675,15 @@ int lc_toolparser_push(lc_toolparser *p, const char *text, size_t len, lc_err *e
 }
 
 /* Rule 9: a string that never closes ends its block at the next closer, and what follows is read
- * again. A second string with the same quote can't close either (the first one passed its start),
- * so each kind of quote is searched to the end only once. */
+ * again. The quote that opens a later string would have closed this one, so it happens at most once
+ * for each kind of quote. */
 static void resolve_strings(lc_toolparser *p) {
     static const char closer[] = "</longcat_tool_call>";
-    while (p->state == IN_BLOCK && p->block.state == BLOCK_JSON && !p->failed) {
-        if (lc_lenient_in_string(&p->json)) p->dead[strlen(p->dead)] = p->json.quote;
-        size_t from =
-            p->block.mark + (lc_lenient_in_string(&p->json) ? p->json.token : p->json.pos);
+    while (p->state == IN_BLOCK && p->block.state == BLOCK_JSON && lc_lenient_in_string(&p->json)) {
+        size_t from = p->block.mark + p->json.token;
         const char *found =
             memmem(p->text.data + from, p->text.len - from, closer, sizeof closer - 1);
-        if (!found) return;
+        if (!found || p->failed) return;
         p->block.state = BLOCK_BAD;
         end_block(p, (size_t)(found - p->text.data) + sizeof closer - 1);
         run(p, false);

@@ -269,8 +269,8 @@ static void rules(void **state) {
     /* 9: an unclosed string ends at the next closer, whatever the finish */
     expect(tool_f, CALL "{\"a\": \"b " END_CALL " c " CALL "f" END_CALL, LC_FINISH_LENGTH,
            CALL "{\"a\": \"b " END_CALL " c|f{}");
-    expect(tool_f, CALL "{\\\"" END_CALL CALL "{\"\\\"" END_CALL CALL "f" END_CALL, LC_FINISH_STOP,
-           CALL "{\\\"" END_CALL CALL "{\"\\\"" END_CALL "|f{}");
+    expect(tool_f, CALL "{\"a" END_CALL CALL "{'\\\"" END_CALL CALL "f" END_CALL, LC_FINISH_STOP,
+           CALL "{\"a" END_CALL CALL "{'\\\"" END_CALL "|f{}");
     expect(tool_f, "a " CALL "f" END_CALL " b " CALL "f(", LC_FINISH_LENGTH, "a\nb|f{}!");
     /* 10: a malformed block belongs to the text around it */
     expect(tool_f, "a " CALL END_CALL " b " CALL "f" END_CALL " c " CALL "f" END_CALL " \n",
