@@ -133,6 +133,7 @@ typedef struct lc_generation {
     lc_sampling sampling;
     size_t max_tokens;
     bool ignore_eos;
+    bool special_text; /* special tokens (think and tool tags) appear in the text; default: they are left out */
     const char *const *stop;    /* stop strings: the text ends before one; it is not emitted */
     size_t n_stop;              /* at most 16 */
     const int32_t *stop_tokens; /* besides the model's own EOS tokens */
