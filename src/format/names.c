@@ -4,22 +4,28 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+static const struct {
+    const char *key, *name;
+} parts[LC_PART_COUNT] = {
+    [LC_PART_EMBEDDING] = {"embedding", "word embedding"},
+    [LC_PART_NGRAM_TABLES] = {"ngram_tables", "n-gram tables"},
+    [LC_PART_NGRAM_PROJECTIONS] = {"ngram_projections", "n-gram projections"},
+    [LC_PART_ATTENTION] = {"attention", "attention"},
+    [LC_PART_DENSE] = {"dense_ffn", "dense FFNs"},
+    [LC_PART_EXPERTS] = {"experts", "routed experts"},
+    [LC_PART_ROUTERS] = {"routers", "routers"},
+    [LC_PART_INDEXERS] = {"indexers", "indexers"},
+    [LC_PART_NORMS] = {"norms", "norms"},
+    [LC_PART_HEAD] = {"head", "head"},
+    [LC_PART_MTP] = {"mtp", "draft module (MTP)"},
+    [LC_PART_MTP_NGRAM] = {"mtp_ngram", "MTP's n-gram tables"},
+};
+
 const char *lc_part_name(lc_part part) {
-    static const char *const names[LC_PART_COUNT] = {
-        [LC_PART_EMBEDDING] = "word embedding",
-        [LC_PART_NGRAM] = "n-gram embedding",
-        [LC_PART_ATTENTION] = "attention",
-        [LC_PART_DENSE] = "dense FFNs",
-        [LC_PART_EXPERTS] = "routed experts",
-        [LC_PART_ROUTERS] = "routers",
-        [LC_PART_INDEXERS] = "indexers",
-        [LC_PART_NORMS] = "norms",
-        [LC_PART_HEAD] = "head",
-        [LC_PART_MTP] = "draft module (MTP)",
-        [LC_PART_MTP_NGRAM] = "MTP's n-gram tables",
-    };
-    return part < LC_PART_COUNT ? names[part] : "unknown";
+    return part < LC_PART_COUNT ? parts[part].name : "unknown";
 }
+
+const char *lc_part_key(lc_part part) { return part < LC_PART_COUNT ? parts[part].key : "unknown"; }
 
 const char *lc_storage_name(lc_storage storage) {
     static const char *const names[LC_STORE_COUNT] = {"BF16", "FP8", "INT8", "INT4"};
@@ -102,19 +108,21 @@ static void swiglu(walk *w, size_t width) {
     emit2(w, "down_proj.weight", w->c->hidden, width);
 }
 
-static void ngram(walk *w, lc_part part, const char *prefix) {
+static void ngram(walk *w, lc_part tables_part, lc_part projections_part, const char *prefix) {
     const lc_config *c = w->c;
     size_t tables = lc_config_ngram_tables(c);
     for (size_t i = 0; i < tables; i++) {
         size_t width = c->hidden / tables, rows = lc_config_ngram_rows(c, i);
-        enter(w, part, LC_WEIGHT_BF16, "%s", prefix);
-        if (c->ngram_oe_names) {
+        enter(w, tables_part, LC_WEIGHT_BF16, "%s", prefix);
+        if (c->ngram_oe_names)
             emit_at(w, "oe_embed_tokens%zu.weight", rows, width, i);
-            emit_at(w, "oe_embed_proj%zu.weight", c->hidden, width, i);
-        } else {
+        else
             emit_at(w, "ngram_embeddings.embedders.%zu.weight", rows, width, i);
+        w->part = projections_part;
+        if (c->ngram_oe_names)
+            emit_at(w, "oe_embed_proj%zu.weight", c->hidden, width, i);
+        else
             emit_at(w, "ngram_embeddings.post_projs.%zu.weight", c->hidden, width, i);
-        }
     }
 }
 
@@ -159,14 +167,14 @@ static void draft(walk *w) {
     if (c->index_heads) indexer(w);
     enter(w, LC_PART_MTP, LC_WEIGHT_FFN, "model.mtp.layers.0.transformer_layer.mlp.");
     swiglu(w, c->ffn);
-    if (c->ngram_oe_names) ngram(w, LC_PART_MTP_NGRAM, "model.mtp.");
+    if (c->ngram_oe_names) ngram(w, LC_PART_MTP_NGRAM, LC_PART_MTP_NGRAM, "model.mtp.");
 }
 
 int lc_names_expected(const lc_config *config, lc_name_visit *visit, void *ctx) {
     walk w = {.c = config, .visit = visit, .ctx = ctx};
     enter(&w, LC_PART_EMBEDDING, LC_WEIGHT_BF16, "model.");
     emit2(&w, "embed_tokens.weight", config->vocab, config->hidden);
-    ngram(&w, LC_PART_NGRAM, "model.");
+    ngram(&w, LC_PART_NGRAM_TABLES, LC_PART_NGRAM_PROJECTIONS, "model.");
     for (size_t l = 0; l < config->layers && w.status == LC_OK; l++) layer(&w, l);
     enter(&w, LC_PART_NORMS, LC_WEIGHT_BF16, "model.");
     emit1(&w, "norm.weight", config->hidden);

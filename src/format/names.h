@@ -13,7 +13,8 @@
 /* Parts as in spec 1.2: latent norms count to attention. */
 typedef enum lc_part {
     LC_PART_EMBEDDING,
-    LC_PART_NGRAM,
+    LC_PART_NGRAM_TABLES,
+    LC_PART_NGRAM_PROJECTIONS,
     LC_PART_ATTENTION,
     LC_PART_DENSE,
     LC_PART_EXPERTS,
@@ -27,6 +28,7 @@ typedef enum lc_part {
 } lc_part;
 
 const char *lc_part_name(lc_part part); /* "routed experts" */
+const char *lc_part_key(lc_part part);  /* "experts", for JSON */
 
 /* What quantised checkpoints do with a weight. */
 typedef enum lc_weight_class {
