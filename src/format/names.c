@@ -161,6 +161,7 @@ static void draft(walk *w) {
     emit1(w, "layers.0.hnorm.m.weight", c->hidden);
     emit1(w, "layers.0.input_layernorm.weight", c->hidden);
     emit1(w, "layers.0.post_attention_layernorm.weight", c->hidden);
+    w->weight = LC_WEIGHT_PROJ;
     emit2(w, "layers.0.eh_proj.weight", c->hidden, 2 * c->hidden);
     enter(w, LC_PART_MTP, LC_WEIGHT_PROJ, "model.mtp.layers.0.self_attn.");
     attention(w);

@@ -34,7 +34,7 @@ const char *lc_part_key(lc_part part);  /* "experts", for JSON */
 typedef enum lc_weight_class {
     LC_WEIGHT_BF16, /* embeddings, head, norms: never quantised */
     LC_WEIGHT_F32,  /* router and indexer weights: F32 even in BF16 checkpoints */
-    LC_WEIGHT_PROJ, /* attention projections: FP8 in FP8 checkpoints */
+    LC_WEIGHT_PROJ, /* attention projections and eh_proj: FP8 in FP8 checkpoints */
     LC_WEIGHT_FFN,  /* experts and dense FFNs: quantised in all */
 } lc_weight_class;
 
