@@ -156,6 +156,17 @@ static int missing(const parse *p, const char *key) {
     return lc_fail(p->err, LC_EFORMAT, "%s: %s is missing", p->name, key);
 }
 
+/* "emb_split_num (or oe_split_num) is missing" */
+static int missing_field(const parse *p, const field *f) {
+    char text[128];
+    int used = snprintf(text, sizeof text, "%s", f->keys[0]);
+    for (size_t i = 1; i < COUNT_OF(f->keys) && f->keys[i]; i++)
+        used += snprintf(text + used, sizeof text - (size_t)used, "%s%s", i == 1 ? " (or " : ", ",
+                         f->keys[i]);
+    if (f->keys[1]) snprintf(text + used, sizeof text - (size_t)used, ")");
+    return missing(p, text);
+}
+
 static int wrong_range(const parse *p, const field *f, const char *key, struct json_object *value) {
     char must[96];
     snprintf(must, sizeof must,
@@ -208,7 +219,7 @@ static int read_field(const parse *p, struct json_object *object, const field *f
     if (first)
         store(f, p->c, value);
     else if (f->need == REQUIRED)
-        return missing(p, f->keys[0]);
+        return missing_field(p, f);
     return LC_OK;
 }
 

@@ -27,12 +27,8 @@ static bool shape_is(const lc_tensor *t, size_t rows, size_t cols) {
     return t->rank == 2 && t->shape[0] == rows && t->shape[1] == cols;
 }
 
-/* data itself if aligned, else a copy that *owned holds. NULL when memory is short. */
-static const void *usable(const lc_tensor *t, void **owned) {
-    if ((uintptr_t)t->data % lc_dtype_size(t->dtype) == 0) return t->data;
-    *owned = lc_alloc(t->size);
-    if (*owned) memcpy(*owned, t->data, t->size);
-    return *owned;
+static bool aligned(const void *data, lc_dtype type) {
+    return (uintptr_t)data % lc_dtype_size(type) == 0;
 }
 
 /* Finds <name><suffix>; NULL if absent. */
@@ -42,7 +38,7 @@ static const lc_tensor *companion(const lc_tensors *tensors, const char *name, c
     return len > 0 && (size_t)len < sizeof text ? lc_tensors_find(tensors, text) : NULL;
 }
 
-static int bind_scales(const lc_tensors *tensors, const lc_tensor *t, lc_mat *m, lc_err *err) {
+static int find_scales(const lc_tensors *tensors, const lc_tensor *t, lc_mat *m, lc_err *err) {
     const lc_tensor *block = companion(tensors, t->name, "_scale_inv");
     const lc_tensor *row = companion(tensors, t->name, "_scale");
     bool f8 = t->dtype == LC_F8_E4M3, i8 = t->dtype == LC_I8;
@@ -68,13 +64,13 @@ static int bind_scales(const lc_tensors *tensors, const lc_tensor *t, lc_mat *m,
         return lc_fail(err, LC_EFORMAT,
                        "%s: tensor %s: scales of %s [%zu][%zu] must be F32 [%zu][%zu], found %s",
                        s->file, s->name, t->name, m->rows, m->cols, rows, cols, describe(s, text));
-    m->scales = usable(s, &m->owned[1]);
+    m->scales = s->data;
     m->scaling = f8 ? LC_SCALE_BLOCK : LC_SCALE_ROW;
-    return m->scales ? LC_OK : lc_fail(err, LC_ENOMEM, "%s: out of memory", s->name);
+    return LC_OK;
 }
 
-int lc_mat_bind(const lc_tensors *tensors, const char *name, size_t rows, size_t cols, lc_mat *out,
-                lc_err *err) {
+int lc_mat_probe(const lc_tensors *tensors, const char *name, size_t rows, size_t cols, lc_mat *out,
+                 lc_err *err) {
     char text[MAX_TEXT];
     *out = (lc_mat){0};
     if (!rows || !cols) return lc_fail(err, LC_EINVAL, "tensor %s: empty shape asked for", name);
@@ -83,23 +79,47 @@ int lc_mat_bind(const lc_tensors *tensors, const char *name, size_t rows, size_t
     if (!shape_is(t, rows, cols))
         return lc_fail(err, LC_EFORMAT, "%s: tensor %s: expected shape [%zu][%zu], found %s",
                        t->file, name, rows, cols, describe(t, text));
-    if (t->dtype > LC_I8)
+    if (t->dtype > LC_I8) /* the five types of weights come first */
         return lc_fail(err, LC_EUNSUPPORTED,
                        "%s: tensor %s: dtype %.16s, expected F32, F16, BF16, F8_E4M3 or I8",
                        t->file, name, t->dtype_name);
-    lc_mat m = {.name = t->name, .type = t->dtype, .rows = rows, .cols = cols};
-    int status = bind_scales(tensors, t, &m, err);
-    if (status == LC_OK) {
-        m.data = usable(t, &m.owned[0]);
-        if (!m.data) status = lc_fail(err, LC_ENOMEM, "%s: out of memory", t->name);
+    lc_mat m = {.name = t->name, .type = t->dtype, .rows = rows, .cols = cols, .data = t->data};
+    int status = find_scales(tensors, t, &m, err);
+    if (status == LC_OK) *out = m;
+    return status;
+}
+
+static size_t data_bytes(const lc_mat *mat) {
+    return mat->rows * mat->cols * lc_dtype_size(mat->type);
+}
+
+static size_t scale_bytes(const lc_mat *mat) {
+    size_t n = mat->scaling == LC_SCALE_ROW ? mat->rows : 0;
+    if (mat->scaling == LC_SCALE_BLOCK)
+        n = ((mat->rows - 1) / LC_SCALE_BLOCK_SIZE + 1) *
+            ((mat->cols - 1) / LC_SCALE_BLOCK_SIZE + 1);
+    return n * sizeof(float);
+}
+
+static void *copy(const void *data, size_t size) {
+    void *block = lc_alloc(size);
+    if (block) memcpy(block, data, size);
+    return block;
+}
+
+int lc_mat_bind(const lc_tensors *tensors, const char *name, size_t rows, size_t cols, lc_mat *out,
+                lc_err *err) {
+    int status = lc_mat_probe(tensors, name, rows, cols, out, err);
+    if (status != LC_OK) return status;
+    if (!aligned(out->data, out->type)) {
+        out->data = out->owned[0] = copy(out->data, data_bytes(out));
+        out->place = LC_PLACE_RESIDENT;
     }
-    if (status != LC_OK) {
-        lc_mat_unbind(&m);
-        return status;
-    }
-    m.place = m.owned[0] ? LC_PLACE_RESIDENT : LC_PLACE_MAPPED;
-    *out = m;
-    return LC_OK;
+    if (out->scales && !aligned(out->scales, LC_F32))
+        out->scales = out->owned[1] = copy(out->scales, scale_bytes(out));
+    if (out->data && (out->scales || out->scaling == LC_SCALE_NONE)) return LC_OK;
+    lc_mat_unbind(out);
+    return lc_fail(err, LC_ENOMEM, "tensor %s: out of memory", name);
 }
 
 void lc_mat_unbind(lc_mat *mat) {
@@ -141,10 +161,9 @@ void lc_mat_row_f32(const lc_mat *mat, size_t row, float *out) {
     }
 }
 
-size_t lc_mat_bytes(const lc_mat *mat) {
-    size_t scales = mat->scaling == LC_SCALE_ROW ? mat->rows : 0;
-    if (mat->scaling == LC_SCALE_BLOCK)
-        scales = ((mat->rows - 1) / LC_SCALE_BLOCK_SIZE + 1) *
-                 ((mat->cols - 1) / LC_SCALE_BLOCK_SIZE + 1);
-    return mat->rows * mat->cols * lc_dtype_size(mat->type) + scales * sizeof(float);
+size_t lc_mat_bytes(const lc_mat *mat) { return data_bytes(mat) + scale_bytes(mat); }
+
+size_t lc_mat_misaligned(const lc_mat *mat) {
+    size_t bytes = aligned(mat->data, mat->type) ? 0 : data_bytes(mat);
+    return bytes + (mat->scales && !aligned(mat->scales, LC_F32) ? scale_bytes(mat) : 0);
 }

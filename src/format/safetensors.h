@@ -32,7 +32,9 @@ typedef struct lc_tensors lc_tensors;
 /* path: a .safetensors file, a model.safetensors.index.json, or a folder that holds either. *out
  * owned by the caller; lc_tensor pointers and their data live until lc_tensors_close. */
 int lc_tensors_open(const char *path, lc_tensors **out, lc_err *err);
-/* The same for one file that is already in memory; bytes must outlive *out. name is used in
+/* Whether the folder holds a file that lc_tensors_open would take. */
+bool lc_tensors_exist(const char *folder);
+/* lc_tensors_open for one file that is already in memory; bytes must outlive *out. name is used in
  * messages and as the tensors' file. */
 int lc_tensors_parse(const void *bytes, size_t size, const char *name, lc_tensors **out,
                      lc_err *err);

@@ -178,24 +178,42 @@ static int open_single(lc_tensors *tensors, const char *path, lc_err *err) {
     return status == LC_OK ? lc_tensors_finish(tensors, err) : status;
 }
 
-static int open_folder(lc_tensors *tensors, const char *path, lc_err *err) {
+/* The file to open in a folder: the index if there is one. false when memory is short; empty text
+ * if there is neither. */
+static bool choose(const char *folder, lc_buf *file) {
     struct stat st;
+    static const char *const names[] = {INDEX_NAME, SINGLE_NAME};
+    for (int i = 0; i < 2; i++) {
+        lc_buf_clear(file);
+        if (!lc_buf_printf(file, "%s/%s", folder, names[i])) return false;
+        if (!stat(file->data, &st)) return true;
+    }
+    lc_buf_clear(file);
+    return true;
+}
+
+bool lc_tensors_exist(const char *folder) {
+    lc_buf file = {0};
+    bool found = choose(folder, &file) && file.len;
+    lc_buf_free(&file);
+    return found;
+}
+
+static int open_path(lc_tensors *tensors, const char *path, lc_err *err) {
+    size_t len = strlen(path);
+    if (len > 5 && !strcmp(path + len - 5, ".json")) return open_index(tensors, path, err);
+    return open_single(tensors, path, err);
+}
+
+static int open_folder(lc_tensors *tensors, const char *path, lc_err *err) {
     lc_buf file = {0};
     int status;
-    if (!lc_buf_printf(&file, "%s/" INDEX_NAME, path)) {
+    if (!choose(path, &file))
         status = lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
-    } else if (!stat(file.data, &st)) {
-        status = open_index(tensors, file.data, err);
-    } else {
-        lc_buf_clear(&file);
-        if (!lc_buf_printf(&file, "%s/" SINGLE_NAME, path))
-            status = lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
-        else if (stat(file.data, &st))
-            status =
-                lc_fail(err, LC_ENOTFOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME, path);
-        else
-            status = open_single(tensors, file.data, err);
-    }
+    else if (!file.len)
+        status = lc_fail(err, LC_ENOTFOUND, "%s: neither " SINGLE_NAME " nor " INDEX_NAME, path);
+    else
+        status = open_path(tensors, file.data, err);
     lc_buf_free(&file);
     return status;
 }
@@ -206,14 +224,8 @@ int lc_tensors_open(const char *path, lc_tensors **out, lc_err *err) {
     if (stat(path, &st)) return lc_fail_errno(err, LC_ENOTFOUND, "%s", path);
     lc_tensors *tensors = lc_calloc(1, sizeof *tensors);
     if (!tensors) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
-    size_t len = strlen(path);
-    int status;
-    if (S_ISDIR(st.st_mode))
-        status = open_folder(tensors, path, err);
-    else if (len > 5 && !strcmp(path + len - 5, ".json"))
-        status = open_index(tensors, path, err);
-    else
-        status = open_single(tensors, path, err);
+    int status =
+        S_ISDIR(st.st_mode) ? open_folder(tensors, path, err) : open_path(tensors, path, err);
     if (status != LC_OK) {
         lc_tensors_close(tensors);
         return status;
