@@ -6,6 +6,11 @@
  * trailing commas. So the grammar, UTF-8 and the depth are checked here, with the byte
  * offset for the message, and json-c only sees text that all its releases read alike. The check is
  * one pass without recursion.
+ *
+ * json-c 0.16 and 0.17 read the escaped surrogate pairs of 32,768 characters wrongly: where the
+ * low 16 bits of the character look like a surrogate themselves (U+1D800, CJK extension F, ...),
+ * it takes the character for one and puts U+FFFD. Such pairs are rewritten as UTF-8 before it sees
+ * them; texts without any are passed on as they are.
  */
 #include "base/json.h"
 
@@ -175,12 +180,57 @@ static int check_text(const char *text, size_t len, const char *name, lc_err *er
     return lc_fail(err, LC_EFORMAT, "%s: JSON: %s at byte %zu", name, s.fault, s.at);
 }
 
-int lc_json_parse(const char *text, size_t len, const char *name, struct json_object **out,
-                  lc_err *err) {
-    *out = NULL;
-    if (len > INT_MAX) return lc_fail(err, LC_ELIMIT, "%s: JSON larger than 2 GiB", name);
-    int status = check_text(text, len, name, err);
-    if (status != LC_OK) return status;
+/* The value of \uHHHH at text, -1 if it is none. */
+static int32_t unicode_escape(const char *text, size_t len) {
+    int32_t code = 0;
+    if (len < 6 || text[0] != '\\' || text[1] != 'u') return -1;
+    for (size_t i = 2; i < 6; i++) {
+        char c = text[i];
+        int32_t digit = c >= '0' && c <= '9'   ? c - '0'
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
+        if (digit < 0) return -1;
+        code = code << 4 | digit;
+    }
+    return code;
+}
+
+/* The next escaped pair, from text[at], that json-c misreads; len if there is none. */
+static size_t find_misread_pair(const char *text, size_t len, size_t at, uint32_t *code) {
+    while (at < len) {
+        const char *escape = memchr(text + at, '\\', len - at);
+        if (!escape) break;
+        at = (size_t)(escape - text);
+        int32_t high = unicode_escape(text + at, len - at);
+        int32_t low = high < 0 ? -1 : unicode_escape(text + at + 6, len - at - 6);
+        if (high >= 0xD800 && high < 0xDC00 && low >= 0xDC00 && low < 0xE000) {
+            *code = 0x10000u + ((uint32_t)(high - 0xD800) << 10) + (uint32_t)(low - 0xDC00);
+            if ((*code & 0xF800) == 0xD800) return at;
+            at += 12;
+        } else {
+            at += 2; /* a backslash and what it escapes */
+        }
+    }
+    return len;
+}
+
+static bool rewrite_pairs(const char *text, size_t len, lc_buf *out) {
+    uint32_t code = 0;
+    for (size_t at = 0, pair; at < len; at = pair + 12) {
+        char utf8[4];
+        pair = find_misread_pair(text, len, at, &code);
+        lc_buf_append(out, text + at, pair - at);
+        if (pair == len) break;
+        lc_buf_append(out, utf8, lc_utf8_encode(code, utf8));
+    }
+    return !out->failed;
+}
+
+/* Builds the tree of a text that has passed the check. */
+static int build(const char *text, size_t len, const char *name, struct json_object **out,
+                 lc_err *err) {
+    int status = LC_OK;
     struct json_tokener *tok = json_tokener_new_ex(LC_JSON_DEPTH + 2);
     if (!tok) return lc_fail(err, LC_ENOMEM, "%s: out of memory", name);
     struct json_object *value = json_tokener_parse_ex(tok, text, (int)len);
@@ -195,6 +245,21 @@ int lc_json_parse(const char *text, size_t len, const char *name, struct json_ob
     }
     json_tokener_free(tok);
     *out = value;
+    return status;
+}
+
+int lc_json_parse(const char *text, size_t len, const char *name, struct json_object **out,
+                  lc_err *err) {
+    uint32_t code;
+    *out = NULL;
+    if (len > INT_MAX) return lc_fail(err, LC_ELIMIT, "%s: JSON larger than 2 GiB", name);
+    int status = check_text(text, len, name, err);
+    if (status != LC_OK) return status;
+    if (find_misread_pair(text, len, 0, &code) == len) return build(text, len, name, out, err);
+    lc_buf clean = {0};
+    status = rewrite_pairs(text, len, &clean) ? build(clean.data, clean.len, name, out, err)
+                                              : lc_fail(err, LC_ENOMEM, "%s: out of memory", name);
+    lc_buf_free(&clean);
     return status;
 }
 
