@@ -16,23 +16,30 @@
 #include <math.h>
 
 typedef struct golden {
-    char dir[256];
+    char dir[320];            /* for messages */
     struct json_object *json; /* expected.json */
     lc_tensors *file;         /* expected.safetensors */
     bool *checked;            /* [tensors in file] */
 } golden;
 
-static inline void golden_open(golden *g, const char *dir) {
-    char path[320];
+/* A file of tensors alone. */
+static inline void golden_open_tensors(golden *g, const char *path) {
     lc_err err = {0};
     *g = (golden){0};
-    snprintf(g->dir, sizeof g->dir, "%s", dir);
-    snprintf(path, sizeof path, "%s/expected.json", dir);
-    assert_ok(lc_json_load(path, 0, &g->json, &err), err);
-    snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+    snprintf(g->dir, sizeof g->dir, "%s", path);
     assert_ok(lc_tensors_open(path, &g->file, &err), err);
     g->checked = lc_calloc(lc_tensors_count(g->file), sizeof *g->checked);
     assert_non_null(g->checked);
+}
+
+/* dir/expected.json and dir/expected.safetensors. */
+static inline void golden_open(golden *g, const char *dir) {
+    char path[320];
+    lc_err err = {0};
+    snprintf(path, sizeof path, "%s/expected.safetensors", dir);
+    golden_open_tensors(g, path);
+    snprintf(path, sizeof path, "%s/expected.json", dir);
+    assert_ok(lc_json_load(path, 0, &g->json, &err), err);
 }
 
 static inline void golden_close(golden *g) {
