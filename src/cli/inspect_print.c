@@ -84,10 +84,10 @@ static void print_dimensions(const lc_report *r, FILE *out) {
     }
     if (c->mtp_steps) row(out, "draft steps", c->mtp_steps, "");
     if (c->rope.yarn)
-        snprintf(note, sizeof note, "rotary base %g, yarn x%g over %s", c->rope.theta,
+        snprintf(note, sizeof note, "rotary base %.10g, yarn x%g over %s", c->rope.theta,
                  c->rope.factor, grouped((uint64_t)c->rope.original_positions).s);
     else
-        snprintf(note, sizeof note, "rotary base %g", c->rope.theta);
+        snprintf(note, sizeof note, "rotary base %.10g", c->rope.theta);
     row(out, "positions", c->max_positions, note);
 }
 
@@ -147,11 +147,8 @@ static void print_context(const lc_report *r, FILE *out) {
     for (int i = 0; i < 2; i++) {
         const uint64_t *kv = i ? r->kv_mtp : r->kv;
         if (!kv[0]) continue;
-        text a = grouped(kv[0]), b = grouped(kv[1]);
-        strcat(a.s, " B");
-        strcat(b.s, " B");
-        fprintf(out, "  %-*s%*s%18s\n", LABEL, i ? "draft module, a token" : "a token", NUMBER, a.s,
-                b.s);
+        fprintf(out, "  %-*s%*s B%16s B\n", LABEL, i ? "draft module, a token" : "a token",
+                NUMBER - 2, grouped(kv[0]).s, grouped(kv[1]).s);
     }
     for (int i = 0; i < LC_REPORT_CONTEXTS; i++) {
         print_kv(out, r, lc_report_contexts[i]);

@@ -316,11 +316,12 @@ int lc_tensors_parse(const void *bytes, size_t size, const char *name, lc_tensor
     *out = NULL;
     lc_tensors *tensors = lc_calloc(1, sizeof *tensors);
     lc_tensor_file *file = tensors ? push_file(tensors, name) : NULL;
-    int status = file ? LC_OK : lc_fail(err, LC_ENOMEM, "%s: out of memory", name);
-    if (status == LC_OK) {
-        file->size = size;
-        status = read_image(tensors, file, bytes, err);
+    if (!file) {
+        lc_tensors_close(tensors);
+        return lc_fail(err, LC_ENOMEM, "%s: out of memory", name);
     }
+    file->size = size;
+    int status = read_image(tensors, file, bytes, err);
     if (status == LC_OK) status = lc_tensors_finish(tensors, err);
     if (status != LC_OK) {
         lc_tensors_close(tensors);
