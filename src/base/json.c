@@ -1,7 +1,7 @@
 /*
  * json.c: strict parsing through json-c.
  *
- * json-c (0.16, 0.17) reads the escaped surrogate pairs of 32,768 characters wrongly: where
+ * json-c 0.16 reads the escaped surrogate pairs of 32,768 characters wrongly: where
  * the low 16 bits of the character look like a surrogate themselves (U+1D800, CJK extension F,
  * ...), it takes the character for one and puts U+FFFD. Such pairs are rewritten as UTF-8 before it
  * sees them; texts without any are passed on as they are.
