@@ -43,19 +43,19 @@ static void uniform_uses_53_bits_of_the_first_words(void **state) {
 /* Mean and variance of 2^16 draws must lie within five standard errors of 1/2 and 1/12. */
 static void uniform_has_the_moments_of_a_uniform(void **state) {
     (void)state;
-    enum { DRAWS = 1 << 16 };
+    const int draws = 1 << 16;
     for (uint64_t stream = 0; stream < 4; stream++) {
         double sum = 0, squares = 0;
-        for (uint64_t i = 0; i < DRAWS; i++) {
+        for (uint64_t i = 0; i < (uint64_t)draws; i++) {
             double d = lc_rng_uniform(42, stream, i) - 0.5;
             sum += d;
             squares += d * d;
         }
-        double mean_error = 5 * 0.28867513 / 256; /* 5 * sqrt(1/12) / sqrt(DRAWS) */
-        double var_error = 5 * 0.07453560 / 256;  /* 5 * sqrt(1/180) / sqrt(DRAWS) */
-        assert_true(sum / DRAWS < mean_error && sum / DRAWS > -mean_error);
-        assert_true(squares / DRAWS - 1.0 / 12 < var_error);
-        assert_true(squares / DRAWS - 1.0 / 12 > -var_error);
+        double mean_error = 5 * 0.28867513 / 256; /* 5 * sqrt(1/12) / sqrt(draws) */
+        double var_error = 5 * 0.07453560 / 256;  /* 5 * sqrt(1/180) / sqrt(draws) */
+        assert_true(sum / draws < mean_error && sum / draws > -mean_error);
+        assert_true(squares / draws - 1.0 / 12 < var_error);
+        assert_true(squares / draws - 1.0 / 12 > -var_error);
     }
 }
 
