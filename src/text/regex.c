@@ -24,7 +24,12 @@
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-"         \
     "\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"        \
     "\\x{3001}-\\x{10ffff}"
-#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+/* Oniguruma's \w: alphabetic, marks, decimal digits, connectors; outside of classes also Latin-1's
+ * other numbers. */
+#define WORD                                                                                       \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Pc}\\p{Nl}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"                    \
+    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define WORD_ALONE WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
 struct lc_regex {
     pcre2_code *code;
@@ -127,8 +132,8 @@ static const char *set_escape(char c, bool in_class) {
     switch (c) {
     case 's': return in_class ? SPACES : "[" SPACES "]";
     case 'S': return in_class ? NO_SPACES : "[^" SPACES "]";
-    case 'w': return in_class ? WORD : "[" WORD "]";
-    case 'W': return in_class ? NULL : "[^" WORD "]";
+    case 'w': return in_class ? WORD : "[" WORD_ALONE "]";
+    case 'W': return in_class ? NULL : "[^" WORD_ALONE "]";
     case 'd': return "\\p{Nd}";
     case 'D': return "\\P{Nd}";
     default: return NULL;
