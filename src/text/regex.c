@@ -31,6 +31,13 @@
     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 #define WORD_ALONE WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 
+/* From 10.40 on a bare script name means Script_Extensions. */
+#if PCRE2_MAJOR > 10 || PCRE2_MINOR >= 40
+#define SCRIPT "sc:"
+#else
+#define SCRIPT ""
+#endif
+
 struct lc_regex {
     pcre2_code *code;
     char where[96];
@@ -100,7 +107,7 @@ static int property(pattern *p) {
     name[len] = 0;
     for (size_t i = 0; i < len; i++)
         if (!is_letter(name[i]) && name[i] != '_') return unsupported(p, "this \\p{name}");
-    const char *prefix = len > 2 ? "sc:" : "", *pass = name;
+    const char *prefix = len > 2 ? SCRIPT : "", *pass = name;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(known[i][0], name)) {
             prefix = "";
