@@ -10,7 +10,6 @@
 #include "cli/cli.h"
 #include "text/tokenizer.h"
 
-#include <errno.h>
 #include <string.h>
 
 enum { LC_RUN_BYTES_MAX = 256 << 20 }; /* what "runs" and "ids_runs" may grow to */
@@ -279,26 +278,14 @@ static int read_stdin(lc_buf *text, lc_err *err) {
     return ferror(stdin) ? lc_fail_errno(err, LC_EIO, "reading the standard input") : LC_OK;
 }
 
-/* Numbers with white space or commas between them. */
-static int parse_ids(const char *text, lc_ids *ids, lc_err *err) {
-    for (const char *at = text;;) {
-        char *end;
-        at += strspn(at, " \t\r\n,[]");
-        if (!*at) return LC_OK;
-        errno = 0;
-        long id = strtol(at, &end, 10);
-        if (end == at || errno || id < 0 || id > INT32_MAX)
-            return lc_fail(err, LC_EINVAL, "\"%.20s\" is not a token id", at);
-        if (!lc_ids_push(ids, (int32_t)id)) return no_memory(err);
-        at = end;
-    }
-}
-
 static int decode_args(job *j, const char **args, int n_args) {
     int status = LC_OK;
-    for (int i = 0; i < n_args && !status; i++) status = parse_ids(args[i], &j->ids, &j->err);
-    if (!n_args && !(status = read_stdin(&j->text, &j->err)))
-        status = parse_ids(j->text.data, &j->ids, &j->err);
+    for (int i = 0; i < n_args && !status; i++) status = lc_cli_ids(args[i], &j->ids, &j->err);
+    if (!n_args && !(status = read_stdin(&j->text, &j->err))) {
+        for (char *c = j->text.data; *c; c++)
+            if (strchr("\t\r\n[]", *c)) *c = ' ';
+        status = lc_cli_ids(j->text.data, &j->ids, &j->err);
+    }
     if (!status)
         status = lc_tokenizer_decode(j->tokenizer, j->ids.data, j->ids.len, j->opts->skip_special,
                                      &j->out, &j->err);
