@@ -1,4 +1,5 @@
-/* err.c: status texts and error contexts. */
+/* err.c: status texts and error contexts. Two names stand in brackets because err.h makes macros of
+ * them for clang's analyser. */
 #include "base/err.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@ const char *lc_status_text(int status) {
     }
 }
 
-int lc_fail(lc_err *err, int code, const char *fmt, ...) {
+int(lc_fail)(lc_err *err, int code, const char *fmt, ...) {
     if (err) {
         va_list args;
         va_start(args, fmt);
@@ -35,7 +36,7 @@ static void append(lc_err *err, const char *text) {
     err->text[used + len] = 0;
 }
 
-int lc_fail_errno(lc_err *err, int code, const char *fmt, ...) {
+int(lc_fail_errno)(lc_err *err, int code, const char *fmt, ...) {
     int saved = errno;
     if (err) {
         va_list args;
