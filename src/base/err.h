@@ -8,7 +8,7 @@
 #include "longcat.h"
 
 /* Stores code and formatted text in *err (if err is not NULL) and returns code. Too long texts are
- * cut. */
+ * cut; control characters (but newline and tab) and invalid UTF-8 become '?'. */
 int lc_fail(lc_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Same for a failed system call: appends ": " and the text of errno. */
