@@ -157,6 +157,19 @@ static void long_error_texts_are_cut(void **state) {
     }
 }
 
+static void error_texts_are_clean(void **state) {
+    (void)state;
+    lc_err err = {0};
+    lc_fail(&err, LC_EFORMAT, "%s", "a\x1b[2J\tb\nc\xff \xc2\x9b \xc3\xa9");
+    assert_string_equal(err.text, "a?[2J\tb\nc? ?? \xc3\xa9");
+    lc_err_prefix(&err, "%s", "x\x7f");
+    assert_string_equal(err.text, "x?: a?[2J\tb\nc? ?? \xc3\xa9");
+    char text[600] = {0};
+    for (size_t i = 0; i < 598; i += 2) memcpy(text + i, "\xc3\xa9", 2);
+    lc_fail(&err, LC_EFORMAT, "%s", text);
+    assert_int_equal(strlen(err.text), 478); /* not half a character at the end */
+}
+
 static void statuses_have_texts(void **state) {
     (void)state;
     assert_string_equal(lc_status_text(LC_OK), "success");
@@ -173,6 +186,7 @@ int main(void) {
         cmocka_unit_test(files_are_read_whole),
         cmocka_unit_test(errors_carry_code_and_text),
         cmocka_unit_test(long_error_texts_are_cut),
+        cmocka_unit_test(error_texts_are_clean),
         cmocka_unit_test(statuses_have_texts),
     };
     return test_main(tests);
