@@ -4,6 +4,7 @@
 B   ?= build
 SAN ?=
 V   ?= 0
+MAKEFLAGS += --no-print-directory
 ifeq ($(origin CC),default)
 CC  := gcc
 endif
