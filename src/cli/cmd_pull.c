@@ -171,7 +171,7 @@ static int finish(const lc_hub_options *o, int status, const lc_hub_result *r, c
     return LC_EXIT_OK;
 }
 
-static int pull(lc_hub_options *o) {
+static int pull(const lc_hub_options *given) {
     screen s = {.terminal = isatty(STDERR_FILENO) == 1};
     sigset_t before;
     lc_hub_result result;
@@ -181,11 +181,12 @@ static int pull(lc_hub_options *o) {
     sigaddset(&s.signals, SIGTERM);
     sigaddset(&s.signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &s.signals, &before);
-    o->progress = on_progress;
-    o->ctx = &s;
-    int status = lc_hub_pull(o, &result, &err);
+    lc_hub_options o = *given;
+    o.progress = on_progress;
+    o.ctx = &s;
+    int status = lc_hub_pull(&o, &result, &err);
     if (s.line_open) fputs("\r\033[K", stderr);
-    int code = finish(o, status, &result, &err);
+    int code = finish(&o, status, &result, &err);
     sigprocmask(SIG_SETMASK, &before, NULL);
     return code;
 }

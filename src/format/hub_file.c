@@ -41,7 +41,7 @@ static int names_make(names *n, const hub_run *run, const hub_file *file, lc_err
     if (!n->final.failed)
         lc_buf_append(&n->folder, n->final.data,
                       (size_t)(strrchr(n->final.data, '/') - n->final.data));
-    if (!n->final.failed && !n->part.failed && !n->folder.failed) return LC_OK;
+    if (n->part.data && n->folder.data && !n->folder.failed) return LC_OK;
     names_free(n);
     return lc_fail(err, LC_ENOMEM, "out of memory");
 }
@@ -168,10 +168,9 @@ static int restart_at(transfer *t, uint64_t size, lc_err *err) {
 
 static int open_part(transfer *t, lc_err *err) {
     struct stat info;
-    const char *path = t->names.part.data;
     int status = hub_make_folder(t->names.folder.data, err);
     if (status != LC_OK) return status;
-    t->fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
+    t->fd = open(t->names.part.data, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
     if (t->fd < 0 || fstat(t->fd, &info) != 0)
         return lc_fail_errno(err, LC_EIO, "the .part file: can't be opened");
     if (!S_ISREG(info.st_mode)) return lc_fail(err, LC_EIO, "the .part file is not a regular file");
@@ -342,8 +341,8 @@ int hub_file_fetch(hub_client *c, hub_run *run, hub_file *file, bool *refused, l
     transfer t = {.run = run, .client = c, .file = file, .fd = -1};
     lc_buf url = {0};
     make_url(&url, run, file);
-    int status = url.failed ? lc_fail(err, LC_ENOMEM, "out of memory")
-                            : names_make(&t.names, run, file, err);
+    int status = names_make(&t.names, run, file, err);
+    if (status == LC_OK && url.failed) status = lc_fail(err, LC_ENOMEM, "out of memory");
     if (status == LC_OK) status = open_part(&t, err);
     if (status == LC_OK) status = transfer_all(&t, url.data, err);
     if (status != LC_OK) lc_err_prefix(err, "%s", file->path);

@@ -243,7 +243,7 @@ static void put_api_url(lc_buf *url, const hub_client *c, const lc_hub_options *
 static int fetch_model(hub_client *c, const lc_hub_options *o, hub_list *list,
                        struct json_object **model, lc_err *err) {
     lc_buf url = {0}, page = {.limit = PAGE_BYTES};
-    hub_response response;
+    hub_response response = {0};
     put_api_url(&url, c, o, "revision", o->revision);
     lc_buf_puts(&url, "?blobs=true");
     int status = url.failed ? lc_fail(err, LC_ENOMEM, "out of memory")
@@ -296,7 +296,7 @@ static int fetch_tree(hub_client *c, const lc_hub_options *o, hub_list *list, bo
     int status = url.failed ? lc_fail(err, LC_ENOMEM, "out of memory") : LC_OK;
     *found = true;
     for (int pages = 0; status == LC_OK && url.len; pages++) {
-        hub_response response;
+        hub_response response = {0};
         struct json_object *entries = NULL;
         if (pages == MAX_PAGES)
             status = lc_fail(err, LC_ELIMIT, "the hub's list has more than %d pages", MAX_PAGES);

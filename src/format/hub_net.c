@@ -311,7 +311,8 @@ static int one_hop(exchange *x, const char *url, char **redirect) {
 int hub_get(hub_client *c, const hub_request *request, hub_response *response, lc_err *err) {
     exchange x = {.client = c, .request = request, .response = response, .err = err};
     char *url = lc_strdup(request->url), *redirect = NULL;
-    int status = url ? LC_OK : lc_fail(err, LC_ENOMEM, "out of memory");
+    int status = LC_OK;
+    if (!url) return lc_fail(err, LC_ENOMEM, "out of memory");
     for (int hop = 0; status == LC_OK; hop++) {
         status = one_hop(&x, url, &redirect);
         if (status != LC_OK || !redirect) break;
@@ -384,7 +385,7 @@ uint64_t hub_backoff(const hub_net *net, int n, uint64_t retry_after, uint64_t s
     uint64_t wait = (uint64_t)net->backoff_ms << (n < 16 ? n - 1 : 15);
     if (wait > MAX_BACKOFF_MS) wait = MAX_BACKOFF_MS;
     /* Spread over the upper half, so that parallel files don't come back at the same moment. */
-    wait = wait / 2 + (uint64_t)((double)(wait / 2) * lc_rng_uniform(salt, 0, (uint64_t)n));
+    wait -= (uint64_t)((double)wait * 0.5 * lc_rng_uniform(salt, 0, (uint64_t)n));
     if (retry_after > MAX_RETRY_AFTER) retry_after = MAX_RETRY_AFTER;
     return retry_after * 1000 > wait ? retry_after * 1000 : wait;
 }

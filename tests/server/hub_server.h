@@ -37,8 +37,9 @@ typedef struct hub_entry {
     atomic_int flip_times; /* send one byte wrong */
     size_t flip_at;
     atomic_int no_range_times;    /* answer a range with 200 and all */
-    atomic_int wrong_range_times; /* 206 with another Content-Range */
-    atomic_int odd_length_times;  /* Content-Length and body of odd_length bytes */
+    atomic_int wrong_range_times; /* 206 with another Content-Range, or only another start in it */
+    bool wrong_start;
+    atomic_int odd_length_times; /* Content-Length and body of odd_length bytes */
     size_t odd_length;
     bool no_length;       /* no Content-Length: the end of the connection ends the body */
     const char *redirect; /* Location; "" = the same path on the CDN */
@@ -164,10 +165,10 @@ static inline void hub_file_answer(hub_server *s, int fd, hub_entry *e, const ch
         end = e->size;
     }
     if (hub_take(&e->odd_length_times)) end = begin + e->odd_length;
-    size_t shift = partial && hub_take(&e->wrong_range_times);
+    size_t shift = partial && hub_take(&e->wrong_range_times), rest = e->wrong_start ? 0 : shift;
     if (partial)
         snprintf(extra, sizeof extra, "Content-Range: bytes %zu-%zu/%zu\r\n", begin + shift,
-                 end - 1 + shift, e->size + shift);
+                 end - 1 + rest, e->size + rest);
     int n = snprintf(head, sizeof head, "HTTP/1.1 %s\r\nConnection: close\r\n%s",
                      partial ? "206 Partial Content" : "200 OK", extra);
     if (!e->no_length)

@@ -274,8 +274,9 @@ typedef struct fault {
     size_t cut_after;
     int no_range, wrong_range, flips, odd_lengths;
     size_t odd_length;
-    bool no_length;
+    bool no_length, wrong_start;
     int fails, fail_status, retry_after;
+    int requests; /* that it takes until all is well */
 } fault;
 
 static void set_fault(hub_entry *e, const fault *x) {
@@ -288,6 +289,7 @@ static void set_fault(hub_entry *e, const fault *x) {
     e->odd_length_times = x->odd_lengths;
     e->odd_length = x->odd_length;
     e->no_length = x->no_length;
+    e->wrong_start = x->wrong_start;
     e->fail_times = x->fails;
     e->fail_status = x->fail_status;
     e->retry_after = x->retry_after;
@@ -295,15 +297,16 @@ static void set_fault(hub_entry *e, const fault *x) {
 
 static void healing_faults(void **state) {
     static const fault faults[] = {
-        {.cuts = 1, .cut_after = 100000, .no_range = 1},
-        {.cuts = 1, .cut_after = 100000, .wrong_range = 1},
-        {.flips = 1},
-        {.odd_lengths = 1, .odd_length = BIG + 5},
-        {.odd_lengths = 1, .odd_length = 5},
-        {.odd_lengths = 1, .odd_length = BIG + 5, .no_length = true},
-        {.cuts = 1, .cut_after = 100000, .no_length = true},
-        {.fails = 3, .fail_status = 503},
-        {.fails = 1, .fail_status = 429, .retry_after = 1},
+        {.requests = 2, .cuts = 1, .cut_after = 100000, .no_range = 1},
+        {.requests = 3, .cuts = 1, .cut_after = 100000, .wrong_range = 1},
+        {.requests = 3, .cuts = 1, .cut_after = 100000, .wrong_range = 1, .wrong_start = true},
+        {.requests = 2, .flips = 1},
+        {.requests = 2, .odd_lengths = 1, .odd_length = BIG + 5},
+        {.requests = 2, .odd_lengths = 1, .odd_length = 5},
+        {.requests = 2, .odd_lengths = 1, .odd_length = BIG + 5, .no_length = true},
+        {.requests = 2, .cuts = 1, .cut_after = 100000, .no_length = true},
+        {.requests = 4, .fails = 3, .fail_status = 503},
+        {.requests = 2, .fails = 1, .fail_status = 429, .retry_after = 1},
     };
     (void)state;
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
@@ -318,6 +321,8 @@ static void healing_faults(void **state) {
         double seconds =
             (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
         if (faults[i].retry_after) assert_true(seconds >= 1);
+        if (f->entries[0].requests != faults[i].requests)
+            fail_msg("fault %zu: %d requests", i, f->entries[0].requests);
         free_fixture(f);
     }
 }
@@ -587,8 +592,8 @@ static void too_many_files(void **state) {
     f->hub.tree = tree.data;
     start(f);
     expect_error(f, LC_ELIMIT, "more than 50000 files");
-    lc_buf_free(&tree);
     free_fixture(f);
+    lc_buf_free(&tree);
 }
 
 static void full_disk(void **state) {
