@@ -8,7 +8,7 @@
 
 extern const lc_kernels lc_kernels_scalar;
 #if defined(__x86_64__)
-extern const lc_kernels lc_kernels_avx2, lc_kernels_avx512;
+extern const lc_kernels lc_kernels_avx2, lc_kernels_avx512, lc_kernels_avx512bf16, lc_kernels_amx;
 #elif defined(__aarch64__)
 extern const lc_kernels lc_kernels_neon;
 #endif
@@ -20,6 +20,8 @@ const lc_kernels *lc_kernels_of(lc_isa isa) {
 #if defined(__x86_64__)
     case LC_ISA_AVX2: return &lc_kernels_avx2;
     case LC_ISA_AVX512: return &lc_kernels_avx512;
+    case LC_ISA_AVX512BF16: return &lc_kernels_avx512bf16;
+    case LC_ISA_AMX: return &lc_kernels_amx;
 #elif defined(__aarch64__)
     case LC_ISA_NEON: return &lc_kernels_neon;
 #endif

@@ -175,6 +175,10 @@ static void check_isa(lc_isa isa) {
 static void scalar_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_SCALAR); }
 static void avx2_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AVX2); }
 static void avx512_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AVX512); }
+static void avx512bf16_is_the_written_order(void **unused) {
+    (void)unused, check_isa(LC_ISA_AVX512BF16);
+}
+static void amx_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AMX); }
 static void neon_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_NEON); }
 
 static void best_passes_the_self_test(void **unused) {
@@ -188,8 +192,12 @@ static void best_passes_the_self_test(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(scalar_is_the_written_order), cmocka_unit_test(avx2_is_the_written_order),
-        cmocka_unit_test(avx512_is_the_written_order), cmocka_unit_test(neon_is_the_written_order),
+        cmocka_unit_test(scalar_is_the_written_order),
+        cmocka_unit_test(avx2_is_the_written_order),
+        cmocka_unit_test(avx512_is_the_written_order),
+        cmocka_unit_test(avx512bf16_is_the_written_order),
+        cmocka_unit_test(amx_is_the_written_order),
+        cmocka_unit_test(neon_is_the_written_order),
         cmocka_unit_test(best_passes_the_self_test),
     };
     return test_main(tests);
