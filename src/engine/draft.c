@@ -70,10 +70,10 @@ static int draft_step(chain *c, size_t step_index, int32_t *out, lc_err *err) {
     return LC_OK;
 }
 
-static int run_chain(chain *c, int32_t next, size_t count, int32_t *out, int32_t *sets,
-                     lc_err *err) {
+static int run_chain(chain *c, int32_t next, size_t count, int32_t *out,
+                     const lc_draft_trace *trace, lc_err *err) {
     lc_session *s = c->s;
-    size_t topk = s->engine->model->index.topk;
+    size_t topk = s->engine->model->index.topk, vocab = s->engine->model->config.vocab;
     memcpy(c->tokens, s->tokens.data, s->length * sizeof *c->tokens);
     memcpy(c->previous, s->last_hidden, s->engine->model->config.hidden * sizeof *c->previous);
     c->tokens[s->length] = next;
@@ -81,14 +81,16 @@ static int run_chain(chain *c, int32_t next, size_t count, int32_t *out, int32_t
         int status = draft_step(c, i, &out[i], err);
         if (status != LC_OK) return status;
         c->tokens[s->length + 1 + i] = out[i];
-        for (size_t j = 0; sets && j < topk; j++)
-            sets[i * topk + j] = j < c->count ? c->keys[j] : -1;
+        for (size_t j = 0; trace->sets && j < topk; j++)
+            trace->sets[i * topk + j] = j < c->count ? c->keys[j] : -1;
+        if (trace->logits)
+            memcpy(trace->logits + i * vocab, s->engine->logits, vocab * sizeof *trace->logits);
     }
     return LC_OK;
 }
 
-int lc_session_draft_sets(lc_session *s, int32_t next, size_t count, int32_t *out, int32_t *sets,
-                          lc_err *err) {
+int lc_session_draft_traced(lc_session *s, int32_t next, size_t count, int32_t *out,
+                            const lc_draft_trace *trace, lc_err *err) {
     lc_engine *e = s->engine;
     const lc_config *config = &e->model->config;
     if (!e->drafts) return lc_fail(err, LC_EINVAL, "the engine was opened without drafts");
@@ -111,7 +113,7 @@ int lc_session_draft_sets(lc_session *s, int32_t next, size_t count, int32_t *ou
                      : lc_fail(err, LC_ENOMEM, "draft: out of memory");
     if (status == LC_OK) status = lc_engine_logits(e, 1, err);
     if (status == LC_OK) status = lc_kv_reserve(&s->mtp_kv, s->length + count, err);
-    if (status == LC_OK) status = run_chain(&c, next, count, out, sets, err);
+    if (status == LC_OK) status = run_chain(&c, next, count, out, trace, err);
     lc_free(c.tokens);
     lc_free(c.previous);
     lc_free(c.first_set);
@@ -120,5 +122,6 @@ int lc_session_draft_sets(lc_session *s, int32_t next, size_t count, int32_t *ou
 }
 
 int lc_session_draft(lc_session *s, int32_t next, size_t count, int32_t *out, lc_err *err) {
-    return lc_session_draft_sets(s, next, count, out, NULL, err);
+    static const lc_draft_trace nothing;
+    return lc_session_draft_traced(s, next, count, out, &nothing, err);
 }

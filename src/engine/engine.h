@@ -45,10 +45,16 @@ struct lc_session {
 /* Grows the engine's logits buffer to n rows. */
 int lc_engine_logits(lc_engine *engine, size_t n, lc_err *err);
 
-/* As lc_session_draft; sets, if not NULL, receives the keys that each new row attends to:
- * [count][index_topk], -1 pads. */
-int lc_session_draft_sets(lc_session *session, int32_t next, size_t count, int32_t *out,
-                          int32_t *sets, lc_err *err);
+/* What a draft chain can hand out besides its tokens, for comparison with other implementations.
+ * NULL members are skipped. */
+typedef struct lc_draft_trace {
+    int32_t *sets; /* [count][index_topk] keys that each new row attends to, -1 pads */
+    float *logits; /* [count][V] */
+} lc_draft_trace;
+
+/* As lc_session_draft. */
+int lc_session_draft_traced(lc_session *session, int32_t next, size_t count, int32_t *out,
+                            const lc_draft_trace *trace, lc_err *err);
 
 /* Index of the largest value, ties to the lower. */
 int32_t lc_argmax(const float *logits, size_t n);

@@ -237,8 +237,7 @@ void lc_eval_free(lc_eval_result *result) {
     *result = (lc_eval_result){0};
 }
 
-/* -log softmax(logits)[target]; logits become scratch. */
-static double nll(const lc_kernels *k, size_t vocab, float *logits, int32_t target) {
+double lc_eval_nll_row(const lc_kernels *k, size_t vocab, float *logits, int32_t target) {
     float max = k->max(vocab, logits), wanted = logits[target] - max;
     return log((double)k->exp_sum(vocab, logits, max, logits)) - (double)wanted;
 }
@@ -257,7 +256,8 @@ static int nll_window(lc_engine *e, lc_kv *kv, const int32_t *tokens, size_t n, 
         status = lc_forward(e->model, e->work, &step, err);
         uint64_t fp = lc_fp_enter();
         for (size_t i = 0; i < m && t + i + 1 < n && status == LC_OK; i++) {
-            out->nats += nll(e->kernels, vocab, e->logits + i * vocab, tokens[t + i + 1]);
+            out->nats +=
+                lc_eval_nll_row(e->kernels, vocab, e->logits + i * vocab, tokens[t + i + 1]);
             out->predicted++;
         }
         lc_fp_leave(fp);

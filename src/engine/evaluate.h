@@ -40,6 +40,9 @@ typedef struct lc_eval_nll {
     size_t tokens;
 } lc_eval_nll;
 
+/* -log softmax(logits)[target] of one row [V], which becomes scratch. */
+double lc_eval_nll_row(const lc_kernels *kernels, size_t vocab, float *logits, int32_t target);
+
 /* Negative log-likelihood of a text in windows of `window` tokens, each a sequence of its own.
  * progress may be NULL. */
 int lc_eval_nll_windows(lc_engine *engine, const int32_t *tokens, size_t count, size_t window,
