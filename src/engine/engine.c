@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include "base/err.h"
+#include "base/log.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
@@ -17,7 +18,11 @@ static int choose_kernels(lc_engine *e, const char *isa, lc_err *err) {
             isa);
     if (isa && !lc_kernels_of(cap))
         return lc_fail(err, LC_EUNSUPPORTED, "this machine has no %s", isa);
-    e->kernels = lc_kernels_best(cap, NULL);
+    lc_isa dropped;
+    e->kernels = lc_kernels_best(cap, &dropped);
+    if (dropped != LC_ISA_COUNT)
+        lc_log(LC_LOG_WARN, "%s gives other bits than the reference on this machine: using %s",
+               lc_isa_name(dropped), lc_isa_name(e->kernels->isa));
     return LC_OK;
 }
 
