@@ -51,8 +51,8 @@ static int allocate(lc_engine *e, lc_err *err) {
     e->previous = e->drafts ? lc_calloc(e->chunk * hidden, sizeof *e->previous) : NULL;
     if (!e->rows || !e->logit_rows || (e->drafts && !e->previous))
         return lc_fail(err, LC_ENOMEM, "engine: out of memory");
-    lc_work_size size = {e->chunk, e->context, lc_pool_threads(e->pool)};
-    return lc_work_new(e->model, size, e->kernels, e->pool, e->bf16, &e->work, err);
+    lc_work_size size = {e->chunk, e->context, lc_pool_threads(e->pool), e->kernels, e->bf16};
+    return lc_work_new(e->model, size, e->pool, &e->work, err);
 }
 
 int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine **out,

@@ -149,7 +149,9 @@ int lc_generate(lc_session *s, const int32_t *prompt, size_t count, const lc_gen
     if (how->n_stop && !s->engine->tokenizer)
         return lc_fail(err, LC_EINVAL, "stop strings need a tokenizer.json in the model folder");
     lc_ids list = {0};
-    emitter e = {.how = how, .tokenizer = s->engine->tokenizer, .stream = {.skip_special = !how->special_text}};
+    emitter e = {.how = how,
+                 .tokenizer = s->engine->tokenizer,
+                 .stream = {.skip_special = !how->special_text}};
     int status = lc_ids_append(&list, prompt, count)
                      ? LC_OK
                      : lc_fail(err, LC_ENOMEM, "generation: out of memory");

@@ -208,8 +208,8 @@ static int by_name(const void *a, const void *b) {
 
 /* The tensors of the file must tile its data: no overlap, no gap, nothing left over. */
 static int check_tiling(reader *r) {
-    lc_tensor *items = r->tensors->items + r->first;
     size_t n = r->tensors->count - r->first;
+    lc_tensor *items = n ? r->tensors->items + r->first : NULL;
     const unsigned char *end = r->data, *last = r->data + r->data_size;
     if (n) qsort(items, n, sizeof *items, by_place);
     for (size_t i = 0; i < n; i++) {
