@@ -160,7 +160,7 @@ static int read_ids(struct json_object *line, lc_ids *ids, lc_err *err) {
     if (!json_object_is_type(runs, json_type_array))
         return lc_fail(err, LC_EINVAL, "the line has no list \"ids\" or \"ids_runs\"");
     for (size_t i = 0; i < json_object_array_length(runs) && !status; i++) {
-        int64_t count;
+        int64_t count = 0;
         status = read_run(json_object_array_get_idx(runs, i), json_type_array, &list, &count,
                           &budget, err);
         for (int64_t j = 0; j < count && !status; j++) status = read_id_list(list, ids, err);
