@@ -81,9 +81,6 @@ typedef struct lc_kernels {
     void (*round_bf16)(size_t n, const float *x, float *y);
     void (*widen_bf16)(size_t n, const uint16_t *x, float *y);
     void (*narrow_bf16)(size_t n, const float *x, uint16_t *y); /* nearest even */
-
-    /* y[c][r] = x[r][c], x [rows][ldx], y [cols][ldy] */
-    void (*transpose)(size_t rows, size_t cols, const float *x, size_t ldx, float *y, size_t ldy);
 } lc_kernels;
 
 /* One instruction set's table, or NULL if it isn't built in or this CPU lacks it. */
