@@ -52,12 +52,13 @@ typedef struct lc_engine lc_engine;
 typedef struct lc_engine_options {
     const char *compute; /* "bf16" (default): products of BF16 values, fp32 sums and residual;
                             "f32": all fp32 */
-    const char *isa; /* highest instruction set to use: "scalar", "neon", "avx2", "avx512"; default:
-                        the best */
-    int threads;     /* default: the CPUs this process may use */
-    size_t context;  /* longest sequence, tokens; default: what the config allows */
-    size_t chunk;    /* rows of a forward step, default 256; the result never depends on it */
-    bool drafts;     /* keep the draft module's cache too, for lc_session_draft */
+    const char *isa;     /* highest instruction set to use: "scalar", "neon", "avx2", "avx512",
+                           "avx512bf16", "amx"; default:
+                            the best */
+    int threads;         /* default: the CPUs this process may use */
+    size_t context;      /* longest sequence, tokens; default: what the config allows */
+    size_t chunk;        /* rows of a forward step, default 256; the result never depends on it */
+    bool drafts;         /* keep the draft module's cache too, for lc_session_draft */
     const char *const
         *settings; /* "switch=value", see docs/formats.md; strings must live during the call only */
     size_t n_settings;
@@ -110,7 +111,7 @@ typedef struct lc_logit_bias {
 /* Zero-initialise: greedy, nothing filtered. Applied in this order. */
 typedef struct lc_sampling {
     float repetition_penalty; /* 0 or 1 = off; over all tokens so far: logit > 0 ? logit / p : logit
-                                 * p */
+                               * p */
     float presence_penalty;   /* subtracted once from each token generated so far */
     float frequency_penalty;  /* subtracted for each time it was generated */
     const lc_logit_bias *bias; /* added */
@@ -133,7 +134,8 @@ typedef struct lc_generation {
     lc_sampling sampling;
     size_t max_tokens;
     bool ignore_eos;
-    bool special_text; /* special tokens (think and tool tags) appear in the text; default: they are left out */
+    bool special_text; /* special tokens (think and tool tags) appear in the text; default: they are
+                          left out */
     const char *const *stop;    /* stop strings: the text ends before one; it is not emitted */
     size_t n_stop;              /* at most 16 */
     const int32_t *stop_tokens; /* besides the model's own EOS tokens */

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -36,7 +37,8 @@ static struct {
     char model[64];
 } machine = {.once = PTHREAD_ONCE_INIT};
 
-static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon", "avx2", "avx512"};
+static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "avx2",
+                                                    "avx512", "avx512bf16", "amx"};
 
 /* Reads the start of a small file as a string. false when it isn't there or is empty. */
 static bool sysfile_read(const char *path, char text[LC_SYSFILE_MAX]) {
@@ -86,6 +88,9 @@ static uint64_t read_xcr0(void) {
 
 static void ask_isa(void) {
     enum { XCR0_AVX = 0x06, XCR0_AVX512 = 0xe6 }; /* xmm, ymm; opmask and both halves of zmm */
+    enum { XCR0_TILES = 3 << 17, XFEATURE_TILE_DATA = 18 };
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023 };    /* the kernel grants tile registers on request only */
+    const unsigned amx = 1u << 22 | 1u << 24; /* amx-bf16, amx-tile */
     const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ;
     unsigned a, b, c, d, ext_b, ext_c, ext_d;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return;
@@ -95,6 +100,12 @@ static void ask_isa(void) {
     machine.isa[LC_ISA_AVX2] = avx && (ext_b & bit_AVX2);
     machine.isa[LC_ISA_AVX512] =
         avx && (ext_b & avx512) == avx512 && (xcr0 & XCR0_AVX512) == XCR0_AVX512;
+    machine.isa[LC_ISA_AVX512BF16] = machine.isa[LC_ISA_AVX512] &&
+                                     __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+                                     (a & bit_AVX512BF16);
+    machine.isa[LC_ISA_AMX] = machine.isa[LC_ISA_AVX512BF16] && (ext_d & amx) == amx &&
+                              (xcr0 & XCR0_TILES) == XCR0_TILES &&
+                              syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
 }
 
 static void ask_model(void) {

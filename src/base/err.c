@@ -1,5 +1,7 @@
-/* err.c: status texts and error contexts. */
+/* err.c: status texts and error contexts. Two names stand in brackets because err.h makes macros of
+ * them for clang's analyser. */
 #include "base/err.h"
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -16,15 +18,10 @@ const char *lc_status_text(int status) {
     }
 }
 
-int lc_fail(lc_err *err, int code, const char *fmt, ...) {
-    if (err) {
-        va_list args;
-        va_start(args, fmt);
-        err->code = code;
-        vsnprintf(err->text, sizeof err->text, fmt, args);
-        va_end(args);
-    }
-    return code;
+/* Names and texts from files stand in messages, and messages end on terminals. */
+static void format(lc_err *err, const char *fmt, va_list args) {
+    vsnprintf(err->text, sizeof err->text, fmt, args);
+    lc_utf8_tame(err->text, true);
 }
 
 /* Appends to err->text; what doesn't fit is cut. */
@@ -33,15 +30,27 @@ static void append(lc_err *err, const char *text) {
     size_t len = strnlen(text, room);
     memcpy(err->text + used, text, len);
     err->text[used + len] = 0;
+    lc_utf8_tame(err->text, true);
 }
 
-int lc_fail_errno(lc_err *err, int code, const char *fmt, ...) {
+int(lc_fail)(lc_err *err, int code, const char *fmt, ...) {
+    if (err) {
+        va_list args;
+        va_start(args, fmt);
+        err->code = code;
+        format(err, fmt, args);
+        va_end(args);
+    }
+    return code;
+}
+
+int(lc_fail_errno)(lc_err *err, int code, const char *fmt, ...) {
     int saved = errno;
     if (err) {
         va_list args;
         va_start(args, fmt);
         err->code = code;
-        vsnprintf(err->text, sizeof err->text, fmt, args);
+        format(err, fmt, args);
         va_end(args);
         append(err, ": ");
         append(err, strerror(saved));
@@ -55,7 +64,7 @@ int lc_err_prefix(lc_err *err, const char *fmt, ...) {
     memcpy(text, err->text, sizeof text);
     va_list args;
     va_start(args, fmt);
-    vsnprintf(err->text, sizeof err->text, fmt, args);
+    format(err, fmt, args);
     va_end(args);
     append(err, ": ");
     append(err, text);

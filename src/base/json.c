@@ -7,7 +7,7 @@
  * offset for the message, and json-c only sees text that all its releases read alike. The check is
  * one pass without recursion.
  *
- * json-c 0.16 and 0.17 read the escaped surrogate pairs of 32,768 characters wrongly: where the
+ * json-c 0.16 reads the escaped surrogate pairs of 32,768 characters wrongly: where the
  * low 16 bits of the character look like a surrogate themselves (U+1D800, CJK extension F, ...),
  * it takes the character for one and puts U+FFFD. Such pairs are rewritten as UTF-8 before it sees
  * them; texts without any are passed on as they are.

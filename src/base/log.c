@@ -3,6 +3,7 @@
  * that nobody wants costs one load.
  */
 #include "base/log.h"
+#include "base/utf8.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -28,17 +29,6 @@ bool lc_log_enabled(lc_log_level level) {
     return (int)level <= atomic_load_explicit(&log_state.most, memory_order_relaxed);
 }
 
-/* Bytes below 0x20, DEL, and the C1 controls, which are C2 80 to C2 9F in UTF-8. */
-static void hide_controls(char *text) {
-    unsigned char before = 0;
-    for (unsigned char *c = (unsigned char *)text; *c; c++) {
-        bool c1 = before == 0xc2 && *c >= 0x80 && *c <= 0x9f;
-        before = *c;
-        if (*c < 0x20 || *c == 0x7f) *c = '?';
-        if (c1) c[-1] = c[0] = '?';
-    }
-}
-
 void lc_log(lc_log_level level, const char *fmt, ...) {
     if (!lc_log_enabled(level)) return;
     char text[1024];
@@ -46,7 +36,7 @@ void lc_log(lc_log_level level, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    hide_controls(text);
+    lc_utf8_tame(text, false);
     pthread_mutex_lock(&log_state.lock);
     if (log_state.sink && lc_log_enabled(level)) log_state.sink(log_state.ctx, level, text);
     pthread_mutex_unlock(&log_state.lock);

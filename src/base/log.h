@@ -10,9 +10,9 @@
 
 typedef enum lc_log_level { LC_LOG_ERROR, LC_LOG_WARN, LC_LOG_INFO, LC_LOG_DEBUG } lc_log_level;
 
-/* One message without a newline. Its control characters are replaced by '?', since names from files
- * stand in it and it may end on a terminal. Called by any thread, but one call at a time; must not
- * log itself. */
+/* One message without a newline, valid UTF-8. Control characters in it are replaced by '?', since
+ * names from files stand in it and it may end on a terminal. Called by any thread, but one call at
+ * a time; must not log itself. */
 typedef void lc_log_sink(void *ctx, lc_log_level level, const char *text);
 
 /* Messages up to level `most` go to sink from now on. A NULL sink switches the log off. */

@@ -84,10 +84,10 @@ static void print_dimensions(const lc_report *r, FILE *out) {
     }
     if (c->mtp_steps) row(out, "draft steps", c->mtp_steps, "");
     if (c->rope.yarn)
-        snprintf(note, sizeof note, "rotary base %g, yarn x%g over %s", c->rope.theta,
+        snprintf(note, sizeof note, "rotary base %.10g, yarn x%g over %s", c->rope.theta,
                  c->rope.factor, grouped((uint64_t)c->rope.original_positions).s);
     else
-        snprintf(note, sizeof note, "rotary base %g", c->rope.theta);
+        snprintf(note, sizeof note, "rotary base %.10g", c->rope.theta);
     row(out, "positions", c->max_positions, note);
 }
 
@@ -147,11 +147,8 @@ static void print_context(const lc_report *r, FILE *out) {
     for (int i = 0; i < 2; i++) {
         const uint64_t *kv = i ? r->kv_mtp : r->kv;
         if (!kv[0]) continue;
-        text a = grouped(kv[0]), b = grouped(kv[1]);
-        strcat(a.s, " B");
-        strcat(b.s, " B");
-        fprintf(out, "  %-*s%*s%18s\n", LABEL, i ? "draft module, a token" : "a token", NUMBER, a.s,
-                b.s);
+        fprintf(out, "  %-*s%*s B%16s B\n", LABEL, i ? "draft module, a token" : "a token",
+                NUMBER - 2, grouped(kv[0]).s, grouped(kv[1]).s);
     }
     for (int i = 0; i < LC_REPORT_CONTEXTS; i++) {
         print_kv(out, r, lc_report_contexts[i]);
@@ -161,10 +158,11 @@ static void print_context(const lc_report *r, FILE *out) {
 }
 
 static void print_memory(const lc_report *r, FILE *out) {
-    fprintf(out, "\nMemory: %s %s, context of %s tokens in BF16 %s\n",
+    fprintf(out, "\nMemory: %s %s; context of %s tokens in BF16 %s, a step's buffers %s\n",
             r->memory_given ? "asked for" : "this machine has", bytes(r->memory).s,
-            grouped(r->context).s, bytes((r->kv[0] + r->kv_mtp[0]) * r->context).s);
-    fprintf(out, "  %-*s%16s%16s%16s\n", 12, "", "weights", "with context", "token reads");
+            grouped(r->context).s, bytes((r->kv[0] + r->kv_mtp[0]) * r->context).s,
+            bytes(r->step).s);
+    fprintf(out, "  %-*s%16s%16s%16s\n", 12, "", "weights", "all together", "token reads");
     for (int i = 0; i < r->n_fits; i++) {
         const lc_fit *f = &r->fits[i];
         fprintf(out, "  %-*s%16s%16s%16s   ", 12, f->name, bytes(f->weights).s,
@@ -330,6 +328,7 @@ static struct json_object *json_memory(const lc_report *r) {
     put_n(o, "context", r->context);
     put_n(o, "context_bytes_bf16", (r->kv[0] + r->kv_mtp[0]) * r->context);
     put_n(o, "context_bytes_f32", (r->kv[1] + r->kv_mtp[1]) * r->context);
+    put_n(o, "step_bytes", r->step);
     for (int i = 0; i < r->n_fits; i++) {
         const lc_fit *f = &r->fits[i];
         struct json_object *entry = json_object_new_object();

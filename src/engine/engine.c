@@ -2,20 +2,25 @@
 #include "engine/engine.h"
 
 #include "base/err.h"
+#include "base/log.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { DEFAULT_CHUNK = 256 };
-
 static int choose_kernels(lc_engine *e, const char *isa, lc_err *err) {
     lc_isa cap = (lc_isa)(LC_ISA_COUNT - 1);
     if (isa && !lc_isa_from_name(isa, &cap))
-        return lc_fail(err, LC_EINVAL,
-                       "instruction set \"%s\" is unknown: scalar, neon, avx2 or avx512", isa);
+        return lc_fail(
+            err, LC_EINVAL,
+            "instruction set \"%s\" is unknown: scalar, neon, avx2, avx512, avx512bf16 or amx",
+            isa);
     if (isa && !lc_kernels_of(cap))
         return lc_fail(err, LC_EUNSUPPORTED, "this machine has no %s", isa);
-    e->kernels = lc_kernels_best(cap, NULL);
+    lc_isa dropped;
+    e->kernels = lc_kernels_best(cap, &dropped);
+    if (dropped != LC_ISA_COUNT)
+        lc_log(LC_LOG_WARN, "%s gives other bits than the reference on this machine: using %s",
+               lc_isa_name(dropped), lc_isa_name(e->kernels->isa));
     return LC_OK;
 }
 
@@ -51,8 +56,8 @@ static int allocate(lc_engine *e, lc_err *err) {
     e->previous = e->drafts ? lc_calloc(e->chunk * hidden, sizeof *e->previous) : NULL;
     if (!e->rows || !e->logit_rows || (e->drafts && !e->previous))
         return lc_fail(err, LC_ENOMEM, "engine: out of memory");
-    lc_work_size size = {e->chunk, e->context, lc_pool_threads(e->pool)};
-    return lc_work_new(e->model, size, e->kernels, e->pool, e->bf16, &e->work, err);
+    lc_work_size size = {e->chunk, e->context, lc_pool_threads(e->pool), e->kernels, e->bf16};
+    return lc_work_new(e->model, size, e->pool, &e->work, err);
 }
 
 int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine **out,
@@ -62,7 +67,7 @@ int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine
     *out = NULL;
     lc_engine *e = lc_calloc(1, sizeof *e);
     if (!e) return lc_fail(err, LC_ENOMEM, "engine: out of memory");
-    e->chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
+    e->chunk = options->chunk ? options->chunk : LC_DEFAULT_CHUNK;
     e->drafts = options->drafts;
     int status = choose_compute(e, options->compute, err);
     if (status == LC_OK) status = choose_kernels(e, options->isa, err);

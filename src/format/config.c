@@ -193,7 +193,7 @@ static int read_value(const parse *p, const field *f, const char *key, struct js
 }
 
 static void store(const field *f, lc_config *c, double value) {
-    char *at = (char *)c + f->offset;
+    void *at = (char *)c + f->offset; /* the field is of the kind's type */
     switch (f->kind) {
     case SIZE: *(size_t *)at = (size_t)value; break;
     case REAL: *(double *)at = value; break;
@@ -204,7 +204,7 @@ static void store(const field *f, lc_config *c, double value) {
 
 static int read_field(const parse *p, struct json_object *object, const field *f) {
     const char *first = NULL;
-    double value = 0, other;
+    double value = 0, other = 0;
     for (size_t i = 0; i < COUNT_OF(f->keys) && f->keys[i]; i++) {
         struct json_object *found = get(object, f->keys[i]);
         if (!found) continue;

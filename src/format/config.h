@@ -119,7 +119,7 @@ typedef struct lc_param_counts {
         mtp_ngram; /* its own n-gram tables and projections (2.0's checkpoint holds them; unused) */
     uint64_t active_zero, active_average,
         active_all;         /* a token's, for 0, the design average and all K routed experts */
-    double average_experts; /* K_e of spec 5.1: K * E / (E + Z) rounded as published: 8 for K 12 */
+    double average_experts; /* K_e of spec 5.1: as published 8 for K 12, else K * E / (E + Z) */
 } lc_param_counts;
 void lc_config_count(const lc_config *c, lc_param_counts *out);
 

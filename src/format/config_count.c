@@ -38,7 +38,7 @@ static uint64_t swiglu(const lc_config *c, uint64_t width) { return 3 * c->hidde
 /* The published design is 8 routed experts of 12 choices for every member (spec 1.2); for other K
  * the share of routed entries. */
 static double average_experts(const lc_config *c) {
-    if (c->topk == 12) return 8;
+    if (c->topk == 12 && c->experts >= 8) return 8;
     return (double)c->topk * (double)c->experts / (double)(c->experts + c->zero_experts);
 }
 

@@ -52,7 +52,7 @@ size_t lc_switch_count(void) { return N_SWITCHES; }
 
 const char *lc_switch_text(const lc_config *c, size_t i, char value[32]) {
     const lc_switch *s = &switches[i];
-    const char *at = (const char *)&c->switches + s->offset;
+    const void *at = (const char *)&c->switches + s->offset;
     if (s->eps)
         snprintf(value, 32, "%g", *(const double *)at);
     else
@@ -80,7 +80,8 @@ int lc_config_set(lc_config *config, const char *assignment, lc_err *err) {
         if (strlen(switches[i].name) == len && !memcmp(switches[i].name, assignment, len))
             s = &switches[i];
     if (!len || !s) return unknown(assignment, err);
-    char *at = (char *)&config->switches + s->offset, *end;
+    void *at = (char *)&config->switches + s->offset;
+    char *end;
     const char *value = equals + 1;
     if (s->eps) {
         errno = 0;

@@ -208,8 +208,8 @@ static int by_name(const void *a, const void *b) {
 
 /* The tensors of the file must tile its data: no overlap, no gap, nothing left over. */
 static int check_tiling(reader *r) {
-    lc_tensor *items = r->tensors->items + r->first;
     size_t n = r->tensors->count - r->first;
+    lc_tensor *items = n ? r->tensors->items + r->first : NULL;
     const unsigned char *end = r->data, *last = r->data + r->data_size;
     if (n) qsort(items, n, sizeof *items, by_place);
     for (size_t i = 0; i < n; i++) {
@@ -316,11 +316,12 @@ int lc_tensors_parse(const void *bytes, size_t size, const char *name, lc_tensor
     *out = NULL;
     lc_tensors *tensors = lc_calloc(1, sizeof *tensors);
     lc_tensor_file *file = tensors ? push_file(tensors, name) : NULL;
-    int status = file ? LC_OK : lc_fail(err, LC_ENOMEM, "%s: out of memory", name);
-    if (status == LC_OK) {
-        file->size = size;
-        status = read_image(tensors, file, bytes, err);
+    if (!file) {
+        lc_tensors_close(tensors);
+        return lc_fail(err, LC_ENOMEM, "%s: out of memory", name);
     }
+    file->size = size;
+    int status = read_image(tensors, file, bytes, err);
     if (status == LC_OK) status = lc_tensors_finish(tensors, err);
     if (status != LC_OK) {
         lc_tensors_close(tensors);

@@ -69,7 +69,7 @@ static bool escape(lc_scan *scan, char out[4], size_t *len) {
         return true;
     }
     if (c != 'u') return lc_scan_fail(scan, "unknown escape");
-    uint32_t code, low;
+    uint32_t code = 0, low = 0;
     if (!hex4(scan, &code)) return false;
     if (code >= 0xD800 && code < 0xDC00) {
         if (scan->len - scan->pos < 2 || memcmp(scan->text + scan->pos, "\\u", 2))

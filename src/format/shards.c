@@ -79,7 +79,6 @@ static int read_index(lc_scan *scan, const char *name, lc_shard_index *out, lc_e
         if (!lc_scan_take(scan, '}')) return LC_EFORMAT;
     }
     if (!lc_scan_end(scan)) return LC_EFORMAT;
-    if (!out->count) return lc_fail(err, LC_EFORMAT, "%s: no weight_map with tensors", name);
     return LC_OK;
 }
 
@@ -103,6 +102,7 @@ int lc_shard_index_parse(const char *text, size_t len, const char *name, lc_shar
     if (scan.problem)
         return lc_fail(err, LC_EFORMAT, "%s: %s at byte %zu", name, scan.problem, scan.pos);
     if (status != LC_OK) return status;
+    if (!out->count) return lc_fail(err, LC_EFORMAT, "%s: no weight_map with tensors", name);
     qsort(out->entries, out->count, sizeof *out->entries, by_tensor);
     for (size_t i = 1; i < out->count; i++)
         if (!strcmp(out->entries[i - 1].tensor, out->entries[i].tensor))

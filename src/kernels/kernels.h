@@ -20,25 +20,43 @@ enum {
 /* K rounded up to whole blocks: the padded length of both operands along the contraction. */
 static inline size_t lc_pad_k(size_t k) { return (k + LC_K_BLOCK - 1) / LC_K_BLOCK * LC_K_BLOCK; }
 
-typedef struct lc_gemm {
-    size_t rows;    /* m */
-    size_t k;       /* padded: a multiple of LC_K_BLOCK; padding is zero in both operands */
-    const float *a; /* [rows][lda] */
-    size_t lda;
-    const float *panel; /* [k][ldp], the first 16 columns are used */
-    size_t ldp;
-    float *c; /* [rows][ldc] */
+/* Space of `rows` packed left rows. */
+static inline size_t lc_left_floats(size_t rows, size_t k) { return rows * lc_pad_k(k); }
+
+/*
+ * A matrix product c[i][j] = sum over k of left[i][k] * right(k, j), in the order of numerics.md 1:
+ * inside each block of 32 an even and an odd chain of fused multiply-adds from zero, the two added,
+ * the result added to the accumulator.
+ */
+typedef struct lc_product {
+    size_t rows, k, columns;
+    const void *left;  /* as pack_nk or pack_kn of the same path wrote it, `rows` rows */
+    const void *right; /* elements of the path's type: nk [columns][ld], kn [k][ld] */
+    size_t ld;         /* nk: >= lc_pad_k(k), elements k .. lc_pad_k(k)-1 of each row are zero */
+    float *c;          /* [rows][ldc] */
     size_t ldc;
-    size_t columns; /* columns stored, 1..16 */
-} lc_gemm;
+    void *scratch; /* path->scratch_bytes(rows, k) bytes, 64-byte aligned */
+} lc_product;
+
+/* One way to run products. Left rows are packed once and used with many right sides. */
+typedef struct lc_gemm_path {
+    const char *name;
+    size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
+    size_t panel;   /* columns that a task should take at a time */
+    size_t (*scratch_bytes)(size_t rows, size_t k);
+    /* x [rows][ldx] -> out, lc_left_floats(rows, k) floats of space, rounded to BF16 if the element
+     * is. Groups of 16 rows may be packed apart: row 16 i begins at float lc_left_floats(16 i, k).
+     * nk and kn products need their own packing. */
+    void (*pack_nk)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
+    void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
+    void (*multiply_nk)(const lc_product *p);
+    void (*multiply_kn)(const lc_product *p);
+} lc_gemm_path;
 
 typedef struct lc_kernels {
     lc_isa isa;
 
-    /* c[i][j] = sum over k of a[i][k] * panel[k][j] in the order of numerics.md 1: inside each
-     * block of 32 an even and an odd chain of fused multiply-adds from zero, the two added, the
-     * result added to the accumulator. */
-    void (*gemm)(const lc_gemm *g);
+    lc_gemm_path f32, bf16; /* products of fp32 and of BF16 values, fp32 sums */
 
     /* y[i] = w[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps), spec 2. x may be y. */
     void (*rms_norm)(size_t n, const float *x, const float *w, float eps, float *y);
@@ -63,9 +81,6 @@ typedef struct lc_kernels {
     void (*round_bf16)(size_t n, const float *x, float *y);
     void (*widen_bf16)(size_t n, const uint16_t *x, float *y);
     void (*narrow_bf16)(size_t n, const float *x, uint16_t *y); /* nearest even */
-
-    /* y[c][r] = x[r][c], x [rows][ldx], y [cols][ldy] */
-    void (*transpose)(size_t rows, size_t cols, const float *x, size_t ldx, float *y, size_t ldy);
 } lc_kernels;
 
 /* One instruction set's table, or NULL if it isn't built in or this CPU lacks it. */

@@ -62,9 +62,9 @@ static void emit_router(const pass *p, size_t layer) {
 static lc_operand normed(const pass *p, const float *h, const float *weight) {
     size_t hidden = p->m->config.hidden;
     lc_work *w = p->w;
-    lc_norm_rows(&w->op, p->step->m, hidden, h, hidden, weight, (float)p->m->config.norm_eps, 1.0f,
-                 w->norm, hidden);
-    return lc_operand_prepare(&w->op, p->step->m, hidden, w->norm, hidden, w->operand);
+    lc_norm norm = {weight, (float)p->m->config.norm_eps, 1.0f};
+    lc_norm_rows(&w->op, p->step->m, hidden, h, hidden, norm, w->norm, hidden);
+    return lc_operand_pack(&w->op, p->step->m, hidden, w->norm, hidden, w->operand);
 }
 
 static lc_rope_rows rope_rows(const pass *p) { return (lc_rope_rows){p->w->cosines, p->w->sines}; }
@@ -77,7 +77,7 @@ static int choose_keys(const pass *p, const lc_indexer_weights *weights, size_t 
         .indexer = indexer,
         .x = x,
         .normed = p->w->norm,
-        .c_q = {p->w->mla.c_q_op, p->step->m, p->m->config.q_rank, lc_pad_k(p->m->config.q_rank)},
+        .c_q = {p->w->mla.c_q_packed, p->step->m, p->m->config.q_rank},
         .context = p->w->size.context,
         .force_lists = p->step->probe != NULL,
         .probe = p->step->probe,
@@ -122,7 +122,7 @@ static int attention_sublayer(const pass *p, size_t layer, int sub) {
 
 /* h += FFN(x) for the normed input x. */
 static int ffn_sublayer(const pass *p, size_t layer, int sub, lc_operand x) {
-    int status = lc_ffn(&p->w->op, &p->m->layers[layer].ffn[sub], x, p->w->ffn, p->w->sub, p->err);
+    int status = lc_ffn(&p->w->op, &p->m->layers[layer].ffn[sub], x, &p->w->ffn, p->w->sub, p->err);
     if (status != LC_OK) return status;
     emit_hidden(p, p->w->sub, "layers.%zu.ffn.%d", layer, sub);
     add_to_residual(p, p->w->sub);
@@ -130,12 +130,13 @@ static int ffn_sublayer(const pass *p, size_t layer, int sub, lc_operand x) {
 }
 
 /* work->moe_out = MoE(u), the shortcut branch. */
-static int moe_branch(const pass *p, size_t layer, lc_operand u) {
+static int moe_branch(const pass *p, size_t layer) {
     const lc_moe_weights *moe = &p->m->layers[layer].moe;
     int status = lc_route(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->err);
     if (status != LC_OK) return status;
     emit_router(p, layer);
-    status = lc_moe(&p->w->op, &p->m->moe, moe, u, p->w->norm, &p->w->moe, p->w->moe_out, p->err);
+    status = lc_moe(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->w->moe_out,
+                    p->err);
     if (status == LC_OK) emit_hidden(p, p->w->moe_out, "layers.%zu.moe", layer, 0);
     return status;
 }
@@ -145,7 +146,7 @@ static int layer_forward(const pass *p, size_t layer) {
     int status = attention_sublayer(p, layer, 0);
     if (status != LC_OK) return status;
     lc_operand u = normed(p, p->w->h, l->norm_post[0]);
-    status = moe_branch(p, layer, u);
+    status = moe_branch(p, layer);
     if (status == LC_OK) status = ffn_sublayer(p, layer, 0, u);
     if (status == LC_OK) status = attention_sublayer(p, layer, 1);
     if (status == LC_OK) status = ffn_sublayer(p, layer, 1, normed(p, p->w->h, l->norm_post[1]));
@@ -156,16 +157,16 @@ static int layer_forward(const pass *p, size_t layer) {
 }
 
 /* work->hidden = final norm; logits of the wanted rows. */
-static int output(const pass *p, const float *norm) {
-    size_t hidden = p->m->config.hidden, stride = lc_pad_k(hidden), vocab = p->m->config.vocab;
+static int output(const pass *p, const float *weight) {
+    size_t hidden = p->m->config.hidden, vocab = p->m->config.vocab, n = p->step->n_logits;
+    lc_norm norm = {weight, (float)p->m->config.norm_eps, 1.0f};
     lc_work *w = p->w;
-    lc_norm_rows(&w->op, p->step->m, hidden, w->h, hidden, norm, (float)p->m->config.norm_eps, 1.0f,
-                 w->hidden, hidden);
-    if (!p->step->n_logits) return LC_OK;
-    for (size_t i = 0; i < p->step->n_logits; i++)
-        lc_operand_row(&w->op, hidden, w->hidden + p->step->logit_rows[i] * hidden,
-                       w->operand + i * stride);
-    lc_operand x = {w->operand, p->step->n_logits, hidden, stride};
+    lc_norm_rows(&w->op, p->step->m, hidden, w->h, hidden, norm, w->hidden, hidden);
+    if (!n) return LC_OK;
+    for (size_t i = 0; i < n; i++)
+        memcpy(w->sub + i * hidden, w->hidden + p->step->logit_rows[i] * hidden,
+               hidden * sizeof *w->sub);
+    lc_operand x = lc_operand_pack(&w->op, n, hidden, w->sub, hidden, w->operand);
     return lc_linear(&w->op, &p->m->head, x, p->step->logits, vocab, p->err);
 }
 
@@ -191,14 +192,14 @@ static int draft_input(const pass *p, const lc_draft *d) {
     lc_work *w = p->w;
     size_t m = p->step->m, hidden = p->m->config.hidden;
     float eps = (float)p->m->config.norm_eps;
+    lc_norm enorm = {mtp->enorm, eps, 1.0f}, hnorm = {mtp->hnorm, eps, 1.0f};
     bool he = p->m->config.switches.mtp_concat_he;
     int status = lc_embed(&w->op, &mtp->embedding, m, p->step->rows, w->gather, w->norm, p->err);
     if (status != LC_OK) return status;
-    lc_norm_rows(&w->op, m, hidden, w->norm, hidden, mtp->enorm, eps, 1.0f,
-                 w->pair + (he ? hidden : 0), 2 * hidden);
-    lc_norm_rows(&w->op, m, hidden, d->previous, hidden, mtp->hnorm, eps, 1.0f,
-                 w->pair + (he ? 0 : hidden), 2 * hidden);
-    lc_operand pair = lc_operand_prepare(&w->op, m, 2 * hidden, w->pair, 2 * hidden, w->operand);
+    float *e = w->pair + (he ? hidden : 0), *h = w->pair + (he ? 0 : hidden);
+    lc_norm_rows(&w->op, m, hidden, w->norm, hidden, enorm, e, 2 * hidden);
+    lc_norm_rows(&w->op, m, hidden, d->previous, hidden, hnorm, h, 2 * hidden);
+    lc_operand pair = lc_operand_pack(&w->op, m, 2 * hidden, w->pair, 2 * hidden, w->operand);
     return lc_linear(&w->op, &mtp->eh_proj, pair, w->h, hidden, p->err);
 }
 
@@ -218,7 +219,7 @@ static int draft_pass(const pass *p, const lc_draft *d) {
         status = attention(p, &mtp->attn, 0, x, d->keys ? *d->keys : chosen_keys(p));
     if (status != LC_OK) return status;
     add_to_residual(p, w->sub);
-    status = lc_ffn(&w->op, &mtp->ffn, normed(p, w->h, mtp->norm_post), w->ffn, w->sub, p->err);
+    status = lc_ffn(&w->op, &mtp->ffn, normed(p, w->h, mtp->norm_post), &w->ffn, w->sub, p->err);
     if (status != LC_OK) return status;
     add_to_residual(p, w->sub);
     return output(p, mtp->norm);

@@ -27,46 +27,60 @@ static float *take_floats(cutter *c, size_t count) { return take(c, count, sizeo
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
+static lc_op op_of(const lc_config *c, lc_work_size size) {
+    return (lc_op){.k = size.kernels,
+                   .path = size.bf16 ? &size.kernels->bf16 : &size.kernels->f32,
+                   .round_quantised = c->switches.dequantised_to_bf16};
+}
+
 static size_t scratch_floats(const lc_config *c, lc_work_size size) {
+    lc_op op = op_of(c, size), exact = lc_op_exact(&op);
     lc_mla_shape mla;
     lc_index_shape index;
+    lc_moe_shape moe;
     lc_mla_shape_init(&mla, c);
     lc_index_shape_init(&index, c);
-    size_t m = size.rows, tables = lc_config_ngram_tables(c);
-    size_t n = lc_linear_scratch(larger(2 * c->hidden, larger(c->q_rank, c->heads * c->v_dim)));
-    n = larger(n, lc_ffn_scratch(c->hidden, c->ffn, m));
-    n = larger(n, lc_ffn_scratch(c->hidden, c->expert_ffn, m));
-    n = larger(n, lc_mla_scratch(&mla, m));
-    if (c->index_heads) n = larger(n, lc_index_scratch(&index, size.context));
-    if (tables) n = larger(n, lc_linear_scratch(c->hidden / tables) + LC_LANES * m);
-    return n;
+    lc_moe_shape_init(&moe, c);
+    size_t m = size.rows;
+    size_t widest = larger(2 * c->hidden, larger(c->q_rank, c->heads * c->v_dim));
+    size_t n = larger(lc_linear_floats(&op, m, widest), lc_linear_floats(&exact, m, c->hidden));
+    n = larger(n, lc_ffn_scratch(&op, c->hidden, c->ffn, m));
+    n = larger(n, lc_moe_scratch(&op, &moe, m));
+    n = larger(n, lc_mla_scratch(&op, &mla, m));
+    if (c->index_heads) n = larger(n, lc_index_scratch(&op, &index, size.context));
+    return larger(n, lc_embed_scratch(&op, m, c->hidden, lc_config_ngram_tables(c)));
 }
 
 static void cut_mla(const lc_config *c, size_t m, cutter *cut, lc_mla_buffers *b) {
     lc_mla_shape s;
-    size_t n[6];
+    size_t n[LC_MLA_BUFFERS];
     lc_mla_shape_init(&s, c);
     lc_mla_floats(&s, m, n);
     b->c_q = take_floats(cut, n[0]);
-    b->c_q_op = take_floats(cut, n[1]);
+    b->c_q_packed = take_floats(cut, n[1]);
     b->q = take_floats(cut, n[2]);
     b->absorbed = take_floats(cut, n[3]);
     b->kv = take_floats(cut, n[4]);
     b->heads = take_floats(cut, n[5]);
+    b->heads_packed = take_floats(cut, n[6]);
 }
 
 static void cut_index(const lc_config *c, size_t m, cutter *cut, lc_index_buffers *b) {
     lc_index_shape s;
-    size_t n[5];
+    size_t n[LC_INDEX_BUFFERS];
     lc_index_shape_init(&s, c);
     lc_index_floats(&s, m, n);
     b->q = take_floats(cut, n[0]);
     b->k = take_floats(cut, n[1]);
     b->weights = take_floats(cut, n[2]);
-    b->raw = take_floats(cut, n[3]);
-    b->x = take_floats(cut, n[4]);
+    b->x = take_floats(cut, n[3]);
     b->list = take(cut, m * c->index_topk, sizeof *b->list);
     b->count = take(cut, m, sizeof *b->count);
+}
+
+static void cut_ffn(size_t rows, size_t ffn, cutter *cut, lc_ffn_buffers *b) {
+    b->hidden = take_floats(cut, rows * ffn);
+    b->packed = take_floats(cut, lc_left_floats(rows, ffn));
 }
 
 static void cut_moe(const lc_config *c, size_t m, cutter *cut, lc_moe_buffers *b) {
@@ -75,27 +89,27 @@ static void cut_moe(const lc_config *c, size_t m, cutter *cut, lc_moe_buffers *b
     b->probs = take_floats(cut, m * entries);
     b->ids = take(cut, choices, sizeof *b->ids);
     b->weights = take_floats(cut, choices);
-    b->x = take_floats(cut, m * lc_pad_k(c->hidden));
+    b->x = take_floats(cut, lc_left_floats(m, c->hidden));
     b->first = take(cut, c->experts + 1, sizeof *b->first);
     b->tokens = take(cut, choices, sizeof *b->tokens);
     b->token_weights = take_floats(cut, choices);
-    b->gathered = take_floats(cut, choices * lc_pad_k(c->hidden));
-    b->hidden = take_floats(cut, choices * lc_pad_k(c->expert_ffn));
+    b->gathered = take_floats(cut, lc_left_floats(choices, c->hidden));
+    cut_ffn(choices, c->expert_ffn, cut, &b->ffn);
 }
 
 static void cut_all(const lc_config *c, lc_work_size size, cutter *cut, lc_work *w) {
     size_t m = size.rows, h = c->hidden;
     w->h = take_floats(cut, m * h);
     w->norm = take_floats(cut, m * h);
-    w->operand = take_floats(cut, m * lc_pad_k(2 * h));
+    w->operand = take_floats(cut, lc_left_floats(m, 2 * h));
     w->sub = take_floats(cut, m * h);
     w->moe_out = take_floats(cut, m * h);
     w->pair = take_floats(cut, m * 2 * h);
     w->hidden = take_floats(cut, m * h);
     w->gather = take_floats(cut, lc_embed_gather_floats(m, h, lc_config_ngram_tables(c)));
-    w->ffn = take_floats(cut, m * lc_pad_k(c->ffn));
     w->cosines = take_floats(cut, m * c->rope_dim / 2);
     w->sines = take_floats(cut, m * c->rope_dim / 2);
+    cut_ffn(m, c->ffn, cut, &w->ffn);
     cut_mla(c, m, cut, &w->mla);
     if (c->index_heads) cut_index(c, m, cut, &w->index);
     cut_moe(c, m, cut, &w->moe);
@@ -114,8 +128,8 @@ size_t lc_work_bytes(const lc_config *config, lc_work_size size) {
     return cut.overflow ? SIZE_MAX : cut.used;
 }
 
-int lc_work_new(const lc_model *model, lc_work_size size, const lc_kernels *kernels, lc_pool *pool,
-                bool bf16, lc_work **out, lc_err *err) {
+int lc_work_new(const lc_model *model, lc_work_size size, lc_pool *pool, lc_work **out,
+                lc_err *err) {
     *out = NULL;
     size_t bytes = lc_work_bytes(&model->config, size);
     lc_work *w = lc_calloc(1, sizeof *w);
@@ -130,11 +144,9 @@ int lc_work_new(const lc_model *model, lc_work_size size, const lc_kernels *kern
     cut_all(&model->config, size, &cut, w);
     w->block = block;
     w->size = size;
-    w->op = (lc_op){.k = kernels,
-                    .pool = pool,
-                    .bf16 = bf16,
-                    .round_quantised = model->config.switches.dequantised_to_bf16,
-                    .scratch = w->scratch};
+    w->op = op_of(&model->config, size);
+    w->op.pool = pool;
+    w->op.scratch = w->scratch;
     *out = w;
     return LC_OK;
 }

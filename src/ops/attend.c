@@ -1,21 +1,25 @@
 /*
- * attend.c: one row at a time for chosen keys; for dense rows, tiles of rows that share each
- * gathered block of keys. A row's arithmetic is the same in both.
+ * attend.c: tiles of rows share each block of keys: all heads of all rows of a tile are the left
+ * rows of one product with 64 keys. Rows with chosen keys are tiles of their own, since each has
+ * its own keys. A row's arithmetic is the same in both.
  */
 #include "ops/attend.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { TILE = 8 }; /* dense rows that share a gathered block */
+enum { TILE = 8 }; /* dense rows that share a block of keys */
 
-/* A thread's scratch, cut into its parts. */
+/* A thread's scratch, cut into its parts; rows are (row of the tile, head). */
 typedef struct attend_scratch {
-    float *rows;    /* [64][Wp] gathered keys */
-    float *columns; /* [Wp][64] the same transposed */
-    float *scores;  /* [N][64] */
-    float *partial; /* [N][R up to 16] */
-    float *state;   /* [TILE] x { max [N], sum [N], alpha [N], context [N][R16] } */
+    float *product;           /* scratch of products */
+    float *keys;              /* [64][W p] copied keys */
+    float *left;              /* packed queries of the tile */
+    float *scores;            /* [rows][64] */
+    float *probs;             /* packed */
+    float *partial;           /* [rows][R] */
+    float *context;           /* [rows][R] */
+    float *max, *sum, *alpha; /* [rows] */
 } attend_scratch;
 
 typedef struct attend_task {
@@ -23,119 +27,139 @@ typedef struct attend_task {
     const lc_mla_shape *s;
     const lc_mla_args *args;
     float *queries;
-    size_t m, width, stride, r16, state_floats;
+    size_t m, width;
 } attend_task;
 
-static size_t round16(size_t n) { return lc_ceil_div(n, LC_LANES) * LC_LANES; }
-static size_t state_floats(const lc_mla_shape *s) {
-    return round16(s->heads * 3) + s->heads * round16(s->kv_rank);
+static size_t product_floats(const lc_op *op, const lc_mla_shape *s) {
+    size_t rows = TILE * s->heads, width = s->kv_rank + s->rope;
+    size_t a = lc_product_floats(op, rows, width), b = lc_product_floats(op, rows, LC_KV_BLOCK);
+    return a > b ? a : b;
 }
 
-size_t lc_attend_scratch(const lc_mla_shape *s) {
-    size_t stride = lc_pad_k(s->kv_rank + s->rope);
-    return 2 * LC_KV_BLOCK * stride + s->heads * (LC_KV_BLOCK + round16(s->kv_rank)) +
-           TILE * state_floats(s);
+static size_t round16(size_t n) { return lc_ceil_div(n, 16) * 16; }
+
+size_t lc_attend_scratch(const lc_op *op, const lc_mla_shape *s) {
+    size_t rows = TILE * s->heads, width = s->kv_rank + s->rope;
+    return product_floats(op, s) + LC_KV_BLOCK * lc_pad_k(width) + lc_left_floats(rows, width) +
+           2 * rows * LC_KV_BLOCK + 2 * rows * s->kv_rank + 3 * round16(rows);
 }
 
 static attend_scratch cut_scratch(const attend_task *t, float *p) {
+    size_t rows = TILE * t->s->heads;
     attend_scratch a;
-    a.rows = p;
-    a.columns = a.rows + LC_KV_BLOCK * t->stride;
-    a.scores = a.columns + LC_KV_BLOCK * t->stride;
-    a.partial = a.scores + t->s->heads * LC_KV_BLOCK;
-    a.state = a.partial + t->s->heads * t->r16;
+    a.product = p;
+    a.keys = a.product + product_floats(t->op, t->s);
+    a.left = a.keys + LC_KV_BLOCK * lc_pad_k(t->width);
+    a.scores = a.left + lc_left_floats(rows, t->width);
+    a.probs = a.scores + rows * LC_KV_BLOCK;
+    a.max = a.probs + rows * LC_KV_BLOCK;
+    a.sum = a.max + round16(rows);
+    a.alpha = a.sum + round16(rows);
+    a.partial = a.alpha + round16(rows);
+    a.context = a.partial + rows * t->s->kv_rank;
     return a;
 }
 
-static void state_init(const attend_task *t, float *state) {
-    memset(state, 0, t->state_floats * sizeof *state);
-    for (size_t h = 0; h < t->s->heads; h++) state[h] = -INFINITY;
+const void *lc_kv_right_rows(size_t element, size_t width, const char *rows, float *scratch,
+                             size_t *ld) {
+    *ld = lc_pad_k(width);
+    if (width == *ld) return rows;
+    memset(scratch, 0, LC_KV_BLOCK * *ld * element);
+    for (size_t i = 0; i < LC_KV_BLOCK; i++)
+        memcpy((char *)scratch + i * *ld * element, rows + i * width * element, width * element);
+    return scratch;
 }
 
-/* Adds keys lo..hi-1 of the gathered block to a row's state. */
-static void add_block(const attend_task *t, const attend_scratch *a, const float *query, size_t lo,
-                      size_t hi, float *state) {
+static void begin_tile(const attend_task *t, const attend_scratch *a, size_t first, size_t n) {
+    size_t rows = n * t->s->heads;
+    t->op->path->pack_nk(rows, t->width, t->queries + first * t->s->heads * t->width, t->width,
+                         a->left);
+    memset(a->context, 0, rows * t->s->kv_rank * sizeof *a->context);
+    for (size_t i = 0; i < rows; i++) a->max[i] = -INFINITY, a->sum[i] = 0.0f;
+}
+
+/* Softmax of a block's scores of one (row, head): keys lo..hi-1 count. */
+static void weigh(const attend_task *t, const attend_scratch *a, size_t i, size_t lo, size_t hi) {
     const lc_kernels *k = t->op->k;
-    size_t heads = t->s->heads;
-    float *max = state, *sum = max + heads, *alpha = sum + heads,
-          *context = state + round16(heads * 3);
-    for (size_t c = 0; c < LC_KV_BLOCK; c += LC_LANES)
-        k->gemm(&(lc_gemm){.rows = heads,
-                           .k = t->stride,
-                           .a = query,
-                           .lda = t->stride,
-                           .panel = a->columns + c,
-                           .ldp = LC_KV_BLOCK,
-                           .c = a->scores + c,
-                           .ldc = LC_KV_BLOCK,
-                           .columns = LC_LANES});
-    for (size_t h = 0; h < heads; h++) {
-        float *score = a->scores + h * LC_KV_BLOCK;
-        for (size_t i = 0; i < LC_KV_BLOCK; i++)
-            score[i] = i >= lo && i < hi ? score[i] * t->s->softmax_scale : -INFINITY;
-        float block_max = k->max(LC_KV_BLOCK, score);
-        float new_max = block_max > max[h] ? block_max : max[h];
-        alpha[h] = max[h] - new_max;
-        max[h] = new_max;
-    }
-    k->exp_sum(heads, alpha, 0.0f, alpha);
-    for (size_t h = 0; h < heads; h++) {
-        float *score = a->scores + h * LC_KV_BLOCK;
-        float block_sum = k->exp_sum(LC_KV_BLOCK, score, max[h], score);
-        k->scale_add(1, alpha[h], 1.0f, &block_sum, &sum[h]);
-    }
-    if (t->op->bf16) k->round_bf16(heads * LC_KV_BLOCK, a->scores, a->scores);
-    for (size_t c = 0; c < t->r16; c += LC_LANES)
-        k->gemm(&(lc_gemm){.rows = heads,
-                           .k = LC_KV_BLOCK,
-                           .a = a->scores,
-                           .lda = LC_KV_BLOCK,
-                           .panel = a->rows + c,
-                           .ldp = t->stride,
-                           .c = a->partial + c,
-                           .ldc = t->r16,
-                           .columns = LC_LANES});
-    for (size_t h = 0; h < heads; h++)
-        k->scale_add(t->r16, alpha[h], 1.0f, a->partial + h * t->r16, context + h * t->r16);
+    float *score = a->scores + i * LC_KV_BLOCK;
+    for (size_t j = 0; j < lo; j++) score[j] = -INFINITY;
+    for (size_t j = lo; j < hi; j++) score[j] *= t->s->softmax_scale;
+    for (size_t j = hi; j < LC_KV_BLOCK; j++) score[j] = -INFINITY;
+    float block_max = k->max(LC_KV_BLOCK, score);
+    float new_max = block_max > a->max[i] ? block_max : a->max[i];
+    float drop = a->max[i] - new_max;
+    k->exp_sum(1, &drop, 0.0f, &a->alpha[i]);
+    a->max[i] = new_max;
+    float block_sum = k->exp_sum(LC_KV_BLOCK, score, new_max, score);
+    k->scale_add(1, a->alpha[i], 1.0f, &block_sum, &a->sum[i]);
 }
 
-static void write_context(const attend_task *t, const float *state, float *out) {
-    size_t heads = t->s->heads;
-    const float *sum = state + heads, *context = state + round16(heads * 3);
-    for (size_t h = 0; h < heads; h++) {
-        float inverse = 1.0f / sum[h];
-        for (size_t i = 0; i < t->s->kv_rank; i++)
-            out[h * t->stride + i] = context[h * t->r16 + i] * inverse;
-        lc_operand_row(t->op, t->s->kv_rank, out + h * t->stride, out + h * t->stride);
+/* Adds a block of 64 keys (W elements each, `ld` apart) to the tile's rows [first, first + n). */
+static void add_block(const attend_task *t, const attend_scratch *a, const void *keys, size_t ld,
+                      size_t n, const size_t *lo, const size_t *hi) {
+    const lc_gemm_path *path = t->op->path;
+    size_t heads = t->s->heads, rows = n * heads, rank = t->s->kv_rank;
+    path->multiply_nk(&(lc_product){.rows = rows,
+                                    .k = t->width,
+                                    .columns = LC_KV_BLOCK,
+                                    .left = a->left,
+                                    .right = keys,
+                                    .ld = ld,
+                                    .c = a->scores,
+                                    .ldc = LC_KV_BLOCK,
+                                    .scratch = a->product});
+    for (size_t i = 0; i < rows; i++) {
+        if (lo[i / heads] < hi[i / heads])
+            weigh(t, a, i, lo[i / heads], hi[i / heads]);
+        else /* none of the block's keys is this row's */
+            memset(a->scores + i * LC_KV_BLOCK, 0, LC_KV_BLOCK * sizeof *a->scores);
+    }
+    path->pack_kn(rows, LC_KV_BLOCK, a->scores, LC_KV_BLOCK, a->probs);
+    path->multiply_kn(&(lc_product){.rows = rows,
+                                    .k = LC_KV_BLOCK,
+                                    .columns = rank,
+                                    .left = a->probs,
+                                    .right = keys,
+                                    .ld = ld,
+                                    .c = a->partial,
+                                    .ldc = rank,
+                                    .scratch = a->product});
+    for (size_t i = 0; i < rows; i++)
+        if (lo[i / heads] < hi[i / heads])
+            t->op->k->scale_add(rank, a->alpha[i], 1.0f, a->partial + i * rank,
+                                a->context + i * rank);
+}
+
+static void write_tile(const attend_task *t, const attend_scratch *a, size_t first, size_t n) {
+    size_t rank = t->s->kv_rank;
+    float *out = t->queries + first * t->s->heads * t->width;
+    for (size_t i = 0; i < n * t->s->heads; i++) {
+        float inverse = 1.0f / a->sum[i];
+        for (size_t j = 0; j < rank; j++)
+            out[i * t->width + j] = a->context[i * rank + j] * inverse;
     }
 }
 
-/* Gathers up to 64 cached rows and their transpose; missing ones are zero. */
-static void load_block(const attend_task *t, const attend_scratch *a, const lc_kv *kv,
-                       const char *const *from, size_t n) {
-    lc_kv_gather(t->op, kv->layout.element, t->width, from, n, t->stride, a->rows);
-    memset(a->rows + n * t->stride, 0, (LC_KV_BLOCK - n) * t->stride * sizeof *a->rows);
-    t->op->k->transpose(LC_KV_BLOCK, t->stride, a->rows, t->stride, a->columns, LC_KV_BLOCK);
-}
-
+/* A row with chosen keys: 64 at a time by rank, copied together. */
 static void attend_chosen(const attend_task *t, const attend_scratch *a, size_t i) {
     const lc_row *row = &t->args->rows[i];
     const lc_keys *keys = &t->args->keys;
     const int32_t *list = keys->list + i * keys->stride;
-    float *query = t->queries + i * t->s->heads * t->stride;
-    state_init(t, a->state);
+    size_t element = row->kv->layout.element, ld = lc_pad_k(t->width), lo = 0;
+    begin_tile(t, a, i, 1);
     for (size_t first = 0; first < keys->count[i]; first += LC_KV_BLOCK) {
-        const char *from[LC_KV_BLOCK];
-        size_t n = keys->count[i] - first < LC_KV_BLOCK ? keys->count[i] - first : LC_KV_BLOCK;
+        size_t left = keys->count[i] - first, n = left < LC_KV_BLOCK ? left : LC_KV_BLOCK;
+        memset(a->keys, 0, LC_KV_BLOCK * ld * element);
         for (size_t j = 0; j < n; j++)
-            from[j] = lc_kv_latent(row->kv, t->args->slot, (size_t)list[first + j]);
-        load_block(t, a, row->kv, from, n);
-        add_block(t, a, query, 0, n, a->state);
+            memcpy((char *)a->keys + j * ld * element,
+                   lc_kv_latent(row->kv, t->args->slot, (size_t)list[first + j]),
+                   t->width * element);
+        add_block(t, a, a->keys, ld, 1, &lo, &n);
     }
-    write_context(t, a->state, query);
+    write_tile(t, a, i, 1);
 }
 
-/* Rows [begin, end) attend to all of their start..pos in one cache. */
+/* Rows [begin, end), at most TILE, attend to all of their start..pos in one cache. */
 static void attend_dense(const attend_task *t, const attend_scratch *a, size_t begin, size_t end) {
     const lc_row *rows = t->args->rows;
     lc_kv *kv = rows[begin].kv;
@@ -143,25 +167,20 @@ static void attend_dense(const attend_task *t, const attend_scratch *a, size_t b
     for (size_t i = begin; i < end; i++) {
         if (rows[i].start < first) first = rows[i].start;
         if (rows[i].pos > last) last = rows[i].pos;
-        state_init(t, a->state + (i - begin) * t->state_floats);
     }
+    begin_tile(t, a, begin, end - begin);
     for (size_t base = first / LC_KV_BLOCK * LC_KV_BLOCK; base <= last; base += LC_KV_BLOCK) {
-        const char *from[LC_KV_BLOCK];
-        size_t n = last + 1 - base < LC_KV_BLOCK ? last + 1 - base : LC_KV_BLOCK;
-        for (size_t j = 0; j < n; j++) from[j] = lc_kv_latent(kv, t->args->slot, base + j);
-        load_block(t, a, kv, from, n);
+        size_t lo[TILE], hi[TILE], ld;
         for (size_t i = begin; i < end; i++) {
-            size_t lo = rows[i].start > base ? rows[i].start - base : 0;
-            size_t hi = rows[i].pos + 1 > base ? rows[i].pos + 1 - base : 0;
-            if (hi > LC_KV_BLOCK) hi = LC_KV_BLOCK;
-            if (lo < hi)
-                add_block(t, a, t->queries + i * t->s->heads * t->stride, lo, hi,
-                          a->state + (i - begin) * t->state_floats);
+            size_t past = rows[i].pos + 1 > base ? rows[i].pos + 1 - base : 0;
+            lo[i - begin] = rows[i].start > base ? rows[i].start - base : 0;
+            hi[i - begin] = past < LC_KV_BLOCK ? past : LC_KV_BLOCK;
         }
+        const void *keys = lc_kv_right_rows(kv->layout.element, t->width,
+                                            lc_kv_latent(kv, t->args->slot, base), a->keys, &ld);
+        add_block(t, a, keys, ld, end - begin, lo, hi);
     }
-    for (size_t i = begin; i < end; i++)
-        write_context(t, a->state + (i - begin) * t->state_floats,
-                      t->queries + i * t->s->heads * t->stride);
+    write_tile(t, a, begin, end - begin);
 }
 
 static bool is_dense(const attend_task *t, size_t i) {
@@ -188,8 +207,6 @@ static void attend_rows(void *ctx, size_t begin, size_t end, int thread) {
 
 void lc_attend(const lc_op *op, const lc_mla_shape *s, size_t m, const lc_mla_args *args,
                float *queries) {
-    size_t width = s->kv_rank + s->rope;
-    attend_task t = {
-        op, s, args, queries, m, width, lc_pad_k(width), round16(s->kv_rank), state_floats(s)};
+    attend_task t = {op, s, args, queries, m, s->kv_rank + s->rope};
     lc_pool_for(op->pool, m, TILE, attend_rows, &t);
 }

@@ -33,8 +33,9 @@ void lc_ngram_table_init(lc_ngram_table *table, const lc_config *config, size_t 
 int64_t lc_ngram_row(const lc_ngram_table *table, const int32_t *tokens, size_t at, bool eos_reset,
                      int32_t eos);
 
-/* Floats of the gather buffer for M rows: T x M x lc_pad_k(H/T). */
+/* Floats of the buffer of packed n-gram rows for M rows, and of a thread's scratch. */
 size_t lc_embed_gather_floats(size_t rows, size_t hidden, size_t n_tables);
+size_t lc_embed_scratch(const lc_op *op, size_t rows, size_t hidden, size_t n_tables);
 
 /* out [M][H]; gather: the buffer above. Token ids must be in 0..V-1 (the session checks). */
 int lc_embed(const lc_op *op, const lc_embedding *e, size_t m, const lc_row *rows, float *gather,

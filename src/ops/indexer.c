@@ -2,10 +2,12 @@
  */
 #include "ops/indexer.h"
 
+#include "ops/attend.h"
+
 #include <math.h>
 #include <string.h>
 
-enum { TILE = 4 }; /* rows that share a gathered block of keys */
+enum { TILE = 4 }; /* rows that share a block of keys */
 
 void lc_index_shape_init(lc_index_shape *s, const lc_config *c) {
     *s = (lc_index_shape){
@@ -23,21 +25,21 @@ void lc_index_shape_init(lc_index_shape *s, const lc_config *c) {
     };
 }
 
-void lc_index_floats(const lc_index_shape *s, size_t m, size_t floats[5]) {
-    floats[0] = m * s->heads * lc_pad_k(s->dim);
+void lc_index_floats(const lc_index_shape *s, size_t m, size_t floats[LC_INDEX_BUFFERS]) {
+    floats[0] = m * s->heads * s->dim;
     floats[1] = m * s->dim;
     floats[2] = m * s->heads;
-    floats[3] = m * s->heads * s->dim;
-    floats[4] = m * lc_pad_k(s->hidden);
+    floats[3] = lc_left_floats(m, s->hidden);
 }
 
 static size_t whole_blocks(size_t context) {
     return lc_ceil_div(context, LC_KV_BLOCK) * LC_KV_BLOCK + LC_KV_BLOCK;
 }
 
-size_t lc_index_scratch(const lc_index_shape *s, size_t context) {
-    return 2 * LC_KV_BLOCK * lc_pad_k(s->dim) + s->heads * LC_KV_BLOCK +
-           (TILE + 2) * whole_blocks(context);
+size_t lc_index_scratch(const lc_op *op, const lc_index_shape *s, size_t context) {
+    size_t rows = TILE * s->heads;
+    return lc_product_floats(op, rows, s->dim) + LC_KV_BLOCK * lc_pad_k(s->dim) +
+           lc_left_floats(rows, s->dim) + rows * LC_KV_BLOCK + (TILE + 2) * whole_blocks(context);
 }
 
 /* Key of the order "higher score first, then lower position": larger is better, all keys differ. */
@@ -90,7 +92,6 @@ typedef struct index_task {
     const lc_indexer_weights *w;
     const lc_index_args *args;
     const lc_index_buffers *b;
-    size_t stride; /* dim p */
 } index_task;
 
 /* Rotates the rows' index queries into operands; norms, rotates and stores their index keys. */
@@ -103,10 +104,9 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
         const float *cosines = t->args->rope.cosines + i * half,
                     *sines = t->args->rope.sines + i * half;
         for (size_t h = 0; h < s->heads; h++) {
-            float *raw = t->b->raw + (i * s->heads + h) * s->dim;
-            for (size_t j = 0; j < s->dim; j++) raw[j] *= s->q_scale;
-            lc_rope_rotate(half, cosines, sines, raw);
-            lc_operand_row(t->op, s->dim, raw, t->b->q + (i * s->heads + h) * t->stride);
+            float *q = t->b->q + (i * s->heads + h) * s->dim;
+            for (size_t j = 0; j < s->dim; j++) q[j] *= s->q_scale;
+            lc_rope_rotate(half, cosines, sines, q);
         }
         float *k = t->b->k + i * s->dim;
         t->op->k->rms_norm(s->dim, k, t->w->k_norm, s->norm_eps, k);
@@ -119,48 +119,61 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
+/* A thread's scratch, cut into its parts. */
 typedef struct index_scratch {
-    float *rows, *columns, *dots; /* [64][dim p], [dim p][64], [heads][64] */
-    float *scores;                /* [TILE][whole blocks], scores[r][p - base] */
+    float *product;
+    float *keys;   /* [64][dim p] copied keys */
+    float *left;   /* packed queries of the tile */
+    float *dots;   /* [rows * heads][64] */
+    float *scores; /* [TILE][whole blocks], scores[r][p - base] */
     uint64_t *work;
     size_t ld;
 } index_scratch;
 
 static index_scratch cut_scratch(const index_task *t, float *p) {
     index_scratch a;
+    size_t rows = TILE * t->s->heads;
     a.ld = whole_blocks(t->args->context);
-    a.work = (uint64_t *)(void *)p;
-    a.scores = p + 2 * a.ld;
-    a.rows = a.scores + TILE * a.ld;
-    a.columns = a.rows + LC_KV_BLOCK * t->stride;
-    a.dots = a.columns + LC_KV_BLOCK * t->stride;
+    a.product = p;
+    a.work = (uint64_t *)(void *)(p + lc_product_floats(t->op, rows, t->s->dim));
+    a.scores = (float *)(void *)(a.work + a.ld);
+    a.keys = a.scores + TILE * a.ld;
+    a.left = a.keys + LC_KV_BLOCK * lc_pad_k(t->s->dim);
+    a.dots = a.left + lc_left_floats(rows, t->s->dim);
     return a;
 }
 
-/* I(t, s) = sum over heads, in order, of w_h relu(q_h . k_s), for 64 keys of one row. */
-static void score_block(const index_task *t, const index_scratch *a, size_t i, float *out) {
-    const lc_kernels *k = t->op->k;
-    size_t heads = t->s->heads;
-    for (size_t c = 0; c < LC_KV_BLOCK; c += LC_LANES)
-        k->gemm(&(lc_gemm){.rows = heads,
-                           .k = t->stride,
-                           .a = t->b->q + i * heads * t->stride,
-                           .lda = t->stride,
-                           .panel = a->columns + c,
-                           .ldp = LC_KV_BLOCK,
-                           .c = a->dots + c,
-                           .ldc = LC_KV_BLOCK,
-                           .columns = LC_LANES});
-    memset(out, 0, LC_KV_BLOCK * sizeof *out);
-    for (size_t h = 0; h < heads; h++)
-        k->add_scaled_relu(LC_KV_BLOCK, t->b->weights[i * heads + h], a->dots + h * LC_KV_BLOCK,
-                           out);
+/* I(t, s) = sum over heads, in order, of w_h relu(q_h . k_s), for 64 keys from `block` and the
+ * tile's rows [begin, end). */
+static void score_block(const index_task *t, const index_scratch *a, size_t begin, size_t end,
+                        size_t base, size_t block) {
+    const lc_row *rows = t->args->rows;
+    size_t heads = t->s->heads, ld;
+    const char *keys = lc_kv_index(rows[begin].kv, t->args->indexer, block);
+    const void *right =
+        lc_kv_right_rows(rows[begin].kv->layout.element, t->s->dim, keys, a->keys, &ld);
+    t->op->path->multiply_nk(&(lc_product){.rows = (end - begin) * heads,
+                                           .k = t->s->dim,
+                                           .columns = LC_KV_BLOCK,
+                                           .left = a->left,
+                                           .right = right,
+                                           .ld = ld,
+                                           .c = a->dots,
+                                           .ldc = LC_KV_BLOCK,
+                                           .scratch = a->product});
+    for (size_t i = begin; i < end; i++) {
+        if (block > rows[i].pos) continue;
+        float *out = a->scores + (i - begin) * a->ld + (block - base);
+        memset(out, 0, LC_KV_BLOCK * sizeof *out);
+        for (size_t h = 0; h < heads; h++)
+            t->op->k->add_scaled_relu(LC_KV_BLOCK, t->b->weights[i * heads + h],
+                                      a->dots + ((i - begin) * heads + h) * LC_KV_BLOCK, out);
+    }
 }
 
 /* Rows [begin, end) of one cache, at most TILE. */
 static void choose_tile(const index_task *t, const index_scratch *a, size_t begin, size_t end) {
     const lc_row *rows = t->args->rows;
-    lc_kv *kv = rows[begin].kv;
     size_t first = rows[begin].start, last = rows[begin].pos;
     bool needed = t->args->force_lists;
     for (size_t i = begin; i < end; i++) {
@@ -168,18 +181,12 @@ static void choose_tile(const index_task *t, const index_scratch *a, size_t begi
         if (rows[i].pos > last) last = rows[i].pos;
         if (rows[i].pos + 1 - rows[i].start > t->s->topk) needed = true;
     }
-    size_t base = first / LC_KV_BLOCK * LC_KV_BLOCK;
-    for (size_t block = base; needed && block <= last; block += LC_KV_BLOCK) {
-        const char *from[LC_KV_BLOCK];
-        size_t n = last + 1 - block < LC_KV_BLOCK ? last + 1 - block : LC_KV_BLOCK;
-        for (size_t j = 0; j < n; j++) from[j] = lc_kv_index(kv, t->args->indexer, block + j);
-        lc_kv_gather(t->op, kv->layout.element, t->s->dim, from, n, t->stride, a->rows);
-        memset(a->rows + n * t->stride, 0, (LC_KV_BLOCK - n) * t->stride * sizeof *a->rows);
-        t->op->k->transpose(LC_KV_BLOCK, t->stride, a->rows, t->stride, a->columns, LC_KV_BLOCK);
-        for (size_t i = begin; i < end; i++)
-            if (block <= rows[i].pos)
-                score_block(t, a, i, a->scores + (i - begin) * a->ld + (block - base));
-    }
+    size_t base = first / LC_KV_BLOCK * LC_KV_BLOCK, heads = t->s->heads;
+    if (needed)
+        t->op->path->pack_nk((end - begin) * heads, t->s->dim, t->b->q + begin * heads * t->s->dim,
+                             t->s->dim, a->left);
+    for (size_t block = base; needed && block <= last; block += LC_KV_BLOCK)
+        score_block(t, a, begin, end, base, block);
     for (size_t i = begin; i < end; i++) {
         size_t n = rows[i].pos + 1 - rows[i].start;
         const float *score = a->scores + (i - begin) * a->ld + (rows[i].start - base);
@@ -208,13 +215,12 @@ static void choose_rows(void *ctx, size_t begin, size_t end, int thread) {
 int lc_index(const lc_op *op, const lc_index_shape *s, const lc_indexer_weights *w,
              const lc_index_args *args, const lc_index_buffers *b, lc_err *err) {
     size_t m = args->x.rows;
-    index_task t = {op, s, w, args, b, lc_pad_k(s->dim)};
-    lc_op exact = *op;
-    exact.bf16 = false;
-    lc_operand x = lc_operand_prepare(&exact, m, s->hidden, args->normed, s->hidden, b->x);
-    int status = lc_linear(op, &w->wq_b, args->c_q, b->raw, s->heads * s->dim, err);
+    index_task t = {op, s, w, args, b};
+    lc_op exact = lc_op_exact(op);
+    lc_operand x = lc_operand_pack(&exact, m, s->hidden, args->normed, s->hidden, b->x);
+    int status = lc_linear(op, &w->wq_b, args->c_q, b->q, s->heads * s->dim, err);
     if (status == LC_OK) status = lc_linear(op, &w->wk, args->x, b->k, s->dim, err);
-    if (status == LC_OK) status = lc_linear_f32(op, &w->weights, x, b->weights, s->heads, err);
+    if (status == LC_OK) status = lc_linear(&exact, &w->weights, x, b->weights, s->heads, err);
     if (status != LC_OK) return status;
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, finish_rows, &t);
     lc_pool_for(op->pool, m, TILE, choose_rows, &t);

@@ -23,17 +23,17 @@ typedef struct lc_index_shape {
 void lc_index_shape_init(lc_index_shape *shape, const lc_config *config);
 
 typedef struct lc_index_buffers {
-    float *q;       /* [M][heads][dim p] */
+    float *q;       /* [M][heads][dim] */
     float *k;       /* [M][dim] */
     float *weights; /* [M][heads] */
-    float *raw;     /* [M][heads*dim] */
-    float *x;       /* [M][H p]: the normed input in fp32, padded */
+    float *x;       /* the normed input, packed in fp32: lc_left_floats(M, H) */
     int32_t *list;  /* [M][topk] chosen keys, ascending */
     size_t *count;  /* [M] */
 } lc_index_buffers;
-void lc_index_floats(const lc_index_shape *s, size_t m, size_t floats[5]);
+enum { LC_INDEX_BUFFERS = 4 };
+void lc_index_floats(const lc_index_shape *s, size_t m, size_t floats[LC_INDEX_BUFFERS]);
 /* Scratch floats of a thread for contexts up to `context` positions. */
-size_t lc_index_scratch(const lc_index_shape *s, size_t context);
+size_t lc_index_scratch(const lc_op *op, const lc_index_shape *s, size_t context);
 
 typedef struct lc_index_args {
     const lc_row *rows;

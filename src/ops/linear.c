@@ -1,60 +1,73 @@
 /*
- * linear.c: matrix products, norms and sums of rows. A product is cut into panels of 16 output
- * columns: a thread decodes and transposes the 16 weight rows once and multiplies all rows of the
- * step with them. The contraction is never cut.
+ * linear.c: matrix products, norms and sums of rows. A product is cut into panels of output
+ * columns; the contraction is never cut.
  */
 #include "ops/linear.h"
 
 #include <string.h>
 
-void lc_operand_row(const lc_op *op, size_t cols, const float *x, float *out) {
-    if (op->bf16)
-        op->k->round_bf16(cols, x, out);
-    else if (out != x)
-        memcpy(out, x, cols * sizeof *x);
-    memset(out + cols, 0, (lc_pad_k(cols) - cols) * sizeof *out);
+enum { GROUP = 16 }; /* left rows that are packed together */
+
+lc_op lc_op_exact(const lc_op *op) {
+    lc_op exact = *op;
+    exact.path = &op->k->f32;
+    exact.round_quantised = false;
+    return exact;
 }
 
-typedef struct prepare_task {
-    const lc_op *op;
-    size_t cols, ldx, stride;
+typedef struct pack_task {
+    const lc_gemm_path *path;
+    size_t rows, k, ldx;
     const float *x;
     float *out;
-} prepare_task;
+} pack_task;
 
-static void prepare_rows(void *ctx, size_t begin, size_t end, int thread) {
-    const prepare_task *t = ctx;
+static void pack_groups(void *ctx, size_t begin, size_t end, int thread) {
+    const pack_task *t = ctx;
+    size_t first = begin * GROUP, last = end * GROUP < t->rows ? end * GROUP : t->rows;
     (void)thread;
-    for (size_t i = begin; i < end; i++)
-        lc_operand_row(t->op, t->cols, t->x + i * t->ldx, t->out + i * t->stride);
+    t->path->pack_nk(last - first, t->k, t->x + first * t->ldx, t->ldx,
+                     t->out + lc_left_floats(first, t->k));
 }
 
-lc_operand lc_operand_prepare(const lc_op *op, size_t rows, size_t cols, const float *x, size_t ldx,
-                              float *out) {
-    prepare_task t = {op, cols, ldx, lc_pad_k(cols), x, out};
-    lc_pool_for(op->pool, rows, LC_ROW_GRAIN, prepare_rows, &t);
-    return (lc_operand){out, rows, cols, t.stride};
+lc_operand lc_operand_pack(const lc_op *op, size_t rows, size_t k, const float *x, size_t ldx,
+                           float *out) {
+    pack_task t = {op->path, rows, k, ldx, x, out};
+    lc_pool_for(op->pool, lc_ceil_div(rows, GROUP), 1, pack_groups, &t);
+    return (lc_operand){out, rows, k};
 }
 
-void lc_weight_row(const lc_op *op, const lc_mat *w, size_t row, float *out) {
-    lc_mat_row_f32(w, row, out);
-    if (op->bf16 || (op->round_quantised && w->scaling != LC_SCALE_NONE))
-        op->k->round_bf16(w->cols, out, out);
+static bool usable_in_place(const lc_op *op, const lc_mat *w) {
+    lc_dtype wanted = op->path->element == sizeof(float) ? LC_F32 : LC_BF16;
+    return w->type == wanted && w->scaling == LC_SCALE_NONE && w->cols % LC_K_BLOCK == 0;
 }
 
-void lc_panel_pack(const lc_op *op, const lc_mat *w, size_t row0, size_t n, float *panel,
-                   float *scratch) {
-    size_t stride = lc_pad_k(w->cols);
-    for (size_t i = 0; i < LC_LANES; i++) {
-        float *row = scratch + i * stride;
-        size_t filled = 0;
-        if (i < n) {
-            lc_weight_row(op, w, row0 + i, row);
-            filled = w->cols;
-        }
-        memset(row + filled, 0, (stride - filled) * sizeof *row);
+const void *lc_right_rows(const lc_op *op, const lc_mat *w, size_t row0, size_t n, float *scratch,
+                          size_t *ld) {
+    size_t stride = lc_pad_k(w->cols), element = op->path->element;
+    *ld = stride;
+    if (usable_in_place(op, w)) return (const char *)w->data + row0 * stride * element;
+    float *decoded = scratch + n * stride;
+    for (size_t i = 0; i < n; i++) {
+        char *out = (char *)scratch + i * stride * element;
+        lc_mat_row_f32(w, row0 + i, decoded);
+        if (element == sizeof(uint16_t))
+            op->k->narrow_bf16(w->cols, decoded, (uint16_t *)(void *)out);
+        else if (op->round_quantised && w->scaling != LC_SCALE_NONE)
+            op->k->round_bf16(w->cols, decoded, (float *)(void *)out);
+        else
+            memcpy(out, decoded, w->cols * sizeof *decoded);
+        memset(out + w->cols * element, 0, (stride - w->cols) * element);
     }
-    op->k->transpose(LC_LANES, stride, scratch, stride, panel, LC_LANES);
+    return scratch;
+}
+
+size_t lc_product_floats(const lc_op *op, size_t rows, size_t k) {
+    return lc_ceil_div(op->path->scratch_bytes(rows, k), 64) * 16;
+}
+
+size_t lc_linear_floats(const lc_op *op, size_t rows, size_t k) {
+    return lc_product_floats(op, rows, k) + lc_right_floats(op->path->panel, k);
 }
 
 typedef struct linear_task {
@@ -67,45 +80,39 @@ typedef struct linear_task {
 
 static void linear_panels(void *ctx, size_t begin, size_t end, int thread) {
     const linear_task *t = ctx;
-    float *panel = t->op->scratch[thread], *rows = panel + LC_LANES * t->x.stride;
+    const lc_gemm_path *path = t->op->path;
+    float *scratch = t->op->scratch[thread];
+    float *rows = scratch + lc_product_floats(t->op, t->x.rows, t->x.k);
     for (size_t p = begin; p < end; p++) {
-        size_t row0 = p * LC_LANES, n = t->w->rows - row0 < LC_LANES ? t->w->rows - row0 : LC_LANES;
-        lc_panel_pack(t->op, t->w, row0, n, panel, rows);
-        t->op->k->gemm(&(lc_gemm){.rows = t->x.rows,
-                                  .k = t->x.stride,
-                                  .a = t->x.data,
-                                  .lda = t->x.stride,
-                                  .panel = panel,
-                                  .ldp = LC_LANES,
-                                  .c = t->y + row0,
-                                  .ldc = t->ldy,
-                                  .columns = n});
+        size_t row0 = p * path->panel, ld;
+        size_t n = t->w->rows - row0 < path->panel ? t->w->rows - row0 : path->panel;
+        const void *right = lc_right_rows(t->op, t->w, row0, n, rows, &ld);
+        path->multiply_nk(&(lc_product){.rows = t->x.rows,
+                                        .k = t->x.k,
+                                        .columns = n,
+                                        .left = t->x.data,
+                                        .right = right,
+                                        .ld = ld,
+                                        .c = t->y + row0,
+                                        .ldc = t->ldy,
+                                        .scratch = scratch});
     }
 }
-
-size_t lc_linear_scratch(size_t k) { return 2 * LC_LANES * lc_pad_k(k); }
 
 int lc_linear(const lc_op *op, const lc_mat *w, lc_operand x, float *y, size_t ldy, lc_err *err) {
     int status = lc_mat_acquire(w, err);
     if (status != LC_OK) return status;
     linear_task t = {op, w, x, y, ldy};
-    lc_pool_for(op->pool, lc_ceil_div(w->rows, LC_LANES), 1, linear_panels, &t);
+    lc_pool_for(op->pool, lc_ceil_div(w->rows, op->path->panel), 1, linear_panels, &t);
     lc_mat_release(w);
     return LC_OK;
-}
-
-int lc_linear_f32(const lc_op *op, const lc_mat *w, lc_operand x, float *y, size_t ldy,
-                  lc_err *err) {
-    lc_op exact = *op;
-    exact.bf16 = exact.round_quantised = false;
-    return lc_linear(&exact, w, x, y, ldy, err);
 }
 
 typedef struct norm_task {
     const lc_op *op;
     size_t n, ldx, ldy;
-    const float *x, *w;
-    float eps, scale;
+    const float *x;
+    lc_norm norm;
     float *y;
 } norm_task;
 
@@ -114,15 +121,15 @@ static void norm_rows(void *ctx, size_t begin, size_t end, int thread) {
     (void)thread;
     for (size_t i = begin; i < end; i++) {
         float *y = t->y + i * t->ldy;
-        t->op->k->rms_norm(t->n, t->x + i * t->ldx, t->w, t->eps, y);
-        if (t->scale != 1.0f)
-            for (size_t j = 0; j < t->n; j++) y[j] *= t->scale;
+        t->op->k->rms_norm(t->n, t->x + i * t->ldx, t->norm.weight, t->norm.eps, y);
+        if (t->norm.scale != 1.0f)
+            for (size_t j = 0; j < t->n; j++) y[j] *= t->norm.scale;
     }
 }
 
-void lc_norm_rows(const lc_op *op, size_t rows, size_t n, const float *x, size_t ldx,
-                  const float *w, float eps, float scale, float *y, size_t ldy) {
-    norm_task t = {op, n, ldx, ldy, x, w, eps, scale, y};
+void lc_norm_rows(const lc_op *op, size_t rows, size_t n, const float *x, size_t ldx, lc_norm norm,
+                  float *y, size_t ldy) {
+    norm_task t = {op, n, ldx, ldy, x, norm, y};
     lc_pool_for(op->pool, rows, LC_ROW_GRAIN, norm_rows, &t);
 }
 

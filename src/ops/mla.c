@@ -23,37 +23,26 @@ void lc_mla_shape_init(lc_mla_shape *s, const lc_config *c) {
     };
 }
 
-static size_t padded_width(const lc_mla_shape *s) { return lc_pad_k(s->kv_rank + s->rope); }
+static size_t width_of(const lc_mla_shape *s) { return s->kv_rank + s->rope; }
 
-void lc_mla_floats(const lc_mla_shape *s, size_t m, size_t floats[6]) {
+void lc_mla_floats(const lc_mla_shape *s, size_t m, size_t floats[LC_MLA_BUFFERS]) {
     floats[0] = m * s->q_rank;
-    floats[1] = m * lc_pad_k(s->q_rank);
+    floats[1] = lc_left_floats(m, s->q_rank);
     floats[2] = m * s->heads * (s->nope + s->rope);
-    floats[3] = m * s->heads * padded_width(s);
-    floats[4] = m * (s->kv_rank + s->rope);
-    floats[5] = m * lc_pad_k(s->heads * s->v);
+    floats[3] = m * s->heads * width_of(s);
+    floats[4] = m * width_of(s);
+    floats[5] = m * s->heads * s->v;
+    floats[6] = lc_left_floats(m, s->heads * s->v);
 }
 
-static size_t absorb_scratch(const lc_mla_shape *s, size_t m) {
-    size_t nope = lc_pad_k(s->nope), columns = lc_ceil_div(s->kv_rank, LC_LANES) * LC_LANES;
-    return m * nope + nope * columns;
-}
-
-size_t lc_mla_scratch(const lc_mla_shape *s, size_t m) {
-    size_t a = absorb_scratch(s, m), b = lc_attend_scratch(s);
-    size_t c = lc_linear_scratch(s->kv_rank) + m * lc_pad_k(s->kv_rank);
-    return a > b ? (a > c ? a : c) : (b > c ? b : c);
-}
-
-void lc_kv_gather(const lc_op *op, size_t element, size_t width, const char *const *from, size_t n,
-                  size_t stride, float *out) {
-    for (size_t i = 0; i < n; i++, out += stride) {
-        if (element == sizeof(float))
-            memcpy(out, from[i], width * sizeof *out);
-        else
-            op->k->widen_bf16(width, (const uint16_t *)(const void *)from[i], out);
-        memset(out + width, 0, (stride - width) * sizeof *out);
-    }
+size_t lc_mla_scratch(const lc_op *op, const lc_mla_shape *s, size_t m) {
+    size_t absorb = lc_left_floats(m, s->nope) + lc_product_floats(op, m, s->nope) +
+                    lc_right_floats(s->nope, s->kv_rank);
+    size_t expand = lc_left_floats(m, s->kv_rank) + lc_product_floats(op, m, s->kv_rank) +
+                    lc_right_floats(s->v, s->kv_rank);
+    size_t attend = lc_attend_scratch(op, s);
+    size_t most = absorb > expand ? absorb : expand;
+    return most > attend ? most : attend;
 }
 
 void lc_kv_store(const lc_op *op, size_t element, size_t width, const float *x, char *to) {
@@ -93,9 +82,9 @@ int lc_mla_query_latent(const lc_op *op, const lc_mla_shape *s, const lc_mla_wei
                         lc_operand x, const lc_mla_buffers *b, lc_err *err) {
     int status = lc_linear(op, &w->q_a, x, b->c_q, s->q_rank, err);
     if (status != LC_OK) return status;
-    lc_norm_rows(op, x.rows, s->q_rank, b->c_q, s->q_rank, w->q_a_norm, s->norm_eps, 1.0f, b->c_q,
-                 s->q_rank);
-    lc_operand_prepare(op, x.rows, s->q_rank, b->c_q, s->q_rank, b->c_q_op);
+    lc_norm norm = {w->q_a_norm, s->norm_eps, 1.0f};
+    lc_norm_rows(op, x.rows, s->q_rank, b->c_q, s->q_rank, norm, b->c_q, s->q_rank);
+    lc_operand_pack(op, x.rows, s->q_rank, b->c_q, s->q_rank, b->c_q_packed);
     return LC_OK;
 }
 
@@ -121,39 +110,30 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-/* q' = q_nope W_kvb_k for a head: the contraction runs over the weight's rows, so they are a panel
- * as they stand. */
+/* q' = q_nope W_kvb_k for a head: the contraction runs over the weight's rows (kn). */
 static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
     const mla_task *t = ctx;
     const lc_mla_shape *s = t->s;
-    size_t nope = lc_pad_k(s->nope), head_dim = s->nope + s->rope, stride = padded_width(s);
-    size_t columns = lc_ceil_div(s->kv_rank, LC_LANES) * LC_LANES;
-    float *queries = t->op->scratch[thread], *panel = queries + t->m * nope;
+    const lc_gemm_path *path = t->op->path;
+    size_t head_dim = s->nope + s->rope, width = width_of(s);
+    float *left = t->op->scratch[thread], *scratch = left + lc_left_floats(t->m, s->nope);
+    float *rows = scratch + lc_product_floats(t->op, t->m, s->nope);
     for (size_t h = begin; h < end; h++) {
-        memset(panel, 0, nope * columns * sizeof *panel);
-        for (size_t d = 0; d < s->nope; d++)
-            lc_weight_row(t->op, &t->w->kv_b, h * (s->nope + s->v) + d, panel + d * columns);
+        const float *q = t->b->q + h * head_dim;
+        float *out = t->b->absorbed + h * width;
+        lc_product p = {.rows = t->m,
+                        .k = s->nope,
+                        .columns = s->kv_rank,
+                        .left = left,
+                        .c = out,
+                        .ldc = s->heads * width,
+                        .scratch = scratch};
+        p.right = lc_right_rows(t->op, &t->w->kv_b, h * (s->nope + s->v), s->nope, rows, &p.ld);
+        path->pack_kn(t->m, s->nope, q, s->heads * head_dim, left);
+        path->multiply_kn(&p);
         for (size_t i = 0; i < t->m; i++)
-            lc_operand_row(t->op, s->nope, t->b->q + (i * s->heads + h) * head_dim,
-                           queries + i * nope);
-        float *out = t->b->absorbed + h * stride;
-        for (size_t c = 0; c < s->kv_rank; c += LC_LANES)
-            t->op->k->gemm(
-                &(lc_gemm){.rows = t->m,
-                           .k = nope,
-                           .a = queries,
-                           .lda = nope,
-                           .panel = panel + c,
-                           .ldp = columns,
-                           .c = out + c,
-                           .ldc = s->heads * stride,
-                           .columns = s->kv_rank - c < LC_LANES ? s->kv_rank - c : LC_LANES});
-        for (size_t i = 0; i < t->m; i++) {
-            float *row = out + i * s->heads * stride;
-            memcpy(row + s->kv_rank, t->b->q + (i * s->heads + h) * head_dim + s->nope,
-                   s->rope * sizeof *row);
-            lc_operand_row(t->op, s->kv_rank + s->rope, row, row);
-        }
+            memcpy(out + i * s->heads * width + s->kv_rank, q + i * s->heads * head_dim + s->nope,
+                   s->rope * sizeof *q);
     }
 }
 
@@ -161,33 +141,32 @@ static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
 static void expand_heads(void *ctx, size_t begin, size_t end, int thread) {
     const mla_task *t = ctx;
     const lc_mla_shape *s = t->s;
-    size_t stride = padded_width(s), k = lc_pad_k(s->kv_rank),
-           out_stride = lc_pad_k(s->heads * s->v);
-    float *panel = t->op->scratch[thread], *decoded = panel + LC_LANES * k;
-    for (size_t h = begin; h < end; h++)
-        for (size_t c = 0; c < s->v; c += LC_LANES) {
-            size_t n = s->v - c < LC_LANES ? s->v - c : LC_LANES;
-            lc_panel_pack(t->op, &t->w->kv_b, h * (s->nope + s->v) + s->nope + c, n, panel,
-                          decoded);
-            t->op->k->gemm(&(lc_gemm){.rows = t->m,
-                                      .k = k,
-                                      .a = t->b->absorbed + h * stride,
-                                      .lda = s->heads * stride,
-                                      .panel = panel,
-                                      .ldp = LC_LANES,
-                                      .c = t->b->heads + h * s->v + c,
-                                      .ldc = out_stride,
-                                      .columns = n});
-        }
+    const lc_gemm_path *path = t->op->path;
+    size_t width = width_of(s);
+    float *left = t->op->scratch[thread], *scratch = left + lc_left_floats(t->m, s->kv_rank);
+    float *rows = scratch + lc_product_floats(t->op, t->m, s->kv_rank);
+    for (size_t h = begin; h < end; h++) {
+        lc_product p = {.rows = t->m,
+                        .k = s->kv_rank,
+                        .columns = s->v,
+                        .left = left,
+                        .c = t->b->heads + h * s->v,
+                        .ldc = s->heads * s->v,
+                        .scratch = scratch};
+        p.right =
+            lc_right_rows(t->op, &t->w->kv_b, h * (s->nope + s->v) + s->nope, s->v, rows, &p.ld);
+        path->pack_nk(t->m, s->kv_rank, t->b->absorbed + h * width, s->heads * width, left);
+        path->multiply_nk(&p);
+    }
 }
 
 int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x,
            const lc_mla_args *args, const lc_mla_buffers *b, float *out, lc_err *err) {
-    size_t m = x.rows, width = s->kv_rank + s->rope, v = s->heads * s->v;
-    lc_operand c_q = {b->c_q_op, m, s->q_rank, lc_pad_k(s->q_rank)};
+    size_t m = x.rows, v = s->heads * s->v;
+    lc_operand c_q = {b->c_q_packed, m, s->q_rank};
     mla_task t = {.op = op, .s = s, .w = w, .args = args, .b = b, .m = m};
     int status = lc_linear(op, &w->q_b, c_q, b->q, s->heads * (s->nope + s->rope), err);
-    if (status == LC_OK) status = lc_linear(op, &w->kv_a, x, b->kv, width, err);
+    if (status == LC_OK) status = lc_linear(op, &w->kv_a, x, b->kv, width_of(s), err);
     if (status == LC_OK) status = lc_mat_acquire(&w->kv_b, err);
     if (status != LC_OK) return status;
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, finish_rows, &t);
@@ -195,8 +174,6 @@ int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_o
     lc_attend(op, s, m, args, b->absorbed);
     lc_pool_for(op->pool, s->heads, 1, expand_heads, &t);
     lc_mat_release(&w->kv_b);
-    lc_operand heads = {b->heads, m, v, lc_pad_k(v)};
-    for (size_t i = 0; i < m; i++)
-        lc_operand_row(op, v, b->heads + i * heads.stride, b->heads + i * heads.stride);
+    lc_operand heads = lc_operand_pack(op, m, v, b->heads, v, b->heads_packed);
     return lc_linear(op, &w->o, heads, out, s->hidden, err);
 }

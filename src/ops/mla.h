@@ -28,12 +28,13 @@ void lc_mla_shape_init(lc_mla_shape *shape, const lc_config *config);
 
 /* Step buffers; sizes from lc_mla_floats. */
 typedef struct lc_mla_buffers {
-    float *c_q;      /* [M][q_rank] normed query latent, fp32 */
-    float *c_q_op;   /* [M][q_rank p] as operand */
-    float *q;        /* [M][N*(nope+rope)] */
-    float *absorbed; /* [M][N][W p]; reused for the context */
-    float *kv;       /* [M][R+rope] */
-    float *heads;    /* [M][N*v p] */
+    float *c_q;          /* [M][q_rank] normed query latent, fp32 */
+    float *c_q_packed;   /* lc_left_floats(M, q_rank) */
+    float *q;            /* [M][N*(nope+rope)] */
+    float *absorbed;     /* [M][N][W]; reused for the context */
+    float *kv;           /* [M][R+rope] */
+    float *heads;        /* [M][N*v] */
+    float *heads_packed; /* lc_left_floats(M, N*v) */
 } lc_mla_buffers;
 
 /* Which keys each row attends to. list NULL or count[i] == every causal key: all of start..pos. */
@@ -50,7 +51,8 @@ typedef struct lc_rope_rows {
 void lc_rope_rows_fill(const lc_op *op, const lc_rope *rope, size_t m, const lc_row *rows,
                        float *cosines, float *sines);
 
-/* Fills b->c_q and b->c_q_op from the normed input x. The indexer needs them before attention. */
+/* Fills b->c_q and b->c_q_packed from the normed input x. The indexer needs them before attention.
+ */
 int lc_mla_query_latent(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w,
                         lc_operand x, const lc_mla_buffers *b, lc_err *err);
 
@@ -67,12 +69,10 @@ int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_o
            const lc_mla_args *args, const lc_mla_buffers *b, float *out, lc_err *err);
 
 /* Floats of the buffers above for M rows, and of a thread's scratch. */
-void lc_mla_floats(const lc_mla_shape *s, size_t m, size_t floats[6]);
-size_t lc_mla_scratch(const lc_mla_shape *s, size_t m);
+enum { LC_MLA_BUFFERS = 7 };
+void lc_mla_floats(const lc_mla_shape *s, size_t m, size_t floats[LC_MLA_BUFFERS]);
+size_t lc_mla_scratch(const lc_op *op, const lc_mla_shape *s, size_t m);
 
-/* Reads `n` cached rows as fp32 into out [n][stride], padding zeroed; used by the indexer too. */
-void lc_kv_gather(const lc_op *op, size_t element, size_t width, const char *const *from, size_t n,
-                  size_t stride, float *out);
 /* Writes one cache row in the cache's element type. */
 void lc_kv_store(const lc_op *op, size_t element, size_t width, const float *x, char *to);
 

@@ -6,13 +6,16 @@
 
 #include <string.h>
 
-/* ---- SwiGLU of one group of rows ---- */
+/* ---- SwiGLU of groups of rows: a dense layer is one group of all rows ---- */
 
-/* A feed-forward layer on `rows` operand rows: hidden gets the gated activations as operands. */
+enum { GROUP = 16 }; /* left rows that are packed together */
+
 typedef struct ffn_group {
     const lc_ffn_weights *w;
-    lc_operand x;
-    float *hidden;         /* [rows][F p] */
+    size_t rows;
+    const float *packed;   /* input, lc_left_floats(rows, H) */
+    float *hidden;         /* [rows][F] */
+    float *hidden_packed;  /* lc_left_floats(rows, F) */
     const int32_t *tokens; /* output row of each, NULL: the same */
     const float *weights;  /* factor of each, NULL: plain store */
 } ffn_group;
@@ -20,77 +23,87 @@ typedef struct ffn_group {
 typedef struct ffn_task {
     const lc_op *op;
     const ffn_group *groups;
-    size_t n_groups, panels; /* panels of F (up) or H (down) */
-    size_t f_stride, hidden;
-    float *out; /* [M][H] */
+    size_t n_groups, hidden, ffn; /* H, F */
+    float *out;                   /* [M][H] */
 } ffn_task;
 
-size_t lc_ffn_scratch(size_t hidden, size_t ffn, size_t m) {
-    size_t up = 3 * LC_LANES * lc_pad_k(hidden) + 2 * LC_LANES * m;
-    size_t down = lc_linear_scratch(ffn) + LC_LANES * m;
+size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m) {
+    size_t panel = op->path->panel;
+    size_t up = lc_linear_floats(op, m, hidden) + 2 * panel * m;
+    size_t down = lc_linear_floats(op, m, ffn) + panel * m;
     return up > down ? up : down;
 }
 
-/* 16 columns of silu(gate x) * (up x) for one group. */
-static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t panel, float *scratch) {
-    const lc_op *op = t->op;
-    size_t k = g->x.stride, column = panel * LC_LANES, f = g->w->gate.rows;
-    size_t n = column >= f ? 0 : f - column < LC_LANES ? f - column : LC_LANES;
-    float *gate = scratch, *up = gate + LC_LANES * g->x.rows, *columns = up + LC_LANES * g->x.rows;
-    float *decoded = columns + LC_LANES * k;
-    lc_gemm product = {.rows = g->x.rows,
-                       .k = k,
-                       .a = g->x.data,
-                       .lda = k,
-                       .panel = columns,
-                       .ldp = LC_LANES,
-                       .c = gate,
-                       .ldc = LC_LANES,
-                       .columns = LC_LANES};
-    lc_panel_pack(op, &g->w->gate, column, n, columns, decoded);
-    op->k->gemm(&product);
-    lc_panel_pack(op, &g->w->up, column, n, columns, decoded);
-    product.c = up;
-    op->k->gemm(&product);
-    op->k->swiglu(LC_LANES * g->x.rows, gate, up,
-                  gate); /* beyond F: silu(0) * 0 = 0, the padding */
-    if (op->bf16) op->k->round_bf16(LC_LANES * g->x.rows, gate, gate);
-    for (size_t i = 0; i < g->x.rows; i++)
-        memcpy(g->hidden + i * t->f_stride + column, gate + i * LC_LANES, LC_LANES * sizeof *gate);
+/* A panel of columns of silu(gate x) * (up x) for one group. */
+static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t column, float *scratch) {
+    const lc_gemm_path *path = t->op->path;
+    size_t n = t->ffn - column < path->panel ? t->ffn - column : path->panel;
+    float *rows = scratch + lc_product_floats(t->op, g->rows, t->hidden);
+    float *gate = rows + lc_right_floats(path->panel, t->hidden), *up = gate + g->rows * n;
+    lc_product p = {.rows = g->rows,
+                    .k = t->hidden,
+                    .columns = n,
+                    .left = g->packed,
+                    .c = gate,
+                    .ldc = n,
+                    .scratch = scratch};
+    p.right = lc_right_rows(t->op, &g->w->gate, column, n, rows, &p.ld);
+    path->multiply_nk(&p);
+    p.c = up;
+    p.right = lc_right_rows(t->op, &g->w->up, column, n, rows, &p.ld);
+    path->multiply_nk(&p);
+    t->op->k->swiglu(g->rows * n, gate, up, gate);
+    for (size_t i = 0; i < g->rows; i++)
+        memcpy(g->hidden + i * t->ffn + column, gate + i * n, n * sizeof *gate);
 }
 
+/* Items are (group, panel of F). */
 static void gate_up(void *ctx, size_t begin, size_t end, int thread) {
     const ffn_task *t = ctx;
+    size_t panels = lc_ceil_div(t->ffn, t->op->path->panel);
     for (size_t i = begin; i < end; i++)
-        gate_up_panel(t, &t->groups[i / t->panels], i % t->panels, t->op->scratch[thread]);
+        gate_up_panel(t, &t->groups[i / panels], i % panels * t->op->path->panel,
+                      t->op->scratch[thread]);
 }
 
-/* 16 output columns over all groups, in order. */
+static void pack_hidden(void *ctx, size_t begin, size_t end, int thread) {
+    const ffn_task *t = ctx;
+    (void)thread;
+    for (size_t i = begin; i < end; i++)
+        for (size_t row = 0; row < t->groups[i].rows; row += GROUP) {
+            const ffn_group *g = &t->groups[i];
+            size_t n = g->rows - row < GROUP ? g->rows - row : GROUP;
+            t->op->path->pack_nk(n, t->ffn, g->hidden + row * t->ffn, t->ffn,
+                                 g->hidden_packed + lc_left_floats(row, t->ffn));
+        }
+}
+
+/* A panel of output columns over all groups, in order. */
 static void down(void *ctx, size_t begin, size_t end, int thread) {
     const ffn_task *t = ctx;
     const lc_op *op = t->op;
-    float *columns = op->scratch[thread], *decoded = columns + LC_LANES * t->f_stride;
-    float *product = decoded + LC_LANES * t->f_stride;
-    for (size_t p = begin; p < end; p++) {
-        size_t column = p * LC_LANES,
-               n = t->hidden - column < LC_LANES ? t->hidden - column : LC_LANES;
+    float *scratch = op->scratch[thread];
+    for (size_t panel = begin; panel < end; panel++) {
+        size_t column = panel * op->path->panel;
+        size_t n = t->hidden - column < op->path->panel ? t->hidden - column : op->path->panel;
         for (const ffn_group *g = t->groups; g < t->groups + t->n_groups; g++) {
-            lc_panel_pack(op, &g->w->down, column, n, columns, decoded);
-            op->k->gemm(&(lc_gemm){.rows = g->x.rows,
-                                   .k = t->f_stride,
-                                   .a = g->hidden,
-                                   .lda = t->f_stride,
-                                   .panel = columns,
-                                   .ldp = LC_LANES,
-                                   .c = product,
-                                   .ldc = LC_LANES,
-                                   .columns = n});
-            for (size_t i = 0; i < g->x.rows; i++) {
+            float *rows = scratch + lc_product_floats(op, g->rows, t->ffn);
+            float *product = rows + lc_right_floats(op->path->panel, t->ffn);
+            lc_product p = {.rows = g->rows,
+                            .k = t->ffn,
+                            .columns = n,
+                            .left = g->hidden_packed,
+                            .c = product,
+                            .ldc = n,
+                            .scratch = scratch};
+            p.right = lc_right_rows(op, &g->w->down, column, n, rows, &p.ld);
+            op->path->multiply_nk(&p);
+            for (size_t i = 0; i < g->rows; i++) {
                 float *out = t->out + (g->tokens ? (size_t)g->tokens[i] : i) * t->hidden + column;
                 if (g->weights)
-                    op->k->add_scaled(n, g->weights[i], product + i * LC_LANES, out);
+                    op->k->add_scaled(n, g->weights[i], product + i * n, out);
                 else
-                    memcpy(out, product + i * LC_LANES, n * sizeof *out);
+                    memcpy(out, product + i * n, n * sizeof *out);
             }
         }
     }
@@ -117,8 +130,7 @@ static int acquire_ffn(const lc_ffn_weights *w, lc_err *err) {
     return status;
 }
 
-static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, size_t hidden, float *out,
-                      lc_err *err) {
+static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, float *out, lc_err *err) {
     for (size_t i = 0; i < n; i++) {
         int status = acquire_ffn(groups[i].w, err);
         if (status != LC_OK) {
@@ -126,24 +138,20 @@ static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, size_t
             return status;
         }
     }
-    size_t f = groups[0].w->gate.rows;
-    ffn_task t = {.op = op,
-                  .groups = groups,
-                  .n_groups = n,
-                  .f_stride = lc_pad_k(f),
-                  .hidden = hidden,
-                  .out = out};
-    t.panels = t.f_stride / LC_LANES; /* padding panels are computed too: they write the zeros */
-    lc_pool_for(op->pool, n * t.panels, 1, gate_up, &t);
-    lc_pool_for(op->pool, lc_ceil_div(hidden, LC_LANES), 1, down, &t);
+    ffn_task t = {op, groups, n, groups[0].w->gate.cols, groups[0].w->gate.rows, out};
+    size_t panel = op->path->panel;
+    lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, panel), 1, gate_up, &t);
+    lc_pool_for(op->pool, n, 1, pack_hidden, &t);
+    lc_pool_for(op->pool, lc_ceil_div(t.hidden, panel), 1, down, &t);
     release_groups(groups, n);
     return LC_OK;
 }
 
-int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, float *hidden, float *out,
-           lc_err *err) {
-    ffn_group group = {.w = w, .x = x, .hidden = hidden};
-    return run_groups(op, &group, 1, w->down.rows, out, err);
+int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, const lc_ffn_buffers *b,
+           float *out, lc_err *err) {
+    ffn_group group = {
+        .w = w, .rows = x.rows, .packed = x.data, .hidden = b->hidden, .hidden_packed = b->packed};
+    return run_groups(op, &group, 1, out, err);
 }
 
 /* ---- router ---- */
@@ -199,10 +207,9 @@ static void route_rows(void *ctx, size_t begin, size_t end, int thread) {
 
 int lc_route(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
              const float *u, const lc_moe_buffers *b, lc_err *err) {
-    lc_op exact = *op;
-    exact.bf16 = false;
-    lc_operand x = lc_operand_prepare(&exact, m, s->hidden, u, s->hidden, b->x);
-    int status = lc_linear_f32(op, &w->router, x, b->logits, s->experts + s->zero_experts, err);
+    lc_op exact = lc_op_exact(op);
+    lc_operand x = lc_operand_pack(&exact, m, s->hidden, u, s->hidden, b->x);
+    int status = lc_linear(&exact, &w->router, x, b->logits, s->experts + s->zero_experts, err);
     if (status != LC_OK) return status;
     route_task t = {op, s, w, b};
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, route_rows, &t);
@@ -231,17 +238,29 @@ typedef struct mixture_task {
     const lc_op *op;
     const lc_moe_shape *s;
     const lc_moe_buffers *b;
-    lc_operand x;
     const float *u;
     float *out;
 } mixture_task;
 
-static void gather_rows(void *ctx, size_t begin, size_t end, int thread) {
+size_t lc_moe_scratch(const lc_op *op, const lc_moe_shape *s, size_t m) {
+    size_t gather = GROUP * s->hidden, ffn = lc_ffn_scratch(op, s->hidden, s->ffn, m);
+    return gather > ffn ? gather : ffn;
+}
+
+/* Packs the input rows of each expert's tokens. */
+static void gather_experts(void *ctx, size_t begin, size_t end, int thread) {
     const mixture_task *t = ctx;
-    (void)thread;
-    for (size_t i = begin; i < end; i++)
-        memcpy(t->b->gathered + i * t->x.stride, t->x.data + (size_t)t->b->tokens[i] * t->x.stride,
-               t->x.stride * sizeof(float));
+    size_t hidden = t->s->hidden;
+    float *rows = t->op->scratch[thread];
+    for (size_t e = begin; e < end; e++)
+        for (size_t first = t->b->first[e]; first < t->b->first[e + 1]; first += GROUP) {
+            size_t n = t->b->first[e + 1] - first < GROUP ? t->b->first[e + 1] - first : GROUP;
+            for (size_t i = 0; i < n; i++)
+                memcpy(rows + i * hidden, t->u + (size_t)t->b->tokens[first + i] * hidden,
+                       hidden * sizeof *rows);
+            t->op->path->pack_nk(n, hidden, rows, hidden,
+                                 t->b->gathered + lc_left_floats(first, hidden));
+        }
 }
 
 static void add_identity(void *ctx, size_t begin, size_t end, int thread) {
@@ -264,14 +283,13 @@ static void add_identity(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, lc_operand x,
+int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
            const float *u, const lc_moe_buffers *b, float *out, lc_err *err) {
     enum { WAVE = 64 }; /* experts pinned at a time */
-    size_t m = x.rows, f_stride = lc_pad_k(s->ffn);
-    mixture_task t = {op, s, b, x, u, out};
+    mixture_task t = {op, s, b, u, out};
     memset(out, 0, m * s->hidden * sizeof *out);
     group_by_expert(s, m, b);
-    lc_pool_for(op->pool, b->first[s->experts], LC_ROW_GRAIN, gather_rows, &t);
+    lc_pool_for(op->pool, s->experts, 1, gather_experts, &t);
     for (size_t e = 0; e < s->experts;) {
         ffn_group groups[WAVE];
         size_t n = 0;
@@ -280,13 +298,15 @@ int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, lc_o
             if (!rows) continue;
             groups[n++] =
                 (ffn_group){.w = &w->experts[e],
-                            .x = {b->gathered + first * x.stride, rows, s->hidden, x.stride},
-                            .hidden = b->hidden + first * f_stride,
+                            .rows = rows,
+                            .packed = b->gathered + lc_left_floats(first, s->hidden),
+                            .hidden = b->ffn.hidden + first * s->ffn,
+                            .hidden_packed = b->ffn.packed + lc_left_floats(first, s->ffn),
                             .tokens = b->tokens + first,
                             .weights = b->token_weights + first};
         }
         if (!n) break;
-        int status = run_groups(op, groups, n, s->hidden, out, err);
+        int status = run_groups(op, groups, n, out, err);
         if (status != LC_OK) return status;
     }
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, add_identity, &t);

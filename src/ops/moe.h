@@ -13,11 +13,17 @@ typedef struct lc_ffn_weights {
     lc_mat down;     /* [H][F] */
 } lc_ffn_weights;
 
-/* out [M][H] = down(silu(gate x) * (up x)). hidden: M x lc_pad_k(F) floats. */
-int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, float *hidden, float *out,
-           lc_err *err);
+/* Buffers of a feed-forward layer on `rows` rows. */
+typedef struct lc_ffn_buffers {
+    float *hidden; /* [rows][F] */
+    float *packed; /* lc_left_floats(rows, F) */
+} lc_ffn_buffers;
+
+/* out [M][H] = down(silu(gate x) * (up x)). */
+int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, const lc_ffn_buffers *b,
+           float *out, lc_err *err);
 /* Scratch floats of a thread for M rows. */
-size_t lc_ffn_scratch(size_t hidden, size_t ffn, size_t m);
+size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m);
 
 typedef struct lc_moe_shape {
     size_t hidden, ffn; /* expert width */
@@ -34,16 +40,16 @@ typedef struct lc_moe_weights {
 } lc_moe_weights;
 
 typedef struct lc_moe_buffers {
-    float *logits;   /* [M][E+Z]; after lc_route the probabilities if keep_logits is NULL there */
-    float *probs;    /* [M][E+Z] */
-    int32_t *ids;    /* [M][K], best p + bias first */
-    float *weights;  /* [M][K] p * routed_scale, in the order of ids */
-    float *x;        /* [M][H p] router input, fp32 */
-    size_t *first;   /* [E+1] start of each expert's tokens in tokens */
-    int32_t *tokens; /* [M*K] rows, grouped by expert */
+    float *logits;        /* [M][E+Z] */
+    float *probs;         /* [M][E+Z] */
+    int32_t *ids;         /* [M][K], best p + bias first */
+    float *weights;       /* [M][K] p * routed_scale, in the order of ids */
+    float *x;             /* router input, packed in fp32: lc_left_floats(M, H) */
+    size_t *first;        /* [E+1] start of each expert's tokens in tokens */
+    int32_t *tokens;      /* [M*K] rows, grouped by expert */
     float *token_weights; /* [M*K] */
-    float *gathered;      /* [M*K][H p] operand rows of a wave */
-    float *hidden;        /* [M*K][F p] */
+    float *gathered;      /* the experts' packed inputs: lc_left_floats(M*K, H) */
+    lc_ffn_buffers ffn;   /* for M*K rows */
 } lc_moe_buffers;
 
 /* Fills logits, probs, ids and weights from the fp32 input u [M][H]. */
@@ -54,9 +60,12 @@ int lc_route(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, si
 void lc_route_row(size_t n, size_t k, const float *probs, const float *bias, float scale,
                   int32_t *ids, float *weights);
 
+/* Scratch floats of a thread for M rows. */
+size_t lc_moe_scratch(const lc_op *op, const lc_moe_shape *s, size_t m);
+
 /* After lc_route: out [M][H] = sum over chosen experts in increasing id of weight * expert(u),
- * identity experts last, summed in fp32. x is u as operand. */
-int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, lc_operand x,
+ * identity experts last, summed in fp32. */
+int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
            const float *u, const lc_moe_buffers *b, float *out, lc_err *err);
 
 #endif

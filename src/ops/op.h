@@ -20,8 +20,8 @@
 
 typedef struct lc_op {
     const lc_kernels *k;
+    const lc_gemm_path *path; /* products of the compute type: &k->bf16 or &k->f32 */
     lc_pool *pool;
-    bool bf16; /* compute type: operands of products are rounded to BF16, else all is fp32 */
     bool round_quantised;  /* FP8 and I8 weights are rounded to BF16 after decoding, in fp32 too */
     float *const *scratch; /* [threads]: private memory of a thread, as planned */
 } lc_op;

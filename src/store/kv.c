@@ -17,7 +17,8 @@ int lc_kv_reserve(lc_kv *kv, size_t positions, lc_err *err) {
         kv->cap_blocks = cap;
     }
     while (kv->n_blocks < want) {
-        char *block = lc_alloc(bytes);
+        char *block =
+            lc_calloc(1, bytes); /* rows of a block that aren't written yet are read, masked */
         if (!block)
             return lc_fail(err, LC_ENOMEM,
                            "context cache: no memory for %zu positions (%zu bytes per %d)",

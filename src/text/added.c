@@ -44,7 +44,7 @@ static uint32_t trie_add_node(lc_trie *trie, uint32_t parent, uint8_t byte) {
     return node;
 }
 
-/* LC_EINVAL: the string is there already. */
+/* A string that is there already (two contents may normalise to one) keeps its first token. */
 static int trie_add(lc_trie *trie, lc_str text, uint32_t token) {
     uint32_t node = 0;
     if (!text.len) return LC_OK;
@@ -59,7 +59,7 @@ static int trie_add(lc_trie *trie, lc_str text, uint32_t token) {
         if (!child && !(child = trie_add_node(trie, node, byte))) return LC_ENOMEM;
         node = child;
     }
-    if (trie->nodes[node].output) return LC_EINVAL;
+    if (trie->nodes[node].output) return LC_OK;
     trie->nodes[node].output = token + 1;
     trie->nodes[node].length = (uint32_t)text.len;
     trie->any = true;
@@ -144,10 +144,6 @@ static int load_token(added_loader *loader, struct json_object *json, size_t i) 
                        src->name, LC_TOK_ADDED_MAX);
     lc_trie *trie = token->normalized ? &loader->added->normalized : &loader->added->raw;
     status = trie_add(trie, text, (uint32_t)i);
-    if (status == LC_EINVAL)
-        return lc_fail(src->err, LC_EFORMAT,
-                       "%s: %s: another added token has the same normalized content", src->name,
-                       where);
     return status ? lc_fail(src->err, status, "%s: out of memory", src->name) : LC_OK;
 }
 

@@ -24,7 +24,19 @@
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-"         \
     "\\x{1fff}\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"        \
     "\\x{3001}-\\x{10ffff}"
-#define WORD "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+/* Oniguruma's \w: alphabetic, marks, decimal digits, connectors; outside of classes also Latin-1's
+ * other numbers. */
+#define WORD                                                                                       \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Pc}\\p{Nl}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"                    \
+    "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+#define WORD_ALONE WORD "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+
+/* From 10.40 on a bare script name means Script_Extensions. */
+#if PCRE2_MAJOR > 10 || PCRE2_MINOR >= 40
+#define SCRIPT "sc:"
+#else
+#define SCRIPT ""
+#endif
 
 struct lc_regex {
     pcre2_code *code;
@@ -95,7 +107,7 @@ static int property(pattern *p) {
     name[len] = 0;
     for (size_t i = 0; i < len; i++)
         if (!is_letter(name[i]) && name[i] != '_') return unsupported(p, "this \\p{name}");
-    const char *prefix = len > 2 ? "sc:" : "", *pass = name;
+    const char *prefix = len > 2 ? SCRIPT : "", *pass = name;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!strcmp(known[i][0], name)) {
             prefix = "";
@@ -127,8 +139,8 @@ static const char *set_escape(char c, bool in_class) {
     switch (c) {
     case 's': return in_class ? SPACES : "[" SPACES "]";
     case 'S': return in_class ? NO_SPACES : "[^" SPACES "]";
-    case 'w': return in_class ? WORD : "[" WORD "]";
-    case 'W': return in_class ? NULL : "[^" WORD "]";
+    case 'w': return in_class ? WORD : "[" WORD_ALONE "]";
+    case 'W': return in_class ? NULL : "[^" WORD_ALONE "]";
     case 'd': return "\\p{Nd}";
     case 'D': return "\\P{Nd}";
     default: return NULL;

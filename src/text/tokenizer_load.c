@@ -88,7 +88,7 @@ static int surround(lc_tokenizer *t, const lc_tok_src *src, const lc_ids *before
 
 static int add_known_id(const lc_tokenizer *t, const lc_tok_src *src, struct json_object *value,
                         lc_ids *ids) {
-    int32_t id;
+    int32_t id = 0;
     int status = lc_tok_id(src, value, "post_processor: a token's id", &id);
     if (status) return status;
     if ((size_t)id >= t->vocab.n_ids || !t->vocab.flags[id])

@@ -379,7 +379,7 @@ static void end_json(lc_toolparser *p) {
     } else if (b->form == JSON_ARGS) {
         b->args = value;
     } else {
-        json_object_object_foreach(value, key, member) set_arg(p, key, json_object_get(member));
+        json_object_object_foreach(value, key, member) { set_arg(p, key, json_object_get(member)); }
         json_object_put(value);
         b->state = BLOCK_PAIRS;
     }

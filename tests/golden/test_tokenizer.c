@@ -1,7 +1,8 @@
 /*
  * test_tokenizer.c: every case of the golden files against the tokenizer: encode, decode, decode
- * without special tokens, bytes that are not UTF-8, streaming decode.
- * tests/golden/text/README.md says where the cases are from.
+ * without special tokens, bytes that are not UTF-8, streaming decode
+ * (tests/golden/text/README.md says where they are from); then normalisers, pre-tokenizers and
+ * added tokens that those files don't have (tools/make_tokenizer_variants.py).
  */
 #include "base/json.h"
 #include "test.h"
@@ -209,11 +210,71 @@ static void test_case(void **state) {
     run_file(DIR "tokenizer_case.json", "cases_case.jsonl", text_case, 1105);
 }
 
+/* The base file with some members replaced. */
+static lc_tokenizer *load_variant(struct json_object *base, struct json_object *change) {
+    struct json_object *file = json_object_new_object();
+    lc_tokenizer *t = NULL;
+    json_object_object_foreach(base, key, value) {
+        json_object_object_add(file, key, json_object_get(value));
+    }
+    json_object_object_foreach(change, member, replacement) {
+        json_object_object_add(file, member, json_object_get(replacement));
+    }
+    const char *text = json_object_to_json_string(file);
+    assert_ok(lc_tokenizer_parse(text, strlen(text), "variant", &t, &err), err);
+    json_object_put(file);
+    return t;
+}
+
+static int variant_case(const lc_tokenizer *t, struct json_object *one, scratch *s) {
+    const char *mode = json_object_get_string(json_object_array_get_idx(one, 1));
+    lc_buf_clear(&s->text);
+    assert_true(lc_buf_reserve(&s->text, 0));
+    add_string(&s->text, json_object_array_get_idx(one, 0));
+    s->want.len = s->got.len = 0;
+    add_ids(&s->want, json_object_array_get_idx(one, 2));
+    assert_ok(lc_tokenizer_encode(t, s->text.data, s->text.len,
+                                  strcmp(mode, "all") ? LC_ENCODE_NO_SPECIAL : LC_ENCODE_ALL, false,
+                                  &s->got, &err),
+              err);
+    return same_ids(&s->want, &s->got);
+}
+
+static void test_variants(void **state) {
+    const char *path = "tests/data/tokenizer/variants.jsonl";
+    struct json_object *base, *line;
+    lc_buf file = {0};
+    scratch s = {0};
+    int total = 0, good = 0;
+    (void)state;
+    assert_ok(lc_json_load(DIR "tokenizer_gpt2.json", 0, &base, &err), err);
+    assert_ok(lc_file_read(path, 0, &file, &err), err);
+    for (char *at = file.data, *end; (end = strchr(at, '\n')); at = end + 1) {
+        assert_ok(lc_json_parse(at, (size_t)(end - at), path, &line, &err), err);
+        lc_tokenizer *t = load_variant(base, field(line, "change"));
+        struct json_object *cases = field(line, "cases");
+        for (size_t i = 0; i < json_object_array_length(cases); i++, total++)
+            if (variant_case(t, json_object_array_get_idx(cases, i), &s))
+                good++;
+            else if (total - good < 10)
+                printf("# variant %d, case %zu fails\n", json_object_get_int(field(line, "n")), i);
+        lc_tokenizer_free(t);
+        json_object_put(line);
+    }
+    printf("# variants.jsonl: %d of %d\n", good, total);
+    json_object_put(base);
+    scratch_free(&s);
+    lc_buf_free(&file);
+    assert_int_equal(good, total);
+    assert_int_equal(total, 2000);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases), cmocka_unit_test(test_bytes),  cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_gpt2),  cmocka_unit_test(test_llama3), cmocka_unit_test(test_qwen),
-        cmocka_unit_test(test_case),
+        cmocka_unit_test(test_cases),  cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_decode), cmocka_unit_test(test_gpt2),
+        cmocka_unit_test(test_llama3), cmocka_unit_test(test_qwen),
+        cmocka_unit_test(test_case),   cmocka_unit_test(test_variants),
     };
     return test_main(tests);
 }

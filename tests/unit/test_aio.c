@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@ enum { FILE_SIZE = 1 << 20 };
 
 static atomic_size_t piece_limit = SIZE_MAX; /* most bytes that one pread returns */
 static atomic_bool interrupt_often;
+static atomic_bool direct_rules; /* as O_DIRECT: an offset inside a block is refused */
 static atomic_long preads;
 static atomic_long hold_ns; /* each pread takes at least this long */
 
@@ -29,6 +31,10 @@ ssize_t pread(int fd, void *buffer, size_t size, off_t offset) {
     if (hold_ns > 0) nanosleep(&(struct timespec){.tv_nsec = hold_ns}, NULL);
     if (interrupt_often && n % 3 == 0) {
         errno = EINTR;
+        return -1;
+    }
+    if (direct_rules && offset % 512 != 0) {
+        errno = EINVAL;
         return -1;
     }
     if (size > piece_limit) size = piece_limit;
@@ -223,30 +229,23 @@ static void errors_are_reported_per_read(void **state) {
     reader_free(r);
 }
 
-/* A direct read over the end of a file whose size is no multiple of a block. */
+/* Some file systems refuse the offset that follows a short direct read instead of reading nothing
+ * there; a read that makes no progress at all has failed, though. */
 static void direct_reads_end_at_the_end_of_the_file(void **state) {
     fixture *f = *state;
-    enum { BLOCK = 4096, SIZE = BLOCK + 100 };
-    char path[4096]; /* beside the program: /tmp may be in memory, without direct reads */
-    snprintf(path, sizeof path, "%s-aio-XXXXXX", test_program());
-    int out = mkstemp(path);
-    assert_true(out >= 0 && write(out, f->bytes, SIZE) == SIZE && fsync(out) == 0);
-    close(out);
-    int fd = open(path, O_RDONLY | O_DIRECT);
-    assert_int_equal(unlink(path), 0);
-    if (fd < 0) {
-        printf("# no direct reads on this file system\n");
-        skip();
-    }
     reader r = reader_new(1, 1);
-    unsigned char *buffer = aligned_alloc(BLOCK, 4 * BLOCK);
-    assert_non_null(buffer);
-    lc_aio_done done = read_one(r, (lc_aio_read){fd, 0, 4 * BLOCK, buffer, NULL});
+    unsigned char buffer[1024];
+    direct_rules = true;
+    piece_limit = 700;
+    lc_aio_done done = read_one(r, (lc_aio_read){f->fd, 512, 1024, buffer, NULL});
     assert_int_equal(done.error, 0);
-    assert_int_equal(done.size, SIZE);
-    assert_memory_equal(buffer, f->bytes, SIZE);
-    free(buffer);
-    close(fd);
+    assert_int_equal(done.size, 700);
+    assert_memory_equal(buffer, f->bytes + 512, 700);
+    done = read_one(r, (lc_aio_read){f->fd, 100, 1024, buffer, NULL});
+    assert_int_equal(done.error, EINVAL);
+    assert_int_equal(done.size, 0);
+    direct_rules = false;
+    piece_limit = SIZE_MAX;
     reader_free(r);
 }
 
@@ -339,8 +338,12 @@ static void freeing_drops_what_was_not_begun(void **state) {
     hold_ns = 1000000;
     long before = preads;
     assert_int_equal(lc_aio_submit(r.queue, reads, 1000), 1000);
+    while (preads == before) sched_yield(); /* one read is on its way */
     lc_aio_queue_free(r.queue);
-    assert_in_range(preads - before, 0, 900);
+    assert_in_range(preads - before, 1, 900);
+    long after = preads;
+    nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    assert_int_equal(preads, after);
     hold_ns = 0;
     free(buffer); /* nobody writes there any more */
     lc_aio_free(r.aio);

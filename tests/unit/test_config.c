@@ -130,6 +130,10 @@ static void test_published_counts(void **state) {
     load_member("two", &c);
     lc_config_count(&c, &n);
     assert_int_equal(n.total + n.mtp + n.mtp_ngram, 1775560491136); /* the hub's total for 2.0 */
+    c.experts = 6; /* never more on average than there are: 12 * 6 / (6 + 128) */
+    lc_config_count(&c, &n);
+    assert_true(n.average_experts == 12.0 * 6 / 134);
+    assert_true(n.active_average < n.active_all);
 }
 
 static void test_ngram_rows(void **state) {

@@ -78,6 +78,7 @@ static const struct {
     {"[inf]", "unexpected character at byte 1"},
     {"\xef\xbb\xbf{}", "unexpected character at byte 0"},
     {"\"a\nb\"", "control character in a string at byte 2"},
+    {"\"\x1f\"", "control character in a string at byte 1"},
     {"\"\\x41\"", "invalid escape at byte 2"},
     {"\"\\u00g0\"", "invalid escape at byte 5"},
     {"\"a\xff\"", "invalid UTF-8 at byte 2"},

@@ -4,6 +4,7 @@
  */
 #include "test.h"
 
+#include "format/dtype.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -42,23 +43,68 @@ static float lane_sum_reference(const float *x, size_t n, bool squares) {
     return lane[0];
 }
 
-static void check_gemm(const lc_kernels *k) {
-    static const size_t rows_list[] = {1, 2, 3, 7, 8, 9, 17}, k_list[] = {32, 64, 320};
-    static float a[17 * 320], panel[320 * 19], c[17 * 16];
-    for (size_t ri = 0; ri < 7; ri++)
-        for (size_t ki = 0; ki < 3; ki++)
-            for (size_t columns = 1; columns <= 16; columns += 5) {
-                size_t rows = rows_list[ri], kk = k_list[ki], ldp = ri % 2 ? 16 : 19;
-                for (size_t i = 0; i < rows * kk; i++) a[i] = random_value();
-                for (size_t i = 0; i < kk * ldp; i++) panel[i] = random_value();
-                for (size_t i = 0; i < rows * 16; i++) c[i] = 7.0f;
-                k->gemm(&(lc_gemm){rows, kk, a, kk, panel, ldp, c, 16, columns});
-                for (size_t r = 0; r < rows; r++)
-                    for (size_t j = 0; j < 16; j++) {
-                        float want =
-                            j < columns ? dot_reference(a + r * kk, panel + j, ldp, kk) : 7.0f;
-                        assert_memory_equal(&want, &c[r * 16 + j], sizeof want);
-                    }
+static float bf16_value(float f) { return lc_bf16_to_f32(lc_f32_to_bf16(f)); }
+
+/* One product of a path, both ways, against dot_reference. */
+static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
+    size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
+    bool bf16 = path->element == 2;
+    float *left = calloc(rows * k, 4), *packed = calloc(rows * kp, 4), *c = calloc(rows * ldc, 4);
+    float *right = calloc(columns * kp, 4), *a = calloc(rows * kp, 4);
+    float *nk = calloc(columns * ld_nk, 4), *kn = calloc(k * ld_kn, 4);
+    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    for (size_t i = 0; i < rows * k; i++) left[i] = random_value();
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < k; j++)
+            a[i * kp + j] = bf16 ? bf16_value(left[i * k + j]) : left[i * k + j];
+    for (size_t j = 0; j < columns; j++)
+        for (size_t i = 0; i < k; i++) {
+            float v = right[j * kp + i] = bf16 ? bf16_value(random_value()) : random_value();
+            uint16_t h = lc_f32_to_bf16(v);
+            memcpy((char *)nk + (j * ld_nk + i) * path->element, bf16 ? (void *)&h : (void *)&v,
+                   path->element);
+            memcpy((char *)kn + (i * ld_kn + j) * path->element, bf16 ? (void *)&h : (void *)&v,
+                   path->element);
+        }
+    for (int way = 0; way < 2; way++) {
+        lc_product p = {.rows = rows,
+                        .k = k,
+                        .columns = columns,
+                        .left = packed,
+                        .c = c,
+                        .ldc = ldc,
+                        .scratch = scratch};
+        p.right = way ? kn : nk;
+        p.ld = way ? ld_kn : ld_nk;
+        for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
+        for (size_t i = 0; i < rows; i += 16) { /* groups of 16 may be packed apart */
+            void *out = packed + lc_left_floats(i, k);
+            size_t n = rows - i < 16 ? rows - i : 16;
+            (way ? path->pack_kn : path->pack_nk)(n, k, left + i * k, k, out);
+        }
+        (way ? path->multiply_kn : path->multiply_nk)(&p);
+        for (size_t i = 0; i < rows; i++)
+            for (size_t j = 0; j < ldc; j++) {
+                float want = j < columns ? dot_reference(a + i * kp, right + j * kp, 1, kp) : 7.0f;
+                if (memcmp(&want, &c[i * ldc + j], 4))
+                    fail_msg("%s %s: %zu x %zu x %zu: [%zu][%zu] is %a, not %a", path->name,
+                             way ? "kn" : "nk", rows, k, columns, i, j, (double)c[i * ldc + j],
+                             (double)want);
+            }
+    }
+    free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
+}
+
+static void check_products(const lc_kernels *k) {
+    static const size_t rows[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 75};
+    static const size_t ks[] = {32, 1, 20, 64, 100, 576, 1056};
+    static const size_t columns[] = {1, 5, 16, 17, 31, 32, 64, 70};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t j = 0; j < sizeof ks / sizeof *ks; j++)
+            for (size_t l = 0; l < sizeof columns / sizeof *columns; l++) {
+                if (ks[j] > 500 && (i + l) % 3) continue; /* big ones: a third of the cases */
+                check_product(&k->f32, rows[i], ks[j], columns[l]);
+                check_product(&k->bf16, rows[i], ks[j], columns[l]);
             }
 }
 
@@ -119,7 +165,7 @@ static void check_isa(lc_isa isa) {
     }
     uint64_t fp = lc_fp_enter();
     state = 1;
-    check_gemm(k);
+    check_products(k);
     check_rows(k);
     check_exp_limits(k);
     check_ties_to_even(k);
@@ -129,6 +175,10 @@ static void check_isa(lc_isa isa) {
 static void scalar_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_SCALAR); }
 static void avx2_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AVX2); }
 static void avx512_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AVX512); }
+static void avx512bf16_is_the_written_order(void **unused) {
+    (void)unused, check_isa(LC_ISA_AVX512BF16);
+}
+static void amx_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AMX); }
 static void neon_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_NEON); }
 
 static void best_passes_the_self_test(void **unused) {
@@ -142,8 +192,12 @@ static void best_passes_the_self_test(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(scalar_is_the_written_order), cmocka_unit_test(avx2_is_the_written_order),
-        cmocka_unit_test(avx512_is_the_written_order), cmocka_unit_test(neon_is_the_written_order),
+        cmocka_unit_test(scalar_is_the_written_order),
+        cmocka_unit_test(avx2_is_the_written_order),
+        cmocka_unit_test(avx512_is_the_written_order),
+        cmocka_unit_test(avx512bf16_is_the_written_order),
+        cmocka_unit_test(amx_is_the_written_order),
+        cmocka_unit_test(neon_is_the_written_order),
         cmocka_unit_test(best_passes_the_self_test),
     };
     return test_main(tests);

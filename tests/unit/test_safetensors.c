@@ -193,7 +193,12 @@ static void test_header_length(void **state) {
         refuse_image(m, lies[i].words, "header length");
         free(m.bytes);
     }
-    image m = make_image(header, 8); /* every cut of a good file */
+    image m = make_image(header, 8);
+    uint64_t above = m.size - 7; /* one more than there is */
+    memcpy(m.bytes, &above, 8);
+    refuse_image(m, "larger than the file", "header length");
+    free(m.bytes);
+    m = make_image(header, 8); /* every cut of a good file */
     for (size_t size = 0; size < m.size; size++) {
         unsigned char *cut = malloc(size ? size : 1);
         memcpy(cut, m.bytes, size);
