@@ -175,7 +175,7 @@ void lc_moe_shape_init(lc_moe_shape *s, const lc_config *c) {
 
 void lc_route_row(size_t n, size_t k, const float *probs, const float *bias, float scale,
                   int32_t *ids, float *weights) {
-    float best[64];
+    float *best = weights; /* scores of the chosen until all are */
     size_t filled = 0;
     for (size_t e = 0; e < n; e++) {
         float score = probs[e] + bias[e];
