@@ -1,87 +1,123 @@
-# The only build file. `make help` lists the targets. B=dir builds elsewhere; SAN=address,undefined adds sanitizers.
+# The only build file. `make help` lists the targets.
+#   B=dir builds elsewhere; CC=clang takes another compiler; SAN=address,undefined adds sanitizers; V=1 shows commands;
+#   WERROR= lets warnings pass, for compilers that are newer than this code.
 B   ?= build
-CC  ?= gcc
 SAN ?=
+V   ?= 0
+MAKEFLAGS += --no-print-directory
+ifeq ($(origin CC),default)
+CC  := gcc
+endif
 
-LIBS    := json-c libpcre2-8 libutf8proc libcurl libxxhash libedit libcrypto
-CFLAGS  ?= -O2 -g
-WARN    := -Wall -Wextra -Wshadow -Wconversion -Werror
-ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -ffp-contract=off -fno-math-errno -fno-trapping-math -pthread -D_GNU_SOURCE \
-             -Iinclude -Isrc $(shell pkg-config --cflags $(LIBS)) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-ALL_LIBS = $(shell pkg-config --libs $(LIBS)) -lm -pthread $(if $(SAN),-fsanitize=$(SAN))
+LIBS     := json-c libpcre2-8 libutf8proc libcurl libxxhash libedit libcrypto
+PKG_CFLAGS := $(shell pkg-config --cflags $(LIBS))
+ifneq ($(.SHELLSTATUS),0)
+ifneq ($(MAKECMDGOALS:help=clean),clean)
+$(error a library is missing; `./quickstart build` installs what longcat needs)
+endif
+endif
+PKG_LIBS := $(shell pkg-config --libs $(LIBS))
 
+CFLAGS   ?= -O2 -g
+WERROR   ?= -Werror
+WARN     := -Wall -Wextra -Wshadow -Wconversion $(WERROR)
+SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+LANG_FLAGS := -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc $(PKG_CFLAGS)
+CODE_FLAGS = $(LANG_FLAGS) $(CFLAGS) -ffp-contract=off -fno-math-errno -fno-trapping-math -pthread $(SAN_FLAGS)
+ALL_CFLAGS = $(CODE_FLAGS) $(WARN)
+ALL_LIBS = $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SAN_FLAGS)
+
+# Kernel families of this processor, one folder each; only these folders get special flags.
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
-ifeq ($(ARCH),x86_64)
-ISAS := scalar avx2 avx512
-endif
-ifeq ($(ARCH),aarch64)
-ISAS := scalar neon
-endif
-ISAS ?= scalar
-ISA_FLAGS_scalar :=
+ISAS_x86_64  := scalar avx2 avx512 avx512bf16 amx
+ISAS_aarch64 := scalar neon
+ISAS := $(or $(ISAS_$(ARCH)),scalar)
 ISA_FLAGS_avx2   := -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
-ISA_FLAGS_neon   :=
+ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
+ISA_FLAGS_amx    := $(ISA_FLAGS_avx512) -mamx-tile -mamx-bf16
 
-KERNEL_DIRS := src/kernels $(ISAS:%=src/kernels/%)
-SRC := $(wildcard src/base/*.c $(KERNEL_DIRS:%=%/*.c) src/format/*.c src/text/*.c src/ops/*.c src/model/*.c src/store/*.c src/engine/*.c)
-CLI := $(wildcard src/cli/*.c)
-OBJ := $(SRC:%.c=$B/%.o)
-TESTS := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/unit/test_*.c tests/golden/test_*.c tests/server/test_*.c tests/fault/test_*.c))
+DIRS  := base kernels $(ISAS:%=kernels/%) format text ops model store engine
+SRC   := $(wildcard $(DIRS:%=src/%/*.c))
+CLI   := $(wildcard src/cli/*.c)
+TESTS := $(patsubst tests/%.c,$B/tests/%,$(wildcard $(foreach d,unit golden server fault,tests/$d/test_*.c)))
 FUZZ  := $(patsubst tests/fuzz/%.c,$B/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+OBJ   := $(SRC:%.c=$B/%.o)
+CLI_OBJ := $(CLI:%.c=$B/%.o)
 
-.PHONY: all tests test asan tsan fuzz lint format install clean help
-all: $B/longcat                    ## build the program
-$B/longcat: $(CLI:%.c=$B/%.o) $B/liblongcat.a
-	$(CC) $(CFLAGS) -o $@ $^ $(ALL_LIBS)
+Q   := $(if $(filter 1,$V),,@)
+say  = $(if $(filter 1,$V),,@echo "  $1 $(patsubst $B/%,%,$2)")
+
+.PHONY: all tests test asan tsan fuzz fuzz-programs fuzz-build lint tidy format install clean help force
+all: $B/longcat                    ## build the program, build/longcat
+$B/longcat: $(CLI_OBJ) $B/liblongcat.a
+	$(call say,LD,$@)
+	$Q$(CC) $(CFLAGS) -o $@ $^ $(ALL_LIBS)
 $B/liblongcat.a: $(OBJ)
-	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR,$@)
+	$Q rm -f $@ && ar rcs $@ $^
+
+# A change of compiler or flags (but for warnings) rebuilds everything.
+$B/flags: force
+	@mkdir -p $B && echo '$(CC) $(CODE_FLAGS)' | cmp -s - $@ || echo '$(CC) $(CODE_FLAGS)' > $@
 
 define isa_rule
-$B/src/kernels/$(1)/%.o: ISA_FLAGS := $(ISA_FLAGS_$(1))
+$B/src/kernels/$(1)/%.o $B/tidy/src/kernels/$(1)/%.ok: ISA_FLAGS := $(ISA_FLAGS_$(1))
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
-$B/%.o: %.c
+$B/%.o: %.c $B/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ISA_FLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$<)
+	$Q$(CC) $(ALL_CFLAGS) $(ISA_FLAGS) -MMD -MP -c -o $@ $<
 
 tests: all $(TESTS)                ## build the program and all test programs
-$B/tests/%: tests/%.c tests/test.h $B/liblongcat.a
+$B/tests/%: tests/%.c $B/liblongcat.a $B/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -MF $@.d -o $@ $< $B/liblongcat.a $(ALL_LIBS) -lcmocka
-test: tests                        ## run all tests
-	tests/run $B
+	$(call say,CC,$<)
+	$Q$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -MF $@.d -o $@ $< $B/liblongcat.a $(ALL_LIBS) -lcmocka
+test: tests                        ## build and run all tests
+	@tests/run $B
 
 asan:                              ## run all tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(MAKE) B=$B/asan SAN=address,undefined CFLAGS="-O1 -g" test
-tsan:                              ## run the threaded tests under ThreadSanitizer
-	$(MAKE) B=$B/tsan SAN=thread CFLAGS="-O1 -g" tests
-	tests/run $B/tsan threads
+	$Q$(MAKE) B=$B/asan SAN=address,undefined CFLAGS="-O1 -g" test
+tsan:                              ## run the tests that use threads under ThreadSanitizer
+	$Q$(MAKE) B=$B/tsan SAN=thread CFLAGS="-O1 -g" tests
+	@tests/run $B/tsan --threads
 
 FUZZ_SECONDS ?= 20
-fuzz:                              ## run each fuzz target for FUZZ_SECONDS
-	$(MAKE) B=$B/fuzz CC=clang SAN=address,undefined,fuzzer-no-link CFLAGS="-O1 -g" fuzz-build
-	tests/run-fuzz $B/fuzz $(FUZZ_SECONDS)
-.PHONY: fuzz-build
+FUZZ_BUILD = $(MAKE) B=$B/fuzz CC=clang WERROR= SAN=address,undefined,fuzzer-no-link CFLAGS="-O1 -g"
+fuzz:                              ## run each fuzz target for FUZZ_SECONDS (20) under both sanitizers
+	$Q$(FUZZ_BUILD) fuzz-build
+	@tests/run-fuzz $B/fuzz $(FUZZ_SECONDS)
+fuzz-programs:                     ## build the fuzz targets only, into build/fuzz/fuzz/
+	$Q$(FUZZ_BUILD) fuzz-build
 fuzz-build: $(FUZZ)
-$B/fuzz/%: tests/fuzz/%.c $B/liblongcat.a
+$B/fuzz/%: tests/fuzz/%.c $B/liblongcat.a $B/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests -o $@ $< $B/liblongcat.a $(ALL_LIBS) -fsanitize=fuzzer
+	$(call say,CC,$<)
+	$Q$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -MF $@.d -o $@ $< $B/liblongcat.a $(ALL_LIBS) -fsanitize=fuzzer
 
-C_FILES = $(shell git ls-files 'src/*.[ch]' 'src/*.inc' 'include/*.h' 'tests/*.[ch]')
-lint:                              ## clang-format, clang-tidy and cppcheck
+C_FILES = $(shell git ls-files -co --exclude-standard 'src/*.[ch]' 'src/*.inc' 'include/*.h' 'tests/*.[ch]')
+lint: tidy                         ## check with clang-format, clang-tidy and cppcheck
 	clang-format --dry-run -Werror $(C_FILES)
-	cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 -Iinclude -Isrc src
-	clang-tidy --quiet $(SRC) $(CLI) -- -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc $(shell pkg-config --cflags $(LIBS))
+	cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	    --suppress=invalidPointerCast --library=tests/cppcheck.cfg --std=c11 -j2 -D__x86_64__ -Iinclude -Isrc src
+tidy: $(SRC:%.c=$B/tidy/%.ok) $(CLI:%.c=$B/tidy/%.ok)
+$B/tidy/%.ok: %.c .clang-tidy $(wildcard include/*.h src/*/*.h src/*/*.inc)
+	@mkdir -p $(@D)
+	$(call say,TIDY,$<)
+	$Qclang-tidy --quiet $< -- $(LANG_FLAGS) $(ISA_FLAGS) 2>$@.log || { cat $@.log; false; }
+	@touch $@
 format:                            ## format all C files
 	clang-format -i $(C_FILES)
 
 PREFIX ?= /usr/local
-install: all                       ## install the program under PREFIX
+install: all                       ## install the program below PREFIX (/usr/local)
 	install -D -m 755 $B/longcat $(DESTDIR)$(PREFIX)/bin/longcat
 clean:                             ## remove what was built
 	rm -rf $B
 help:                              ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
--include $(shell test -d $B && find $B -name '*.d')
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1 \2/p' Makefile | while read -r name text; do \
+	    printf '  make %-13s  %s\n' "$$name" "$$text"; done
+
+-include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d) $(FUZZ:=.d)

@@ -5,7 +5,15 @@
 #include "longcat.h"
 
 /* Kernel families in rising order; each implies nothing about the others. */
-typedef enum lc_isa { LC_ISA_SCALAR, LC_ISA_NEON, LC_ISA_AVX2, LC_ISA_AVX512, LC_ISA_COUNT } lc_isa;
+typedef enum lc_isa {
+    LC_ISA_SCALAR,
+    LC_ISA_NEON,
+    LC_ISA_AVX2,       /* with FMA and F16C */
+    LC_ISA_AVX512,     /* F, BW, VL, DQ */
+    LC_ISA_AVX512BF16, /* the same and BF16 */
+    LC_ISA_AMX,        /* the same and AMX tiles with BF16 */
+    LC_ISA_COUNT,
+} lc_isa;
 
 bool lc_cpu_has(lc_isa isa);         /* CPU features and OS permission */
 const char *lc_isa_name(lc_isa isa); /* "scalar", "avx2", ... */

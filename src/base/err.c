@@ -1,5 +1,7 @@
-/* err.c: status texts and error contexts. */
+/* err.c: status texts and error contexts. Two names stand in brackets because err.h makes macros of
+ * them for clang's analyser. */
 #include "base/err.h"
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -16,41 +18,55 @@ const char *lc_status_text(int status) {
     }
 }
 
-int lc_fail(lc_err *err, int code, const char *fmt, ...) {
+/* Names and texts from files stand in messages, and messages end on terminals. */
+static void format(lc_err *err, const char *fmt, va_list args) {
+    vsnprintf(err->text, sizeof err->text, fmt, args);
+    lc_utf8_tame(err->text, true);
+}
+
+/* Appends to err->text; what doesn't fit is cut. */
+static void append(lc_err *err, const char *text) {
+    size_t used = strlen(err->text), room = sizeof err->text - 1 - used;
+    size_t len = strnlen(text, room);
+    memcpy(err->text + used, text, len);
+    err->text[used + len] = 0;
+    lc_utf8_tame(err->text, true);
+}
+
+int(lc_fail)(lc_err *err, int code, const char *fmt, ...) {
     if (err) {
         va_list args;
         va_start(args, fmt);
         err->code = code;
-        vsnprintf(err->text, sizeof err->text, fmt, args);
+        format(err, fmt, args);
         va_end(args);
     }
     return code;
 }
 
-int lc_fail_errno(lc_err *err, int code, const char *fmt, ...) {
+int(lc_fail_errno)(lc_err *err, int code, const char *fmt, ...) {
     int saved = errno;
     if (err) {
         va_list args;
         va_start(args, fmt);
         err->code = code;
-        vsnprintf(err->text, sizeof err->text, fmt, args);
+        format(err, fmt, args);
         va_end(args);
-        size_t used = strlen(err->text);
-        snprintf(err->text + used, sizeof err->text - used, ": %s", strerror(saved));
+        append(err, ": ");
+        append(err, strerror(saved));
     }
     return code;
 }
 
 int lc_err_prefix(lc_err *err, const char *fmt, ...) {
     if (!err) return LC_EINVAL;
-    char text[sizeof err->text], head[sizeof err->text];
+    char text[sizeof err->text];
+    memcpy(text, err->text, sizeof text);
     va_list args;
     va_start(args, fmt);
-    vsnprintf(head, sizeof head, fmt, args);
+    format(err, fmt, args);
     va_end(args);
-    memcpy(text, err->text, sizeof text);
-    size_t used = strlen(head);
-    snprintf(err->text, sizeof err->text, "%s", head);
-    snprintf(err->text + used, sizeof err->text - used, ": %s", text);
+    append(err, ": ");
+    append(err, text);
     return err->code;
 }

@@ -10,7 +10,8 @@ typedef enum lc_hash_kind { LC_HASH_XXH128, LC_HASH_SHA256, LC_HASH_SHA1 } lc_ha
 
 lc_hash *lc_hash_new(lc_hash_kind kind); /* NULL when memory is short */
 void lc_hash_update(lc_hash *hash, const void *data, size_t size);
-/* Writes lower-case hex with NUL (32, 64 or 40 digits) and frees the hash. */
+/* Writes lower-case hex with NUL (32, 64 or 40 digits) and frees the hash. Should the library have
+ * failed, the text is empty, so that it equals no expected hash. */
 void lc_hash_finish(lc_hash *hash, char hex[65]);
 
 #endif

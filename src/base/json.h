@@ -1,7 +1,9 @@
 /*
- * json.h: the one door to json-c. Key order and a number's own text are kept; depth is limited;
- * UTF-8 is checked. Duplicate keys: the last one wins (where a duplicate must be refused, as in
- * safetensors, the reader checks itself).
+ * json.h: the one door to json-c. Key order and a number's own text are kept. The text must be what
+ * Python's json module writes and reads: RFC 8259 in valid UTF-8, plus the words NaN, Infinity and
+ * -Infinity. It may be nested LC_JSON_DEPTH deep; U+0000 in a key is refused. Duplicate keys: the
+ * last one wins (where a duplicate must be refused, as in safetensors, the reader checks itself).
+ * Numbers may be of any size: who reads one checks its range.
  */
 #ifndef LC_BASE_JSON_H
 #define LC_BASE_JSON_H
@@ -13,8 +15,8 @@
 enum { LC_JSON_DEPTH = 128 };
 
 /* Parses exactly one JSON value. `name` is used in messages only. *out is owned by the caller
- * (json_object_put); it is NULL for the JSON value null. Errors: LC_EFORMAT with the byte offset,
- * LC_ENOMEM. */
+ * (json_object_put); it is NULL for the JSON value null. Errors: LC_EFORMAT or LC_ELIMIT with the
+ * byte offset, LC_ENOMEM. */
 int lc_json_parse(const char *text, size_t len, const char *name, struct json_object **out,
                   lc_err *err);
 /* The same for a file of at most `limit` bytes (0 = 1 GiB). */

@@ -12,10 +12,16 @@
 
 /* Checked arithmetic: false on overflow, *out untouched then. */
 static inline bool lc_size_add(size_t a, size_t b, size_t *out) {
-    return !__builtin_add_overflow(a, b, out);
+    size_t sum;
+    if (__builtin_add_overflow(a, b, &sum)) return false;
+    *out = sum;
+    return true;
 }
 static inline bool lc_size_mul(size_t a, size_t b, size_t *out) {
-    return !__builtin_mul_overflow(a, b, out);
+    size_t product;
+    if (__builtin_mul_overflow(a, b, &product)) return false;
+    *out = product;
+    return true;
 }
 /* Rounds up to a power of two `align`. */
 static inline bool lc_size_align(size_t a, size_t align, size_t *out) {

@@ -2,6 +2,8 @@
  * sequences). */
 #include "base/utf8.h"
 
+#include <string.h>
+
 int32_t lc_utf8_decode(const char *text, size_t len, size_t *used) {
     const unsigned char *s = (const unsigned char *)text;
     unsigned char first = s[0], low = 0x80, high = 0xBF;
@@ -74,4 +76,20 @@ bool lc_utf8_sanitize(lc_buf *out, const char *text, size_t len) {
             lc_buf_puts(out, "\xEF\xBF\xBD");
     }
     return !out->failed;
+}
+
+/* C0, DEL and C1. */
+static bool is_control(int32_t code) { return code < 0x20 || (code >= 0x7F && code < 0xA0); }
+
+void lc_utf8_tame(char *text, bool keep_lines) {
+    size_t len = strlen(text);
+    for (size_t i = 0, used; i < len; i += used) {
+        int32_t code = lc_utf8_decode(text + i, len - i, &used);
+        if (code == LC_UTF8_PARTIAL) {
+            text[i] = 0;
+            return;
+        }
+        if (keep_lines && (code == '\n' || code == '\t')) continue;
+        if (code < 0 || is_control(code)) memset(text + i, '?', used);
+    }
 }

@@ -22,4 +22,8 @@ size_t lc_utf8_encode(uint32_t code, char out[4]);
 /* Appends text with each maximal invalid part replaced by U+FFFD (Python's errors="replace"). */
 bool lc_utf8_sanitize(lc_buf *out, const char *text, size_t len);
 
+/* Makes a message safe for a terminal, in place: each byte of a control character or of invalid
+ * UTF-8 becomes '?', a character cut off at the end is dropped. keep_lines spares \n and \t. */
+void lc_utf8_tame(char *text, bool keep_lines);
+
 #endif

@@ -130,3 +130,18 @@ bool lc_cli_line(FILE *file, lc_buf *buf) {
         if (!lc_buf_putc(buf, (char)c)) return false;
     return lc_buf_reserve(buf, 0);
 }
+
+int lc_cli_ids(const char *text, lc_ids *out, lc_err *err) {
+    const char *p = text + strspn(text, ", ");
+    while (*p) {
+        char *end;
+        errno = 0;
+        long id = strtol(p, &end, 10);
+        if (errno || end == p || id < 0 || id > INT32_MAX || (*end && !strchr(", ", *end)))
+            return lc_fail(err, LC_EINVAL, "\"%.40s\" is no list of token ids such as 1,2,3", p);
+        if (!lc_ids_push(out, (int32_t)id))
+            return lc_fail(err, LC_ENOMEM, "token ids: out of memory");
+        p = end + strspn(end, ", ");
+    }
+    return LC_OK;
+}

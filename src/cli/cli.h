@@ -57,6 +57,9 @@ int lc_cli_fail(const lc_err *err);
  */
 bool lc_cli_line(FILE *file, lc_buf *buf);
 
+/* Appends the ids of "1,2,3" (commas or spaces). LC_EINVAL names what is no id. */
+int lc_cli_ids(const char *text, lc_ids *out, lc_err *err);
+
 int lc_cmd_run(int argc, char **argv);
 int lc_cmd_chat(int argc, char **argv);
 int lc_cmd_inspect(int argc, char **argv);

@@ -1,5 +1,226 @@
-#include "cli/cli.h"
+/*
+ * cmd_chat.c: `longcat chat`: a conversation in the terminal. Each turn renders the whole
+ * conversation with the model's own template and hands the session the full token list; the session
+ * computes only what is new.
+ */
+#include "cli/engine_options.h"
+#include "engine/engine.h"
+#include "text/chat.h"
+#include "text/toolcall.h"
+
+#include <editline/readline.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { DEFAULT_TOKENS = 1024 };
+
+static volatile sig_atomic_t interrupted;
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    interrupted = 1;
+}
+
+typedef struct chat_flags {
+    lc_engine_flags engine;
+    lc_sampling_flags sampling;
+    const char *system;
+    int64_t context;
+    bool think;
+} chat_flags;
+
+typedef struct chat_state {
+    lc_engine *engine;
+    lc_session *session;
+    lc_chat_template *tmpl;
+    const chat_flags *flags;
+    struct json_object *messages;
+    bool colour;
+    /* the present answer */
+    lc_toolparser *parser;
+    size_t reasoning_shown, content_shown;
+    lc_err *err;
+} chat_state;
+
+static int add_message(chat_state *s, const char *role, const char *content, lc_err *err) {
+    struct json_object *m = json_object_new_object();
+    if (!m) return lc_fail(err, LC_ENOMEM, "out of memory");
+    json_object_object_add(m, "role", json_object_new_string(role));
+    json_object_object_add(m, "content", json_object_new_string(content));
+    json_object_array_add(s->messages, m);
+    return LC_OK;
+}
+
+static int reset(chat_state *s, lc_err *err) {
+    json_object_put(s->messages);
+    s->messages = json_object_new_array();
+    if (!s->messages) return lc_fail(err, LC_ENOMEM, "out of memory");
+    return s->flags->system ? add_message(s, "system", s->flags->system, err) : LC_OK;
+}
+
+/* Prints what has become certain: reasoning dim, then content. */
+static void show_progress(chat_state *s) {
+    lc_parsed p = lc_toolparser_result(s->parser);
+    if (p.reasoning_len > s->reasoning_shown) {
+        printf("%s%s%s", s->colour ? "\x1b[2m" : "", p.reasoning + s->reasoning_shown,
+               s->colour ? "\x1b[0m" : "");
+        s->reasoning_shown = p.reasoning_len;
+    }
+    if (p.content_len > s->content_shown) {
+        if (s->reasoning_shown && !s->content_shown) printf("\n\n");
+        fputs(p.content + s->content_shown, stdout);
+        s->content_shown = p.content_len;
+    }
+    fflush(stdout);
+}
+
+static int on_token(void *ctx, int32_t token, const char *text, size_t len) {
+    chat_state *s = ctx;
+    (void)token;
+    if (interrupted || lc_toolparser_push(s->parser, text, len, s->err) != LC_OK) return 1;
+    show_progress(s);
+    return 0;
+}
+
+static int encode(chat_state *s, lc_ids *ids, lc_err *err) {
+    struct json_object *arguments = json_object_new_object();
+    if (!arguments) return lc_fail(err, LC_ENOMEM, "out of memory");
+    json_object_object_add(arguments, "add_generation_prompt", json_object_new_boolean(true));
+    json_object_object_add(arguments, "enable_thinking", json_object_new_boolean(s->flags->think));
+    lc_chat chat = {.messages = s->messages, .arguments = arguments};
+    int status = lc_chat_encode(s->tmpl, &chat, s->engine->tokenizer, true, ids, err);
+    json_object_put(arguments);
+    return status;
+}
+
+/* Samples the answer to the conversation, prints it and adds it to the messages. */
+static int answer(chat_state *s, lc_err *err) {
+    lc_ids ids = {0};
+    size_t count = 0;
+    lc_finish finish = LC_FINISH_STOP;
+    int32_t *tokens = lc_calloc((size_t)s->flags->sampling.max_tokens, sizeof *tokens);
+    int status = tokens ? encode(s, &ids, err) : lc_fail(err, LC_ENOMEM, "out of memory");
+    if (status == LC_OK) status = lc_toolparser_new(NULL, s->flags->think, &s->parser, err);
+    if (status == LC_OK) {
+        lc_generation how = lc_cli_generation(&s->flags->sampling, &s->engine->model->config);
+        how.special_text = true;
+        how.on_token = on_token;
+        how.ctx = s;
+        s->reasoning_shown = s->content_shown = 0;
+        s->err = err;
+        interrupted = 0;
+        status = lc_generate(s->session, ids.data, ids.len, &how, tokens, &count, &finish, err);
+        if (status == LC_ECANCELED && interrupted) {
+            finish = LC_FINISH_LENGTH;
+            status = LC_OK;
+        }
+    }
+    if (status == LC_OK) status = lc_toolparser_finish(s->parser, finish, err);
+    if (status == LC_OK) {
+        show_progress(s);
+        printf("%s\n", finish == LC_FINISH_LENGTH ? " [cut off]" : "");
+        status = add_message(s, "assistant", lc_toolparser_result(s->parser).content, err);
+    }
+    lc_toolparser_free(s->parser);
+    s->parser = NULL;
+    lc_free(tokens);
+    lc_ids_free(&ids);
+    return status;
+}
+
+/* The next line, to be freed with free(); NULL at the end. */
+static char *read_line(bool terminal) {
+    if (terminal) {
+        char *line = readline("> ");
+        if (line && *line) add_history(line);
+        return line;
+    }
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t len = getline(&line, &cap, stdin);
+    if (len < 0) {
+        free(line);
+        return NULL;
+    }
+    if (len > 0 && line[len - 1] == '\n') line[len - 1] = 0;
+    return line;
+}
+
+static int converse(chat_state *s, lc_err *err) {
+    bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    int status = reset(s, err);
+    if (terminal) printf("Ctrl-C stops an answer, Ctrl-D or /exit leaves, /reset starts over.\n");
+    while (status == LC_OK) {
+        char *line = read_line(terminal);
+        if (!line || !strcmp(line, "/exit")) {
+            free(line);
+            break;
+        }
+        if (!strcmp(line, "/reset")) {
+            status = reset(s, err);
+        } else if (*line) {
+            size_t before = json_object_array_length(s->messages);
+            status = add_message(s, "user", line, err);
+            if (status == LC_OK) status = answer(s, err);
+            if (status == LC_ELIMIT) { /* the context is full: say so, go on without this turn */
+                printf("longcat: %s; /reset starts over\n", err->text);
+                json_object_array_del_idx(s->messages, before,
+                                          json_object_array_length(s->messages) - before);
+                status = LC_OK;
+            }
+        }
+        free(line);
+    }
+    return status;
+}
+
+static int chat(const char *model, const chat_flags *f, lc_err *err) {
+    lc_engine_options options = lc_cli_engine_options(&f->engine);
+    options.context = (size_t)f->context;
+    chat_state s = {.flags = f, .colour = isatty(STDOUT_FILENO) != 0};
+    int status = lc_engine_open(model, &options, &s.engine, err);
+    if (status == LC_OK && !s.engine->tokenizer)
+        status = lc_fail(err, LC_ENOTFOUND, "%s: tokenizer.json is missing", model);
+    if (status == LC_OK) status = lc_chat_template_load(model, &s.tmpl, err);
+    if (status == LC_OK) status = lc_session_open(s.engine, &s.session, err);
+    if (status == LC_OK) {
+        struct sigaction action = {.sa_handler = on_interrupt}, old;
+        sigaction(SIGINT, &action, &old);
+        status = converse(&s, err);
+        sigaction(SIGINT, &old, NULL);
+    }
+    json_object_put(s.messages);
+    lc_session_close(s.session);
+    lc_chat_template_free(s.tmpl);
+    lc_engine_close(s.engine);
+    return status;
+}
+
 int lc_cmd_chat(int argc, char **argv) {
-    (void)argc, (void)argv;
-    return LC_EXIT_FAILED;
+    chat_flags f = {.sampling = LC_SAMPLING_UNSET};
+    f.sampling.max_tokens = DEFAULT_TOKENS;
+    const lc_opt options[] = {
+        {"system", 0, LC_OPT_STRING, &f.system, "TEXT", "system message", 0, 0},
+        {"think", 0, LC_OPT_FLAG, &f.think, NULL,
+         "let the model reason first (enable_thinking of its template)", 0, 0},
+        {"context", 0, LC_OPT_INT, &f.context, "N",
+         "longest conversation in tokens (default: what the model allows)", 1, 1 << 28},
+        LC_SAMPLING_OPTIONS(f.sampling),
+        LC_ENGINE_OPTIONS(f.engine),
+        {0},
+    };
+    const lc_usage usage = {
+        .synopsis = "longcat chat MODEL [options]",
+        .description = "Talks to a model with the chat template of its folder. Without a terminal, "
+                       "each line of standard\n"
+                       "input is a turn. Tags inside what you type are plain text to the model.",
+        .options = options,
+        .min_args = 1,
+        .max_args = 1,
+    };
+    const char *args[1];
+    int n_args, code = lc_cli_parse(&usage, argc, argv, args, &n_args);
+    if (code >= 0) return code;
+    lc_err err = {0};
+    return chat(args[0], &f, &err) == LC_OK ? LC_EXIT_OK : lc_cli_fail(&err);
 }

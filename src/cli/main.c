@@ -1,6 +1,8 @@
 /* main.c: the table of subcommands. Each has a file cmd_<name>.c and answers --help. */
 #include "cli/cli.h"
 
+#include "base/log.h"
+
 #include <string.h>
 
 static const struct {
@@ -28,7 +30,13 @@ static void print_commands(FILE *out) {
     fprintf(out, "\n`longcat COMMAND --help` explains one command.\n");
 }
 
+static void log_to_stderr(void *ctx, lc_log_level level, const char *text) {
+    (void)ctx;
+    fprintf(stderr, "longcat: %s: %s\n", lc_log_level_name(level), text);
+}
+
 int main(int argc, char **argv) {
+    lc_log_set(LC_LOG_WARN, log_to_stderr, NULL);
     if (argc < 2) {
         print_commands(stderr);
         return LC_EXIT_USAGE;

@@ -85,12 +85,21 @@ typedef struct lc_config {
 /* path: a config.json or a model folder; generation_config.json beside it is read when it exists.
  */
 int lc_config_load(const char *path, lc_config *out, lc_err *err);
-/* The same from memory; generation may be NULL. name is used in messages. */
+/* config.json alone, from memory. name is used in messages. */
 int lc_config_parse(const char *json, size_t len, const char *name, lc_config *out, lc_err *err);
+/* Adds generation_config.json to a parsed config. */
+int lc_config_parse_generation(const char *json, size_t len, const char *name, lc_config *config,
+                               lc_err *err);
 
 /* Overrides one switch by its name in lc_switches' comments ("identity_scaled=false",
  * "ngram_fusion=full_word", "mla_eps=1e-2"). LC_EINVAL lists the known names. */
 int lc_config_set(lc_config *config, const char *assignment, lc_err *err);
+
+/* Sets every switch to what the config implies; lc_config_parse does so. */
+void lc_switches_default(lc_config *config);
+/* Name and present value of switch i, 0 <= i < lc_switch_count(), as --set takes them. */
+size_t lc_switch_count(void);
+const char *lc_switch_text(const lc_config *config, size_t i, char value[32]);
 
 const char *lc_member_name(lc_member member); /* "LongCat-Flash", ... */
 
@@ -110,7 +119,7 @@ typedef struct lc_param_counts {
         mtp_ngram; /* its own n-gram tables and projections (2.0's checkpoint holds them; unused) */
     uint64_t active_zero, active_average,
         active_all;         /* a token's, for 0, the design average and all K routed experts */
-    double average_experts; /* K_e of spec 5.1: K * E / (E + Z) rounded as published: 8 for K 12 */
+    double average_experts; /* K_e of spec 5.1: as published 8 for K 12, else K * E / (E + Z) */
 } lc_param_counts;
 void lc_config_count(const lc_config *c, lc_param_counts *out);
 

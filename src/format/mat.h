@@ -44,6 +44,12 @@ int lc_mat_bind(const lc_tensors *tensors, const char *name, size_t rows, size_t
                 lc_err *err);
 void lc_mat_unbind(lc_mat *mat);
 
+/* The same checks without the copy of misaligned data: for looking at a checkpoint, not for use.
+ * Nothing to release. lc_mat_misaligned then gives the bytes that lc_mat_bind would copy. */
+int lc_mat_probe(const lc_tensors *tensors, const char *name, size_t rows, size_t cols, lc_mat *out,
+                 lc_err *err);
+size_t lc_mat_misaligned(const lc_mat *mat);
+
 /* Pins the matrix for a use; data and scales are valid until the matching release. Mapped and
  * resident ones always succeed; streamed ones may wait for the disk and fail with LC_EIO. */
 int lc_mat_acquire(const lc_mat *mat, lc_err *err);

@@ -16,8 +16,9 @@
 enum { LC_MAX_RANK = 8 };
 
 typedef struct lc_tensor {
-    const char *name;
-    lc_dtype dtype;
+    const char *name;       /* without control characters */
+    lc_dtype dtype;         /* LC_DTYPE_COUNT: one that this program doesn't read */
+    const char *dtype_name; /* as spelled in the file; not used by lc_safetensors_write */
     int rank;
     size_t shape[LC_MAX_RANK];
     size_t count;     /* elements */
@@ -31,9 +32,16 @@ typedef struct lc_tensors lc_tensors;
 /* path: a .safetensors file, a model.safetensors.index.json, or a folder that holds either. *out
  * owned by the caller; lc_tensor pointers and their data live until lc_tensors_close. */
 int lc_tensors_open(const char *path, lc_tensors **out, lc_err *err);
+/* Whether the folder holds a file that lc_tensors_open would take. */
+bool lc_tensors_exist(const char *folder);
+/* lc_tensors_open for one file that is already in memory; bytes must outlive *out. name is used in
+ * messages and as the tensors' file. */
+int lc_tensors_parse(const void *bytes, size_t size, const char *name, lc_tensors **out,
+                     lc_err *err);
 void lc_tensors_close(lc_tensors *tensors);
 size_t lc_tensors_count(const lc_tensors *tensors);
-const lc_tensor *lc_tensors_at(const lc_tensors *tensors, size_t i);           /* in name order */
+/* In name order; all are elements of one array. */
+const lc_tensor *lc_tensors_at(const lc_tensors *tensors, size_t i);
 const lc_tensor *lc_tensors_find(const lc_tensors *tensors, const char *name); /* NULL if absent */
 size_t lc_tensors_bytes(const lc_tensors *tensors); /* sum over all files */
 

@@ -10,19 +10,19 @@
 
 typedef struct lc_toolparser lc_toolparser;
 
-typedef enum lc_finish {
-    LC_FINISH_STOP,   /* the model ended its turn */
-    LC_FINISH_LENGTH, /* cut off: an open call is dropped and reported as unfinished */
-} lc_finish;
-
 /* tools: array of {"type":"function","function":{"name","parameters"}} (or bare functions), or
- * NULL; a reference is kept. thinking_open: the prompt ended inside a think block. */
+ * NULL; read once, not kept. An empty array is the same as NULL. thinking_open: the prompt ended
+ * inside a think block. */
 int lc_toolparser_new(struct json_object *tools, bool thinking_open, lc_toolparser **out,
                       lc_err *err);
 void lc_toolparser_free(lc_toolparser *parser);
 
-/* Feeds the next piece (any cut, even inside a character). */
+/* Feeds the next piece (any cut, even inside a character; then what is certain may end inside one
+ * too). Text is passed on byte by byte, UTF-8 is not checked. After LC_ENOMEM the parser takes no
+ * more text. */
 int lc_toolparser_push(lc_toolparser *parser, const char *text, size_t len, lc_err *err);
+/* The text is complete. Once; no push afterwards. LC_FINISH_LENGTH: an open call is dropped and
+ * reported as unfinished. */
 int lc_toolparser_finish(lc_toolparser *parser, lc_finish finish, lc_err *err);
 
 typedef struct lc_toolcall {

@@ -1,0 +1,179 @@
+/*
+ * session.c: one timeline. A sync keeps the longest common prefix of old and new token list, then
+ * runs the rest through common steps of all sessions in the batch, at most `chunk` rows each.
+ * Nobody else reasons about reuse.
+ */
+#include "engine/engine.h"
+
+#include "base/err.h"
+
+int lc_session_open(lc_engine *engine, lc_session **out, lc_err *err) {
+    const lc_config *c = &engine->model->config;
+    *out = NULL;
+    lc_session *s = lc_calloc(1, sizeof *s);
+    if (!s) return lc_fail(err, LC_ENOMEM, "session: out of memory");
+    s->engine = engine;
+    lc_kv_layout layout = lc_model_kv_layout(engine->model, engine->bf16);
+    lc_kv_init(&s->kv, &layout);
+    layout = lc_model_mtp_layout(engine->model, engine->bf16);
+    lc_kv_init(&s->mtp_kv, &layout);
+    s->logits = lc_calloc(c->vocab, sizeof *s->logits);
+    s->probs = lc_calloc(c->vocab, sizeof *s->probs);
+    s->heap = lc_calloc(c->vocab, sizeof *s->heap);
+    s->last_hidden = lc_calloc(c->hidden, sizeof *s->last_hidden);
+    if (!s->logits || !s->probs || !s->heap || !s->last_hidden) {
+        lc_session_close(s);
+        return lc_fail(err, LC_ENOMEM, "session: out of memory");
+    }
+    *out = s;
+    return LC_OK;
+}
+
+void lc_session_close(lc_session *s) {
+    if (!s) return;
+    lc_kv_free(&s->kv);
+    lc_kv_free(&s->mtp_kv);
+    lc_ids_free(&s->tokens);
+    lc_free(s->logits);
+    lc_free(s->probs);
+    lc_free(s->heap);
+    lc_free(s->last_hidden);
+    lc_free(s);
+}
+
+const float *lc_session_logits(const lc_session *s) { return s->has_logits ? s->logits : NULL; }
+size_t lc_session_reused(const lc_session *s) { return s->reused; }
+const int32_t *lc_session_tokens(const lc_session *s, size_t *count) {
+    *count = s->tokens.len;
+    return s->tokens.data;
+}
+
+static int check_prompt(const lc_engine *e, const lc_prompt *p, lc_err *err) {
+    if (p->session->engine != e) return lc_fail(err, LC_EINVAL, "session of another engine");
+    if (p->count == 0) return lc_fail(err, LC_EINVAL, "the token list is empty");
+    if (p->count > e->context)
+        return lc_fail(err, LC_ELIMIT, "%zu tokens are more than the context of %zu", p->count,
+                       e->context);
+    for (size_t i = 0; i < p->count; i++)
+        if (p->tokens[i] < 0 || (size_t)p->tokens[i] >= e->model->config.vocab)
+            return lc_fail(err, LC_EINVAL,
+                           "token %d at position %zu is outside the vocabulary of %zu",
+                           p->tokens[i], i, e->model->config.vocab);
+    return LC_OK;
+}
+
+/* Sets the session to the new list, with `length` positions of it still valid. */
+static int adopt(lc_session *s, const int32_t *tokens, size_t count, lc_err *err) {
+    size_t common = 0, most = s->length < count ? s->length : count;
+    while (common < most && tokens[common] == s->tokens.data[common]) common++;
+    if (common == count && s->has_logits && s->length == count) { /* nothing to do */
+        s->reused = count;
+        return LC_OK;
+    }
+    if (common == count) common--; /* its logits are gone: compute the last row */
+    if (common < s->length) s->has_hidden = false;
+    if (s->engine->drafts && !s->has_hidden && common > 0)
+        common--; /* a draft row needs the hidden of the position before: compute it again */
+    s->length = s->reused = common;
+    s->has_logits = false;
+    s->tokens.len = common;
+    lc_kv_trim(&s->kv, count > common ? count : common);
+    if (!lc_ids_append(&s->tokens, tokens + common, count - common)) {
+        s->tokens.failed = false;
+        return lc_fail(err, LC_ENOMEM, "session: out of memory");
+    }
+    int status = lc_kv_reserve(&s->kv, count, err);
+    if (status == LC_OK && s->engine->drafts) status = lc_kv_reserve(&s->mtp_kv, count, err);
+    return status;
+}
+
+/* Rows of a session in the present step: rows[first .. first+n). */
+typedef struct step_part {
+    lc_session *session;
+    size_t first, n;
+} step_part;
+
+/* Draft module rows for what the main model has just computed: row i needs token i + 1. */
+static int sync_drafts(lc_engine *e, const step_part *parts, size_t n_parts, lc_err *err) {
+    size_t hidden = e->model->config.hidden, m = 0;
+    for (const step_part *p = parts; p < parts + n_parts; p++) {
+        lc_session *s = p->session;
+        size_t begin = s->has_hidden ? s->length - 1 : s->length,
+               end = s->length + p->n - 1; /* rows [begin, end) */
+        const float *fresh = e->work->hidden + p->first * hidden;
+        for (size_t i = begin; i < end; i++, m++) {
+            const float *from = i < s->length ? s->last_hidden : fresh + (i - s->length) * hidden;
+            memcpy(e->previous + m * hidden, from, hidden * sizeof *from);
+            e->rows[m] = (lc_row){&s->mtp_kv, i, 0, s->tokens.data, i + 1};
+        }
+        memcpy(s->last_hidden, fresh + (p->n - 1) * hidden, hidden * sizeof *fresh);
+        s->has_hidden = true;
+    }
+    if (!m) return LC_OK;
+    lc_step step = {.rows = e->rows, .m = m};
+    lc_draft draft = {.previous = e->previous};
+    return lc_mtp_forward(e->model, e->work, &step, &draft, err);
+}
+
+/* Takes up to `chunk` rows from the prompts, runs them, stores logits of finished ones. *done:
+ * nothing is left. */
+static int run_step(lc_engine *e, const lc_prompt *prompts, size_t count, step_part *parts,
+                    bool *done, lc_err *err) {
+    size_t m = 0, n_parts = 0, n_logits = 0, vocab = e->model->config.vocab;
+    *done = true;
+    for (size_t i = 0; i < count; i++) {
+        lc_session *s = prompts[i].session;
+        size_t left = s->tokens.len - s->length, n = left < e->chunk - m ? left : e->chunk - m;
+        if (left > n) *done = false;
+        if (!n) continue;
+        parts[n_parts++] = (step_part){s, m, n};
+        for (size_t j = 0; j < n; j++, m++)
+            e->rows[m] = (lc_row){&s->kv, s->length + j, 0, s->tokens.data, s->length + j};
+        if (left == n) e->logit_rows[n_logits++] = m - 1;
+    }
+    if (!m) return LC_OK;
+    int status = lc_engine_logits(e, n_logits, err);
+    if (status != LC_OK) return status;
+    lc_step step = {.rows = e->rows,
+                    .m = m,
+                    .logit_rows = e->logit_rows,
+                    .n_logits = n_logits,
+                    .logits = e->logits};
+    status = lc_forward(e->model, e->work, &step, err);
+    if (status == LC_OK && e->drafts) status = sync_drafts(e, parts, n_parts, err);
+    if (status != LC_OK) return status;
+    n_logits = 0;
+    for (step_part *p = parts; p < parts + n_parts; p++) {
+        p->session->length += p->n;
+        if (p->session->length < p->session->tokens.len) continue;
+        memcpy(p->session->logits, e->logits + n_logits++ * vocab, vocab * sizeof *e->logits);
+        p->session->has_logits = true;
+    }
+    return LC_OK;
+}
+
+int lc_sync_batch(lc_engine *e, const lc_prompt *prompts, size_t count, lc_err *err) {
+    int status = LC_OK;
+    for (size_t i = 0; i < count && status == LC_OK; i++)
+        status = check_prompt(e, &prompts[i], err);
+    for (size_t i = 0; i < count && status == LC_OK; i++)
+        status = adopt(prompts[i].session, prompts[i].tokens, prompts[i].count, err);
+    step_part *parts = status == LC_OK ? lc_calloc(count, sizeof *parts) : NULL;
+    if (status == LC_OK && !parts) status = lc_fail(err, LC_ENOMEM, "batch: out of memory");
+    for (bool done = false; status == LC_OK && !done;)
+        status = run_step(e, prompts, count, parts, &done, err);
+    for (size_t i = 0; status != LC_OK && i < count; i++) {
+        lc_session *s = prompts[i].session;
+        if (s->engine != e || s->tokens.len == s->length) continue;
+        if (e->drafts) s->length = 0; /* the draft module may be ahead of the main model */
+        s->tokens.len = s->length;
+        s->has_hidden = false;
+    }
+    lc_free(parts);
+    return status;
+}
+
+int lc_session_sync(lc_session *s, const int32_t *tokens, size_t count, lc_err *err) {
+    lc_prompt prompt = {s, tokens, count};
+    return lc_sync_batch(s->engine, &prompt, 1, err);
+}

@@ -1,0 +1,68 @@
+/* lanes.h (AVX-512 F, BW, VL, DQ): 16 lanes are one register. */
+#ifndef LC_KERNELS_AVX512_LANES_H
+#define LC_KERNELS_AVX512_LANES_H
+
+#include "kernels/avx512/transpose.h"
+
+#include <stdint.h>
+#include <string.h>
+
+typedef __m512 lc_v;
+enum { LC_GEMM_ROWS = 8 };
+
+static inline lc_v v_set(float a) { return _mm512_set1_ps(a); }
+static inline lc_v v_zero(void) { return _mm512_setzero_ps(); }
+static inline lc_v v_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void v_store(float *p, lc_v v) { _mm512_storeu_ps(p, v); }
+static inline __mmask16 first_lanes(size_t n) { return (__mmask16)((1u << n) - 1u); }
+static inline lc_v v_load_n(const float *p, size_t n) {
+    return _mm512_maskz_loadu_ps(first_lanes(n), p);
+}
+static inline void v_store_n(float *p, lc_v v, size_t n) {
+    _mm512_mask_storeu_ps(p, first_lanes(n), v);
+}
+static inline lc_v v_add(lc_v a, lc_v b) { return _mm512_add_ps(a, b); }
+static inline lc_v v_sub(lc_v a, lc_v b) { return _mm512_sub_ps(a, b); }
+static inline lc_v v_mul(lc_v a, lc_v b) { return _mm512_mul_ps(a, b); }
+static inline lc_v v_div(lc_v a, lc_v b) { return _mm512_div_ps(a, b); }
+static inline lc_v v_max(lc_v a, lc_v b) { return _mm512_max_ps(a, b); }
+static inline lc_v v_fma(lc_v a, lc_v b, lc_v c) { return _mm512_fmadd_ps(a, b, c); }
+static inline lc_v v_sqrt(lc_v a) { return _mm512_sqrt_ps(a); }
+static inline lc_v v_round(lc_v a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline lc_v v_less(lc_v a, lc_v b, lc_v x, lc_v y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+static inline lc_v v_pow2(lc_v n) {
+    __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(whole, 23));
+}
+
+static inline void v_transpose(lc_v r[16]) {
+    __m512i w[16];
+    for (int i = 0; i < 16; i++) w[i] = _mm512_castps_si512(r[i]);
+    transpose_16x16(w);
+    for (int i = 0; i < 16; i++) r[i] = _mm512_castsi512_ps(w[i]);
+}
+
+/* The values rounded to BF16, as the upper halves of 32-bit words. */
+static inline __m512i bf16_words(lc_v v) {
+    __m512i bits = _mm512_castps_si512(v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i even = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __m512i nan = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    __m512i chosen = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), even, nan);
+    return _mm512_and_si512(chosen, _mm512_set1_epi32((int)0xffff0000));
+}
+static inline lc_v v_bf16(lc_v v) { return _mm512_castsi512_ps(bf16_words(v)); }
+static inline lc_v v_load_bf16(const uint16_t *p) {
+    __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+}
+static inline void v_store_bf16(uint16_t *p, lc_v v) {
+    __m256i halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_words(v), 16));
+    _mm256_storeu_si256((__m256i *)(void *)p, halves);
+}
+
+#endif

@@ -1,0 +1,169 @@
+/*
+ * avx512bf16.c: BF16 products with vdpbf16ps; the rest is AVX-512.
+ *
+ * The instruction adds two products to an accumulator: two fused multiply-adds in sequence, the odd
+ * slot first, then the even one, denormals flushed. So both operands are shuffled: inside a block
+ * of 32, eight words hold k = 4j in the odd and 4j + 2 in the even slot and feed the even chain of
+ * numerics.md 1, eight hold 4j + 1 and 4j + 3 and feed the odd one.
+ */
+#include "kernels/kernels.h"
+
+#include "kernels/avx512/lanes.h"
+#include "kernels/avx512/transpose.h"
+
+enum {
+    BF_ROWS = 4,     /* rows of a register tile */
+    BF_COLUMNS = 32, /* columns of a panel */
+    BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
+};
+
+/* Order of the 32 halves of a block: word j < 8 is (4j+2, 4j), word 8 + j is (4j+3, 4j+1). */
+static inline __m512i chain_order(void) {
+    uint16_t order[32];
+    for (uint16_t j = 0; j < 8; j++) {
+        order[2 * j] = (uint16_t)(4 * j + 2);
+        order[2 * j + 1] = (uint16_t)(4 * j);
+        order[16 + 2 * j] = (uint16_t)(4 * j + 3);
+        order[16 + 2 * j + 1] = (uint16_t)(4 * j + 1);
+    }
+    return _mm512_loadu_si512(order);
+}
+
+static inline __m512i round_32(const float *x, size_t n) {
+    float t[32] = {0};
+    uint16_t h[32];
+    if (n < 32) {
+        memcpy(t, x, n * sizeof *x);
+        x = t;
+    }
+    v_store_bf16(h, v_load(x));
+    v_store_bf16(h + 16, v_load(x + 16));
+    return _mm512_loadu_si512(h);
+}
+
+/* Left rows: each block of a row is 16 words, in chain order. */
+static void pack_left(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
+    __m512i order = chain_order();
+    for (size_t i = 0; i < rows; i++) {
+        uint32_t *y = (uint32_t *)out + i * lc_pad_k(k); /* half of the space is used */
+        for (size_t b = 0; b < k; b += LC_K_BLOCK, y += BF_WORDS) {
+            __m512i v = round_32(x + i * ldx + b, k - b < LC_K_BLOCK ? k - b : LC_K_BLOCK);
+            _mm512_storeu_si512(y, _mm512_permutexvar_epi16(order, v));
+        }
+    }
+}
+
+/* Panels: [block][word][32 columns]. */
+static size_t bf_scratch(size_t rows, size_t k) {
+    (void)rows;
+    return lc_pad_k(k) / LC_K_BLOCK * BF_WORDS * BF_COLUMNS * sizeof(uint32_t);
+}
+
+static void panel_of_rows(const lc_product *p, size_t column, size_t n, uint32_t *panel) {
+    __m512i order = chain_order();
+    const uint16_t *right = p->right;
+    for (size_t b = 0; b < lc_pad_k(p->k); b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
+        for (size_t half = 0; half < 2; half++) {
+            __m512i r[16];
+            for (size_t i = 0; i < 16; i++) {
+                size_t c = half * 16 + i;
+                r[i] = _mm512_setzero_si512();
+                if (c < n)
+                    r[i] = _mm512_permutexvar_epi16(
+                        order, _mm512_loadu_si512(right + (column + c) * p->ld + b));
+            }
+            transpose_16x16(r);
+            for (size_t w = 0; w < BF_WORDS; w++)
+                _mm512_storeu_si512(panel + w * BF_COLUMNS + half * 16, r[w]);
+        }
+}
+
+static inline __m512i right_row(const lc_product *p, size_t k, size_t column, __mmask32 columns) {
+    if (k >= p->k) return _mm512_setzero_si512();
+    return _mm512_maskz_loadu_epi16(columns, (const uint16_t *)p->right + k * p->ld + column);
+}
+
+static void panel_of_columns(const lc_product *p, size_t column, size_t n, uint32_t *panel) {
+    uint16_t low[32], high[32];
+    for (uint16_t i = 0; i < 32; i++) { /* halves of 16 columns, even slot then odd slot */
+        low[i] = (uint16_t)(i / 2 + (i % 2 ? 32 : 0));
+        high[i] = (uint16_t)(16 + i / 2 + (i % 2 ? 32 : 0));
+    }
+    __m512i first = _mm512_loadu_si512(low), second = _mm512_loadu_si512(high);
+    __mmask32 columns = n == 32 ? 0xffffffffu : (1u << n) - 1u;
+    for (size_t b = 0; b < lc_pad_k(p->k); b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
+        for (size_t w = 0; w < BF_WORDS; w++) {
+            size_t k = b + 4 * (w % 8) + w / 8;
+            __m512i odd = right_row(p, k, column, columns);
+            __m512i even = right_row(p, k + 2, column, columns);
+            _mm512_storeu_si512(panel + w * BF_COLUMNS,
+                                _mm512_permutex2var_epi16(even, first, odd));
+            _mm512_storeu_si512(panel + w * BF_COLUMNS + 16,
+                                _mm512_permutex2var_epi16(even, second, odd));
+        }
+}
+
+static inline __m512 dot(__m512 acc, uint32_t left, __m512i right) {
+    return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_set1_epi32((int)left), (__m512bh)right);
+}
+
+/* `rows` is a constant in every call. */
+static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, size_t row,
+                                                          const int rows, const uint32_t *panel,
+                                                          size_t column, size_t n) {
+    size_t k = lc_pad_k(p->k);
+    const uint32_t *left = (const uint32_t *)p->left + row * k;
+    __m512 acc[BF_ROWS][2];
+    for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+    for (size_t b = 0; b < k / LC_K_BLOCK; b++, panel += BF_WORDS * BF_COLUMNS) {
+        __m512 chain[2][BF_ROWS][2];
+        for (int odd = 0; odd < 2; odd++) {
+            for (int r = 0; r < rows; r++)
+                chain[odd][r][0] = chain[odd][r][1] = _mm512_setzero_ps();
+            for (int w = 8 * odd; w < 8 * odd + 8; w++) {
+                __m512i p0 = _mm512_loadu_si512(panel + w * BF_COLUMNS);
+                __m512i p1 = _mm512_loadu_si512(panel + w * BF_COLUMNS + 16);
+                for (int r = 0; r < rows; r++) {
+                    uint32_t x = left[(size_t)r * k + b * BF_WORDS + (size_t)w];
+                    chain[odd][r][0] = dot(chain[odd][r][0], x, p0);
+                    chain[odd][r][1] = dot(chain[odd][r][1], x, p1);
+                }
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int h = 0; h < 2; h++)
+                acc[r][h] = _mm512_add_ps(acc[r][h], _mm512_add_ps(chain[0][r][h], chain[1][r][h]));
+    }
+    __mmask16 low = n >= 16 ? 0xffff : first_lanes(n);
+    __mmask16 high = n > 16 ? (n == 32 ? 0xffff : first_lanes(n - 16)) : 0;
+    for (int r = 0; r < rows; r++) {
+        float *c = p->c + (row + (size_t)r) * p->ldc + column;
+        _mm512_mask_storeu_ps(c, low, acc[r][0]);
+        _mm512_mask_storeu_ps(c + 16, high, acc[r][1]);
+    }
+}
+
+static void bf_multiply(const lc_product *p, void (*pack)(const lc_product *p, size_t column,
+                                                          size_t n, uint32_t *panel)) {
+    for (size_t column = 0; column < p->columns; column += BF_COLUMNS) {
+        size_t n = p->columns - column < BF_COLUMNS ? p->columns - column : BF_COLUMNS, row = 0;
+        pack(p, column, n, p->scratch);
+        for (; row + BF_ROWS <= p->rows; row += BF_ROWS)
+            bf_rows(p, row, BF_ROWS, p->scratch, column, n);
+        for (; row < p->rows; row++) bf_rows(p, row, 1, p->scratch, column, n);
+    }
+}
+
+static void bf_multiply_nk(const lc_product *p) { bf_multiply(p, panel_of_rows); }
+static void bf_multiply_kn(const lc_product *p) { bf_multiply(p, panel_of_columns); }
+
+extern const lc_kernels lc_kernels_avx512bf16;
+#define LC_KERNELS_TABLE lc_kernels_avx512bf16
+#define LC_KERNELS_ISA LC_ISA_AVX512BF16
+#define LC_KERNELS_BF16_PATH                                                                       \
+    {                                                                                              \
+        .name = "vdpbf16ps", .element = sizeof(uint16_t), .panel = BF_COLUMNS, .wide = BF_COLUMNS, \
+        .scratch_bytes = bf_scratch, .pack_nk = pack_left, .pack_kn = pack_left,                   \
+        .multiply_nk = bf_multiply_nk, .multiply_kn = bf_multiply_kn                               \
+    }
+#include "kernels/kernels.inc"

@@ -1,0 +1,137 @@
+/* kernels.c: which table runs. A path is used only after it has shown the scalar one's bits on this
+ * machine. */
+#include "kernels/kernels.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+extern const lc_kernels lc_kernels_scalar;
+#if defined(__x86_64__)
+extern const lc_kernels lc_kernels_avx2, lc_kernels_avx512, lc_kernels_avx512bf16, lc_kernels_amx;
+#elif defined(__aarch64__)
+extern const lc_kernels lc_kernels_neon;
+#endif
+
+const lc_kernels *lc_kernels_of(lc_isa isa) {
+    if (!lc_cpu_has(isa)) return NULL;
+    switch (isa) {
+    case LC_ISA_SCALAR: return &lc_kernels_scalar;
+#if defined(__x86_64__)
+    case LC_ISA_AVX2: return &lc_kernels_avx2;
+    case LC_ISA_AVX512: return &lc_kernels_avx512;
+    case LC_ISA_AVX512BF16: return &lc_kernels_avx512bf16;
+    case LC_ISA_AMX: return &lc_kernels_amx;
+#elif defined(__aarch64__)
+    case LC_ISA_NEON: return &lc_kernels_neon;
+#endif
+    default: return NULL;
+    }
+}
+
+enum { TEST_ROWS = 37, TEST_K = 96, TEST_N = 40, TEST_ELEMENTS = 61 };
+
+/* Numbers over a wide range of exponents, both signs, some zeros and denormals. */
+static float test_value(uint32_t *state) {
+    *state = *state * 1664525u + 1013904223u;
+    uint32_t bits = (*state & 0x807fffffu) | ((*state >> 9 & 0x3fu) + 96u) << 23;
+    if ((*state >> 3 & 63u) == 0) bits &= 0x800fffffu;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* Results of all kernels on the same inputs. */
+typedef struct test_result {
+    float product[4][TEST_ROWS][TEST_N]; /* nk, kn in fp32; nk, kn in BF16 */
+    float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
+    float acc[3][TEST_ELEMENTS], sum, max;
+    uint16_t narrow[TEST_ELEMENTS + 1];
+} test_result;
+
+typedef struct test_input {
+    float left[TEST_ROWS][TEST_K], right[TEST_K][TEST_K], x[TEST_K], small[TEST_K];
+    uint16_t right_bf16[TEST_K][TEST_K];
+    float packed[TEST_ROWS * TEST_K];
+    char scratch[]; /* as the path needs */
+} test_input;
+
+static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST_ROWS][TEST_N],
+                         float kn[TEST_ROWS][TEST_N]) {
+    bool bf16 = path->element == sizeof(uint16_t);
+    lc_product p = {.rows = TEST_ROWS,
+                    .k = TEST_K,
+                    .columns = TEST_N,
+                    .left = in->packed,
+                    .right = bf16 ? (const void *)in->right_bf16 : (const void *)in->right,
+                    .ld = TEST_K,
+                    .ldc = TEST_N,
+                    .scratch = in->scratch};
+    path->pack_nk(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
+    p.c = nk[0];
+    path->multiply_nk(&p);
+    path->pack_kn(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
+    p.c = kn[0];
+    path->multiply_kn(&p);
+}
+
+static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
+    uint32_t state = 12345;
+    enum { N = TEST_ELEMENTS };
+    for (int i = 0; i < TEST_ROWS; i++)
+        for (int j = 0; j < TEST_K; j++) in->left[i][j] = test_value(&state);
+    for (int i = 0; i < TEST_K; i++) {
+        for (int j = 0; j < TEST_K; j++) in->right[i][j] = test_value(&state);
+        k->narrow_bf16(TEST_K, in->right[i], in->right_bf16[i]);
+        in->x[i] = test_value(&state);
+        in->small[i] = (float)(i - 40) * 2.7f;
+    }
+    memset(out, 0, sizeof *out);
+    run_products(&k->f32, in, out->product[0], out->product[1]);
+    run_products(&k->bf16, in, out->product[2], out->product[3]);
+    k->rms_norm(N, in->x, in->left[0], 1e-5f, out->norm);
+    out->max = k->max(N, in->x);
+    out->sum = k->exp_sum(N, in->small, 3.0f, out->exp);
+    k->swiglu(N, in->small, in->x, out->swiglu);
+    k->round_bf16(N, in->x, out->rounded);
+    k->narrow_bf16(N, in->x, out->narrow);
+    for (int i = 0; i < 3; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
+    k->scale_add(N, 0.3f, 1.7f, in->x, out->acc[0]);
+    k->add_scaled(N, 0.3f, in->x, out->acc[1]);
+    k->add_scaled_relu(N, 0.3f, in->x, out->acc[2]);
+}
+
+static size_t test_scratch(const lc_kernels *k) {
+    size_t a = k->f32.scratch_bytes(TEST_ROWS, TEST_K),
+           b = k->bf16.scratch_bytes(TEST_ROWS, TEST_K);
+    return a > b ? a : b;
+}
+
+/* False also when memory is short: the scalar kernels then serve. */
+static bool equal_bits(const lc_kernels *k) {
+    size_t a = test_scratch(&lc_kernels_scalar), b = test_scratch(k);
+    test_input *in = lc_calloc(1, sizeof *in + (a > b ? a : b));
+    test_result *want = lc_calloc(2, sizeof *want), *got = want ? want + 1 : NULL;
+    bool equal = false;
+    if (in && want) {
+        uint64_t fp = lc_fp_enter();
+        run_all(&lc_kernels_scalar, in, want);
+        run_all(k, in, got);
+        lc_fp_leave(fp);
+        equal = memcmp(want, got, sizeof *want) == 0;
+    }
+    lc_free(in);
+    lc_free(want);
+    return equal;
+}
+
+const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped) {
+    if (dropped) *dropped = LC_ISA_COUNT;
+    for (int isa = (int)cap; isa > LC_ISA_SCALAR; isa--) {
+        const lc_kernels *k = lc_kernels_of((lc_isa)isa);
+        if (!k) continue;
+        if (equal_bits(k)) return k;
+        if (dropped) *dropped = (lc_isa)isa;
+    }
+    return &lc_kernels_scalar;
+}

@@ -1,0 +1,104 @@
+/*
+ * kernels.h: the leaf arithmetic, one table of functions per instruction set, one contract for all
+ * of them: equal bits.
+ *
+ * kernels.inc is the specification in code: it is written once, over 16 fp32 lanes, and compiled
+ * for every instruction set with that set's lanes.h. The order of every sum is docs/numerics.md.
+ * Kernels don't allocate, lock or know models. Callers run them with flush-to-zero and
+ * denormals-are-zero on (lc_pool_for does that; lc_fp_enter elsewhere).
+ */
+#ifndef LC_KERNELS_KERNELS_H
+#define LC_KERNELS_KERNELS_H
+
+#include "base/cpu.h"
+
+enum {
+    LC_LANES = 16,   /* lanes of every fp32 reduction and columns of a panel */
+    LC_K_BLOCK = 32, /* block of the contraction index in a matrix product */
+};
+
+/* K rounded up to whole blocks: the padded length of both operands along the contraction. */
+static inline size_t lc_pad_k(size_t k) { return (k + LC_K_BLOCK - 1) / LC_K_BLOCK * LC_K_BLOCK; }
+
+/* Space of `rows` packed left rows. */
+static inline size_t lc_left_floats(size_t rows, size_t k) { return rows * lc_pad_k(k); }
+
+/*
+ * A matrix product c[i][j] = sum over k of left[i][k] * right(k, j), in the order of numerics.md 1:
+ * inside each block of 32 an even and an odd chain of fused multiply-adds from zero, the two added,
+ * the result added to the accumulator.
+ */
+typedef struct lc_product {
+    size_t rows, k, columns;
+    const void *left;  /* as pack_nk or pack_kn of the same path wrote it, `rows` rows */
+    const void *right; /* elements of the path's type: nk [columns][ld], kn [k][ld] */
+    size_t ld;         /* nk: >= lc_pad_k(k), elements k .. lc_pad_k(k)-1 of each row are zero */
+    float *c;          /* [rows][ldc] */
+    size_t ldc;
+    void *scratch; /* path->scratch_bytes(rows, k) bytes, 64-byte aligned */
+} lc_product;
+
+enum { LC_FEW_ROWS = 32, LC_MAX_PANEL = 128 };
+
+/* One way to run products. Left rows are packed once and used with many right sides. */
+typedef struct lc_gemm_path {
+    const char *name;
+    size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
+    size_t panel;   /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
+    size_t wide;    /* and with more: a multiple of panel */
+    size_t (*scratch_bytes)(size_t rows, size_t k);
+    /* x [rows][ldx] -> out, lc_left_floats(rows, k) floats of space, rounded to BF16 if the element
+     * is. Groups of 16 rows may be packed apart: row 16 i begins at float lc_left_floats(16 i, k).
+     * nk and kn products need their own packing. */
+    void (*pack_nk)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
+    void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
+    void (*multiply_nk)(const lc_product *p);
+    void (*multiply_kn)(const lc_product *p);
+} lc_gemm_path;
+
+/* Columns of a task for `rows` left rows. */
+static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
+    return rows > LC_FEW_ROWS ? path->wide : path->panel;
+}
+
+typedef struct lc_kernels {
+    lc_isa isa;
+
+    lc_gemm_path f32, bf16; /* products of fp32 and of BF16 values, fp32 sums */
+
+    /* y[i] = w[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps), spec 2. x may be y. */
+    void (*rms_norm)(size_t n, const float *x, const float *w, float eps, float *y);
+
+    /* y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]. y may be gate or up. */
+    void (*swiglu)(size_t n, const float *gate, const float *up, float *y);
+
+    /* y[i] = exp(x[i] - max); returns the sum of y in the order of numerics.md 3. x[i] = -inf gives
+     * 0. y may be x. */
+    float (*exp_sum)(size_t n, const float *x, float max, float *y);
+    /* Largest element; n >= 1. */
+    float (*max)(size_t n, const float *x);
+
+    /* y[i] = y[i] * a + x[i] * b, one multiplication, one fma: fma(y, a, x * b). */
+    void (*scale_add)(size_t n, float a, float b, const float *x, float *y);
+    /* y[i] = fma(a, x[i], y[i]) */
+    void (*add_scaled)(size_t n, float a, const float *x, float *y);
+    /* y[i] = fma(a, max(x[i], 0), y[i]) */
+    void (*add_scaled_relu)(size_t n, float a, const float *x, float *y);
+
+    /* y[i] = x[i] rounded to BF16 (nearest even), as fp32. y may be x. */
+    void (*round_bf16)(size_t n, const float *x, float *y);
+    void (*widen_bf16)(size_t n, const uint16_t *x, float *y);
+    void (*narrow_bf16)(size_t n, const float *x, uint16_t *y); /* nearest even */
+} lc_kernels;
+
+/* One instruction set's table, or NULL if it isn't built in or this CPU lacks it. */
+const lc_kernels *lc_kernels_of(lc_isa isa);
+
+/*
+ * The best table whose instruction set is at most `cap` and that passes a self-test of equal bits
+ * against the scalar one. A table that fails is dropped and its name stored in *dropped
+ * (LC_ISA_COUNT if none; dropped may be NULL).
+ */
+const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped);
+
+#endif

@@ -1,0 +1,99 @@
+/* lanes.h (scalar): 16 lanes as a plain array. This is the arithmetic that the other instruction
+ * sets must equal. */
+#ifndef LC_KERNELS_SCALAR_LANES_H
+#define LC_KERNELS_SCALAR_LANES_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct {
+    float x[16];
+} lc_v;
+enum { LC_GEMM_ROWS = 2 };
+
+#define LC_EACH_LANE for (int i = 0; i < 16; i++)
+static inline lc_v v_set(float a) {
+    lc_v v;
+    LC_EACH_LANE v.x[i] = a;
+    return v;
+}
+static inline lc_v v_zero(void) { return v_set(0.0f); }
+static inline lc_v v_load(const float *p) {
+    lc_v v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline void v_store(float *p, lc_v v) { memcpy(p, &v, sizeof v); }
+static inline lc_v v_load_n(const float *p, size_t n) {
+    lc_v v = v_zero();
+    memcpy(&v, p, n * sizeof *p);
+    return v;
+}
+static inline void v_store_n(float *p, lc_v v, size_t n) { memcpy(p, &v, n * sizeof *p); }
+
+#define LC_LANE_OP(name, expr)                                                                     \
+    static inline lc_v name(lc_v a, lc_v b) {                                                      \
+        LC_EACH_LANE a.x[i] = (expr);                                                              \
+        return a;                                                                                  \
+    }
+LC_LANE_OP(v_add, a.x[i] + b.x[i])
+LC_LANE_OP(v_sub, a.x[i] - b.x[i])
+LC_LANE_OP(v_mul, a.x[i] * b.x[i])
+LC_LANE_OP(v_div, a.x[i] / b.x[i])
+LC_LANE_OP(v_max, a.x[i] > b.x[i] ? a.x[i] : b.x[i])
+
+static inline lc_v v_fma(lc_v a, lc_v b, lc_v c) {
+    LC_EACH_LANE c.x[i] = fmaf(a.x[i], b.x[i], c.x[i]);
+    return c;
+}
+static inline lc_v v_sqrt(lc_v a) {
+    LC_EACH_LANE a.x[i] = sqrtf(a.x[i]);
+    return a;
+}
+static inline lc_v v_round(lc_v a) {
+    LC_EACH_LANE a.x[i] = rintf(a.x[i]);
+    return a;
+}
+static inline lc_v v_less(lc_v a, lc_v b, lc_v x, lc_v y) {
+    LC_EACH_LANE y.x[i] = a.x[i] < b.x[i] ? x.x[i] : y.x[i];
+    return y;
+}
+static inline lc_v v_pow2(lc_v n) {
+    LC_EACH_LANE {
+        int32_t whole =
+            n.x[i] >= -126.0f && n.x[i] <= 127.0f ? (int32_t)n.x[i] : 0; /* NaN: any power */
+        uint32_t bits = (uint32_t)(whole + 127) << 23;
+        memcpy(&n.x[i], &bits, sizeof bits);
+    }
+    return n;
+}
+static inline void v_transpose(lc_v r[16]) {
+    LC_EACH_LANE for (int j = i + 1; j < 16; j++) {
+        float t = r[i].x[j];
+        r[i].x[j] = r[j].x[i];
+        r[j].x[i] = t;
+    }
+}
+static inline uint16_t bf16_of(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
+    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+static inline lc_v v_load_bf16(const uint16_t *p) {
+    lc_v v;
+    LC_EACH_LANE {
+        uint32_t bits = (uint32_t)p[i] << 16;
+        memcpy(&v.x[i], &bits, sizeof bits);
+    }
+    return v;
+}
+static inline void v_store_bf16(uint16_t *p, lc_v v) { LC_EACH_LANE p[i] = bf16_of(v.x[i]); }
+static inline lc_v v_bf16(lc_v v) {
+    uint16_t h[16];
+    v_store_bf16(h, v);
+    return v_load_bf16(h);
+}
+
+#endif

@@ -1,0 +1,243 @@
+/*
+ * forward.c: the forward pass as a list of operators; reads like spec/model.md 2.4 to 2.7.
+ *
+ * A layer (ScMoE): the mixture of experts branches off behind the first attention and lands behind
+ * the second dense FFN.
+ */
+#include "model/forward.h"
+
+#include "base/cpu.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct pass {
+    const lc_model *m;
+    lc_work *w;
+    const lc_step *step;
+    lc_err *err;
+} pass;
+
+/* ---- probes ---- */
+
+static void emit(const pass *p, lc_dtype type, size_t cols, const void *data, const char *fmt,
+                 size_t layer, int sub) {
+    if (!p->step->probe || !p->step->probe->emit) return;
+    char name[64];
+    snprintf(name, sizeof name, fmt, layer, sub);
+    p->step->probe->emit(p->step->probe->ctx, name, type, p->step->m, cols, cols, data);
+}
+
+static void emit_hidden(const pass *p, const float *data, const char *fmt, size_t layer, int sub) {
+    emit(p, LC_F32, p->m->config.hidden, data, fmt, layer, sub);
+}
+
+static void emit_index(const pass *p, const char *prefix) {
+    const lc_probe *probe = p->step->probe;
+    if (!probe || !probe->emit) return;
+    char name[64];
+    size_t topk = p->m->index.topk;
+    for (size_t i = 0; i < p->step->m; i++)
+        for (size_t j = p->w->index.count[i]; j < topk; j++) p->w->index.list[i * topk + j] = -1;
+    snprintf(name, sizeof name, "%sindex.selected", prefix);
+    probe->emit(probe->ctx, name, LC_I32, p->step->m, topk, topk, p->w->index.list);
+    snprintf(name, sizeof name, "%sindex.scores", prefix);
+    if (probe->scores)
+        probe->emit(probe->ctx, name, LC_F32, p->step->m, probe->ld_scores, probe->ld_scores,
+                    probe->scores);
+}
+
+static void emit_router(const pass *p, size_t layer) {
+    const lc_moe_buffers *b = &p->w->moe;
+    size_t entries = p->m->moe.experts + p->m->moe.zero_experts, k = p->m->moe.topk;
+    emit(p, LC_F32, entries, b->logits, "layers.%zu.router.logits", layer, 0);
+    emit(p, LC_F32, entries, b->probs, "layers.%zu.router.probs", layer, 0);
+    emit(p, LC_I32, k, b->ids, "layers.%zu.router.ids", layer, 0);
+    emit(p, LC_F32, k, b->weights, "layers.%zu.router.weights", layer, 0);
+}
+
+/* ---- parts ---- */
+
+/* work->norm = norm(h) in fp32; returns it as operand. */
+static lc_operand normed(const pass *p, const float *h, const float *weight) {
+    size_t hidden = p->m->config.hidden;
+    lc_work *w = p->w;
+    lc_norm norm = {weight, (float)p->m->config.norm_eps, 1.0f};
+    lc_norm_rows(&w->op, p->step->m, hidden, h, hidden, norm, w->norm, hidden);
+    return lc_operand_pack(&w->op, p->step->m, hidden, w->norm, hidden, w->operand);
+}
+
+static lc_rope_rows rope_rows(const pass *p) { return (lc_rope_rows){p->w->cosines, p->w->sines}; }
+
+static int choose_keys(const pass *p, const lc_indexer_weights *weights, size_t indexer,
+                       lc_operand x) {
+    lc_index_args args = {
+        .rows = p->step->rows,
+        .rope = rope_rows(p),
+        .indexer = indexer,
+        .x = x,
+        .normed = p->w->norm,
+        .c_q = {p->w->mla.c_q_packed, p->step->m, p->m->config.q_rank},
+        .context = p->w->size.context,
+        .force_lists = p->step->probe != NULL,
+        .probe = p->step->probe,
+    };
+    return lc_index(&p->w->op, &p->m->index, weights, &args, &p->w->index, p->err);
+}
+
+static lc_keys chosen_keys(const pass *p) {
+    if (!p->m->sparse) return (lc_keys){0};
+    return (lc_keys){p->w->index.list, p->m->index.topk, p->w->index.count};
+}
+
+/* work->sub = attention of the normed input x over the given keys. */
+static int attention(const pass *p, const lc_mla_weights *weights, size_t slot, lc_operand x,
+                     lc_keys keys) {
+    lc_mla_args args = {p->step->rows, rope_rows(p), slot, keys};
+    return lc_mla(&p->w->op, &p->m->mla, weights, x, &args, &p->w->mla, p->w->sub, p->err);
+}
+
+static void add_to_residual(const pass *p, const float *x) {
+    lc_add(&p->w->op, p->step->m * p->m->config.hidden, x, p->w->h);
+}
+
+/* h += Attn(n_in(h)): sublayer 0 also chooses the keys of both. */
+static int attention_sublayer(const pass *p, size_t layer, int sub) {
+    const lc_layer *l = &p->m->layers[layer];
+    lc_operand x = normed(p, p->w->h, l->norm_in[sub]);
+    int status = lc_mla_query_latent(&p->w->op, &p->m->mla, &l->attn[sub], x, &p->w->mla, p->err);
+    if (status == LC_OK && sub == 0 && p->m->sparse) {
+        status = choose_keys(p, &l->index, layer, x);
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "layers.%zu.", layer);
+        if (status == LC_OK) emit_index(p, prefix);
+    }
+    if (status == LC_OK)
+        status = attention(p, &l->attn[sub], 2 * layer + (size_t)sub, x, chosen_keys(p));
+    if (status != LC_OK) return status;
+    emit_hidden(p, p->w->sub, "layers.%zu.attn.%d", layer, sub);
+    add_to_residual(p, p->w->sub);
+    return LC_OK;
+}
+
+/* h += FFN(x) for the normed input x. */
+static int ffn_sublayer(const pass *p, size_t layer, int sub, lc_operand x) {
+    int status = lc_ffn(&p->w->op, &p->m->layers[layer].ffn[sub], x, &p->w->ffn, p->w->sub, p->err);
+    if (status != LC_OK) return status;
+    emit_hidden(p, p->w->sub, "layers.%zu.ffn.%d", layer, sub);
+    add_to_residual(p, p->w->sub);
+    return LC_OK;
+}
+
+/* work->moe_out = MoE(u), the shortcut branch. */
+static int moe_branch(const pass *p, size_t layer) {
+    const lc_moe_weights *moe = &p->m->layers[layer].moe;
+    int status = lc_route(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->err);
+    if (status != LC_OK) return status;
+    emit_router(p, layer);
+    status = lc_moe(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->w->moe_out,
+                    p->err);
+    if (status == LC_OK) emit_hidden(p, p->w->moe_out, "layers.%zu.moe", layer, 0);
+    return status;
+}
+
+static int layer_forward(const pass *p, size_t layer) {
+    const lc_layer *l = &p->m->layers[layer];
+    int status = attention_sublayer(p, layer, 0);
+    if (status != LC_OK) return status;
+    lc_operand u = normed(p, p->w->h, l->norm_post[0]);
+    status = moe_branch(p, layer);
+    if (status == LC_OK) status = ffn_sublayer(p, layer, 0, u);
+    if (status == LC_OK) status = attention_sublayer(p, layer, 1);
+    if (status == LC_OK) status = ffn_sublayer(p, layer, 1, normed(p, p->w->h, l->norm_post[1]));
+    if (status != LC_OK) return status;
+    add_to_residual(p, p->w->moe_out);
+    emit_hidden(p, p->w->h, "layers.%zu.out", layer, 0);
+    return LC_OK;
+}
+
+/* work->hidden = final norm; logits of the wanted rows. */
+static int output(const pass *p, const float *weight) {
+    size_t hidden = p->m->config.hidden, vocab = p->m->config.vocab, n = p->step->n_logits;
+    lc_norm norm = {weight, (float)p->m->config.norm_eps, 1.0f};
+    lc_work *w = p->w;
+    lc_norm_rows(&w->op, p->step->m, hidden, w->h, hidden, norm, w->hidden, hidden);
+    if (!n) return LC_OK;
+    for (size_t i = 0; i < n; i++)
+        memcpy(w->sub + i * hidden, w->hidden + p->step->logit_rows[i] * hidden,
+               hidden * sizeof *w->sub);
+    lc_operand x = lc_operand_pack(&w->op, n, hidden, w->sub, hidden, w->operand);
+    return lc_linear(&w->op, &p->m->head, x, p->step->logits, vocab, p->err);
+}
+
+/* ---- the two passes ---- */
+
+static int main_pass(const pass *p) {
+    const lc_model *m = p->m;
+    lc_work *w = p->w;
+    lc_rope_rows_fill(&w->op, &m->rope, p->step->m, p->step->rows, w->cosines, w->sines);
+    int status =
+        lc_embed(&w->op, &m->embedding, p->step->m, p->step->rows, w->gather, w->h, p->err);
+    if (status == LC_OK) emit_hidden(p, w->h, "embed", 0, 0);
+    for (size_t l = 0; l < m->config.layers && status == LC_OK; l++) status = layer_forward(p, l);
+    if (status == LC_OK) status = output(p, m->norm);
+    if (status == LC_OK) emit_hidden(p, w->hidden, "norm", 0, 0);
+    return status;
+}
+
+/* work->h = eh_proj [RMS(embedding); RMS(previous hidden)], in the order that the switch mtp_concat
+ * says. */
+static int draft_input(const pass *p, const lc_draft *d) {
+    const lc_mtp_weights *mtp = p->m->mtp;
+    lc_work *w = p->w;
+    size_t m = p->step->m, hidden = p->m->config.hidden;
+    float eps = (float)p->m->config.norm_eps;
+    lc_norm enorm = {mtp->enorm, eps, 1.0f}, hnorm = {mtp->hnorm, eps, 1.0f};
+    bool he = p->m->config.switches.mtp_concat_he;
+    int status = lc_embed(&w->op, &mtp->embedding, m, p->step->rows, w->gather, w->norm, p->err);
+    if (status != LC_OK) return status;
+    float *e = w->pair + (he ? hidden : 0), *h = w->pair + (he ? 0 : hidden);
+    lc_norm_rows(&w->op, m, hidden, w->norm, hidden, enorm, e, 2 * hidden);
+    lc_norm_rows(&w->op, m, hidden, d->previous, hidden, hnorm, h, 2 * hidden);
+    lc_operand pair = lc_operand_pack(&w->op, m, 2 * hidden, w->pair, 2 * hidden, w->operand);
+    return lc_linear(&w->op, &mtp->eh_proj, pair, w->h, hidden, p->err);
+}
+
+static int draft_pass(const pass *p, const lc_draft *d) {
+    const lc_mtp_weights *mtp = p->m->mtp;
+    lc_work *w = p->w;
+    lc_rope_rows_fill(&w->op, &p->m->rope, p->step->m, p->step->rows, w->cosines, w->sines);
+    int status = draft_input(p, d);
+    if (status != LC_OK) return status;
+    lc_operand x = normed(p, w->h, mtp->norm_in);
+    status = lc_mla_query_latent(&w->op, &p->m->mla, &mtp->attn, x, &w->mla, p->err);
+    if (status == LC_OK && !d->keys && p->m->sparse) {
+        status = choose_keys(p, &mtp->index, 0, x);
+        if (status == LC_OK) emit_index(p, "mtp.");
+    }
+    if (status == LC_OK)
+        status = attention(p, &mtp->attn, 0, x, d->keys ? *d->keys : chosen_keys(p));
+    if (status != LC_OK) return status;
+    add_to_residual(p, w->sub);
+    status = lc_ffn(&w->op, &mtp->ffn, normed(p, w->h, mtp->norm_post), &w->ffn, w->sub, p->err);
+    if (status != LC_OK) return status;
+    add_to_residual(p, w->sub);
+    return output(p, mtp->norm);
+}
+
+int lc_forward(const lc_model *model, lc_work *work, const lc_step *step, lc_err *err) {
+    pass p = {model, work, step, err};
+    uint64_t fp = lc_fp_enter();
+    int status = main_pass(&p);
+    lc_fp_leave(fp);
+    return status;
+}
+
+int lc_mtp_forward(const lc_model *model, lc_work *work, const lc_step *step, const lc_draft *draft,
+                   lc_err *err) {
+    pass p = {model, work, step, err};
+    uint64_t fp = lc_fp_enter();
+    int status = draft_pass(&p, draft);
+    lc_fp_leave(fp);
+    return status;
+}

@@ -1,0 +1,321 @@
+/*
+ * moe.c: tokens are grouped by expert; experts run in increasing id, and each thread owns 16 output
+ * columns, so a token's sum over its experts has one order whatever the batch and the threads.
+ */
+#include "ops/moe.h"
+
+#include <string.h>
+
+/* ---- SwiGLU of groups of rows: a dense layer is one group of all rows ---- */
+
+enum { GROUP = 16 }; /* left rows that are packed together */
+
+typedef struct ffn_group {
+    const lc_ffn_weights *w;
+    size_t rows;
+    const float *packed;   /* input, lc_left_floats(rows, H) */
+    float *hidden;         /* [rows][F] */
+    float *hidden_packed;  /* lc_left_floats(rows, F) */
+    const int32_t *tokens; /* output row of each, NULL: the same */
+    const float *weights;  /* factor of each, NULL: plain store */
+} ffn_group;
+
+typedef struct ffn_task {
+    const lc_op *op;
+    const ffn_group *groups;
+    size_t n_groups, hidden, ffn; /* H, F */
+    size_t panel;                 /* columns of a task */
+    float *out;                   /* [M][H] */
+} ffn_task;
+
+size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m) {
+    size_t panel = lc_panel(op->path, m);
+    size_t up = lc_linear_floats(op, m, hidden) + 2 * panel * m;
+    size_t down = lc_linear_floats(op, m, ffn) + panel * m;
+    return up > down ? up : down;
+}
+
+/* A panel of columns of silu(gate x) * (up x) for one group. */
+static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t column, float *scratch) {
+    const lc_gemm_path *path = t->op->path;
+    size_t n = t->ffn - column < t->panel ? t->ffn - column : t->panel;
+    float *rows = scratch + lc_product_floats(t->op, g->rows, t->hidden);
+    float *gate = rows + lc_right_floats(t->panel, t->hidden), *up = gate + g->rows * n;
+    lc_product p = {.rows = g->rows,
+                    .k = t->hidden,
+                    .columns = n,
+                    .left = g->packed,
+                    .c = gate,
+                    .ldc = n,
+                    .scratch = scratch};
+    p.right = lc_right_rows(t->op, &g->w->gate, column, n, rows, &p.ld);
+    path->multiply_nk(&p);
+    p.c = up;
+    p.right = lc_right_rows(t->op, &g->w->up, column, n, rows, &p.ld);
+    path->multiply_nk(&p);
+    t->op->k->swiglu(g->rows * n, gate, up, gate);
+    for (size_t i = 0; i < g->rows; i++)
+        memcpy(g->hidden + i * t->ffn + column, gate + i * n, n * sizeof *gate);
+}
+
+/* Items are (group, panel of F). */
+static void gate_up(void *ctx, size_t begin, size_t end, int thread) {
+    const ffn_task *t = ctx;
+    size_t panels = lc_ceil_div(t->ffn, t->panel);
+    for (size_t i = begin; i < end; i++)
+        gate_up_panel(t, &t->groups[i / panels], i % panels * t->panel, t->op->scratch[thread]);
+}
+
+static void pack_hidden(void *ctx, size_t begin, size_t end, int thread) {
+    const ffn_task *t = ctx;
+    (void)thread;
+    for (size_t i = begin; i < end; i++)
+        for (size_t row = 0; row < t->groups[i].rows; row += GROUP) {
+            const ffn_group *g = &t->groups[i];
+            size_t n = g->rows - row < GROUP ? g->rows - row : GROUP;
+            t->op->path->pack_nk(n, t->ffn, g->hidden + row * t->ffn, t->ffn,
+                                 g->hidden_packed + lc_left_floats(row, t->ffn));
+        }
+}
+
+/* A panel of output columns over all groups, in order. */
+static void down(void *ctx, size_t begin, size_t end, int thread) {
+    const ffn_task *t = ctx;
+    const lc_op *op = t->op;
+    float *scratch = op->scratch[thread];
+    for (size_t panel = begin; panel < end; panel++) {
+        size_t column = panel * t->panel;
+        size_t n = t->hidden - column < t->panel ? t->hidden - column : t->panel;
+        for (const ffn_group *g = t->groups; g < t->groups + t->n_groups; g++) {
+            float *rows = scratch + lc_product_floats(op, g->rows, t->ffn);
+            float *product = rows + lc_right_floats(t->panel, t->ffn);
+            lc_product p = {.rows = g->rows,
+                            .k = t->ffn,
+                            .columns = n,
+                            .left = g->hidden_packed,
+                            .c = product,
+                            .ldc = n,
+                            .scratch = scratch};
+            p.right = lc_right_rows(op, &g->w->down, column, n, rows, &p.ld);
+            op->path->multiply_nk(&p);
+            for (size_t i = 0; i < g->rows; i++) {
+                float *out = t->out + (g->tokens ? (size_t)g->tokens[i] : i) * t->hidden + column;
+                if (g->weights)
+                    op->k->add_scaled(n, g->weights[i], product + i * n, out);
+                else
+                    memcpy(out, product + i * n, n * sizeof *out);
+            }
+        }
+    }
+}
+
+static void release_groups(const ffn_group *groups, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        lc_mat_release(&groups[i].w->gate);
+        lc_mat_release(&groups[i].w->up);
+        lc_mat_release(&groups[i].w->down);
+    }
+}
+
+static int acquire_ffn(const lc_ffn_weights *w, lc_err *err) {
+    int status = lc_mat_acquire(&w->gate, err);
+    if (status != LC_OK) return status;
+    status = lc_mat_acquire(&w->up, err);
+    if (status == LC_OK) {
+        status = lc_mat_acquire(&w->down, err);
+        if (status == LC_OK) return LC_OK;
+        lc_mat_release(&w->up);
+    }
+    lc_mat_release(&w->gate);
+    return status;
+}
+
+static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, float *out, lc_err *err) {
+    for (size_t i = 0; i < n; i++) {
+        int status = acquire_ffn(groups[i].w, err);
+        if (status != LC_OK) {
+            release_groups(groups, i);
+            return status;
+        }
+    }
+    size_t most = 0;
+    for (size_t i = 0; i < n; i++) most = groups[i].rows > most ? groups[i].rows : most;
+    ffn_task t = {.op = op,
+                  .groups = groups,
+                  .n_groups = n,
+                  .hidden = groups[0].w->gate.cols,
+                  .ffn = groups[0].w->gate.rows,
+                  .panel = lc_panel(op->path, most),
+                  .out = out};
+    lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, t.panel), 1, gate_up, &t);
+    lc_pool_for(op->pool, n, 1, pack_hidden, &t);
+    lc_pool_for(op->pool, lc_ceil_div(t.hidden, t.panel), 1, down, &t);
+    release_groups(groups, n);
+    return LC_OK;
+}
+
+int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, const lc_ffn_buffers *b,
+           float *out, lc_err *err) {
+    ffn_group group = {
+        .w = w, .rows = x.rows, .packed = x.data, .hidden = b->hidden, .hidden_packed = b->packed};
+    return run_groups(op, &group, 1, out, err);
+}
+
+/* ---- router ---- */
+
+void lc_moe_shape_init(lc_moe_shape *s, const lc_config *c) {
+    *s = (lc_moe_shape){c->hidden,
+                        c->expert_ffn,
+                        c->experts,
+                        c->zero_experts,
+                        c->topk,
+                        (float)c->routed_scale,
+                        c->switches.identity_scaled};
+}
+
+void lc_route_row(size_t n, size_t k, const float *probs, const float *bias, float scale,
+                  int32_t *ids, float *weights) {
+    float best[64];
+    size_t filled = 0;
+    for (size_t e = 0; e < n; e++) {
+        float score = probs[e] + bias[e];
+        size_t at = filled < k ? filled : k;
+        while (at > 0 && score > best[at - 1]) at--; /* equal: behind the lower index */
+        if (at == k) continue;
+        size_t end = filled < k ? filled : k - 1;
+        for (size_t j = end; j > at; j--) best[j] = best[j - 1], ids[j] = ids[j - 1];
+        best[at] = score;
+        ids[at] = (int32_t)e;
+        if (filled < k) filled++;
+    }
+    for (size_t j = 0; j < k; j++) weights[j] = probs[ids[j]] * scale;
+}
+
+typedef struct route_task {
+    const lc_op *op;
+    const lc_moe_shape *s;
+    const lc_moe_weights *w;
+    const lc_moe_buffers *b;
+} route_task;
+
+static void route_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const route_task *t = ctx;
+    size_t n = t->s->experts + t->s->zero_experts, k = t->s->topk;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        const float *logits = t->b->logits + i * n;
+        float *probs = t->b->probs + i * n;
+        float sum = t->op->k->exp_sum(n, logits, t->op->k->max(n, logits), probs);
+        for (size_t e = 0; e < n; e++) probs[e] /= sum;
+        lc_route_row(n, k, probs, t->w->router_bias, t->s->routed_scale, t->b->ids + i * k,
+                     t->b->weights + i * k);
+    }
+}
+
+int lc_route(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
+             const float *u, const lc_moe_buffers *b, lc_err *err) {
+    lc_op exact = lc_op_exact(op);
+    lc_operand x = lc_operand_pack(&exact, m, s->hidden, u, s->hidden, b->x);
+    int status = lc_linear(&exact, &w->router, x, b->logits, s->experts + s->zero_experts, err);
+    if (status != LC_OK) return status;
+    route_task t = {op, s, w, b};
+    lc_pool_for(op->pool, m, LC_ROW_GRAIN, route_rows, &t);
+    return LC_OK;
+}
+
+/* ---- mixture ---- */
+
+/* Groups the rows' routed choices by expert: b->first, b->tokens, b->token_weights. */
+static void group_by_expert(const lc_moe_shape *s, size_t m, const lc_moe_buffers *b) {
+    memset(b->first, 0, (s->experts + 1) * sizeof *b->first);
+    for (size_t i = 0; i < m * s->topk; i++)
+        if ((size_t)b->ids[i] < s->experts) b->first[b->ids[i] + 1]++;
+    for (size_t e = 0; e < s->experts; e++) b->first[e + 1] += b->first[e];
+    for (size_t i = 0; i < m * s->topk; i++) {
+        if ((size_t)b->ids[i] >= s->experts) continue;
+        size_t at = b->first[b->ids[i]]++;
+        b->tokens[at] = (int32_t)(i / s->topk);
+        b->token_weights[at] = b->weights[i];
+    }
+    for (size_t e = s->experts; e > 0; e--) b->first[e] = b->first[e - 1];
+    b->first[0] = 0;
+}
+
+typedef struct mixture_task {
+    const lc_op *op;
+    const lc_moe_shape *s;
+    const lc_moe_buffers *b;
+    const float *u;
+    float *out;
+} mixture_task;
+
+size_t lc_moe_scratch(const lc_op *op, const lc_moe_shape *s, size_t m) {
+    size_t gather = GROUP * s->hidden, ffn = lc_ffn_scratch(op, s->hidden, s->ffn, m);
+    return gather > ffn ? gather : ffn;
+}
+
+/* Packs the input rows of each expert's tokens. */
+static void gather_experts(void *ctx, size_t begin, size_t end, int thread) {
+    const mixture_task *t = ctx;
+    size_t hidden = t->s->hidden;
+    float *rows = t->op->scratch[thread];
+    for (size_t e = begin; e < end; e++)
+        for (size_t first = t->b->first[e]; first < t->b->first[e + 1]; first += GROUP) {
+            size_t n = t->b->first[e + 1] - first < GROUP ? t->b->first[e + 1] - first : GROUP;
+            for (size_t i = 0; i < n; i++)
+                memcpy(rows + i * hidden, t->u + (size_t)t->b->tokens[first + i] * hidden,
+                       hidden * sizeof *rows);
+            t->op->path->pack_nk(n, hidden, rows, hidden,
+                                 t->b->gathered + lc_left_floats(first, hidden));
+        }
+}
+
+static void add_identity(void *ctx, size_t begin, size_t end, int thread) {
+    const mixture_task *t = ctx;
+    size_t k = t->s->topk, total = t->s->experts + t->s->zero_experts;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        const int32_t *ids = t->b->ids + i * k;
+        for (size_t next = t->s->experts;;) { /* chosen identity experts in increasing id */
+            size_t id = total, slot = 0;
+            for (size_t j = 0; j < k; j++)
+                if ((size_t)ids[j] >= next && (size_t)ids[j] < id) id = (size_t)ids[j], slot = j;
+            if (id == total) break;
+            float weight = t->b->weights[i * k + slot];
+            if (!t->s->identity_scaled) weight = t->b->probs[i * total + id];
+            t->op->k->add_scaled(t->s->hidden, weight, t->u + i * t->s->hidden,
+                                 t->out + i * t->s->hidden);
+            next = id + 1;
+        }
+    }
+}
+
+int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
+           const float *u, const lc_moe_buffers *b, float *out, lc_err *err) {
+    enum { WAVE = 64 }; /* experts pinned at a time */
+    mixture_task t = {op, s, b, u, out};
+    memset(out, 0, m * s->hidden * sizeof *out);
+    group_by_expert(s, m, b);
+    lc_pool_for(op->pool, s->experts, 1, gather_experts, &t);
+    for (size_t e = 0; e < s->experts;) {
+        ffn_group groups[WAVE];
+        size_t n = 0;
+        for (; e < s->experts && n < WAVE; e++) {
+            size_t first = b->first[e], rows = b->first[e + 1] - first;
+            if (!rows) continue;
+            groups[n++] =
+                (ffn_group){.w = &w->experts[e],
+                            .rows = rows,
+                            .packed = b->gathered + lc_left_floats(first, s->hidden),
+                            .hidden = b->ffn.hidden + first * s->ffn,
+                            .hidden_packed = b->ffn.packed + lc_left_floats(first, s->ffn),
+                            .tokens = b->tokens + first,
+                            .weights = b->token_weights + first};
+        }
+        if (!n) break;
+        int status = run_groups(op, groups, n, out, err);
+        if (status != LC_OK) return status;
+    }
+    lc_pool_for(op->pool, m, LC_ROW_GRAIN, add_identity, &t);
+    return LC_OK;
+}

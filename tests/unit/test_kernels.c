@@ -1,0 +1,204 @@
+/*
+ * test_kernels.c: every instruction set of this machine against a slow writing of numerics.md that
+ * shares no code with the kernels, and exp against the C library in double precision.
+ */
+#include "test.h"
+
+#include "format/dtype.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+
+static uint32_t state = 1;
+static float random_value(void) { /* mostly near one, sometimes tiny, huge, zero */
+    state = state * 1664525u + 1013904223u;
+    float f = (float)(int32_t)(state & 0xffffff) / 8388608.0f - 1.0f;
+    uint32_t pick = state >> 24;
+    if (pick < 8) return 0.0f;
+    if (pick < 24) return f * 1e-30f;
+    if (pick < 40) return f * 1e15f;
+    return f;
+}
+
+/* numerics.md 1, as it stands there. */
+static float dot_reference(const float *a, const float *b, size_t stride_b, size_t k) {
+    float acc = 0.0f;
+    for (size_t block = 0; block < k; block += 32) {
+        float e = 0.0f, o = 0.0f;
+        for (size_t j = 0; j < 16; j++) {
+            e = fmaf(a[block + 2 * j], b[(block + 2 * j) * stride_b], e);
+            o = fmaf(a[block + 2 * j + 1], b[(block + 2 * j + 1) * stride_b], o);
+        }
+        acc = acc + (e + o);
+    }
+    return acc;
+}
+
+static float lane_sum_reference(const float *x, size_t n, bool squares) {
+    float lane[16] = {0};
+    for (size_t i = 0; i < n; i++)
+        lane[i % 16] = squares ? fmaf(x[i], x[i], lane[i % 16]) : lane[i % 16] + x[i];
+    for (size_t half = 8; half; half /= 2)
+        for (size_t i = 0; i < half; i++) lane[i] = lane[i] + lane[i + half];
+    return lane[0];
+}
+
+static float bf16_value(float f) { return lc_bf16_to_f32(lc_f32_to_bf16(f)); }
+
+/* One product of a path, both ways, against dot_reference. */
+static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
+    size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
+    bool bf16 = path->element == 2;
+    float *left = calloc(rows * k, 4), *packed = calloc(rows * kp, 4), *c = calloc(rows * ldc, 4);
+    float *right = calloc(columns * kp, 4), *a = calloc(rows * kp, 4);
+    float *nk = calloc(columns * ld_nk, 4), *kn = calloc(k * ld_kn, 4);
+    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    for (size_t i = 0; i < rows * k; i++) left[i] = random_value();
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < k; j++)
+            a[i * kp + j] = bf16 ? bf16_value(left[i * k + j]) : left[i * k + j];
+    for (size_t j = 0; j < columns; j++)
+        for (size_t i = 0; i < k; i++) {
+            float v = right[j * kp + i] = bf16 ? bf16_value(random_value()) : random_value();
+            uint16_t h = lc_f32_to_bf16(v);
+            memcpy((char *)nk + (j * ld_nk + i) * path->element, bf16 ? (void *)&h : (void *)&v,
+                   path->element);
+            memcpy((char *)kn + (i * ld_kn + j) * path->element, bf16 ? (void *)&h : (void *)&v,
+                   path->element);
+        }
+    for (int way = 0; way < 2; way++) {
+        lc_product p = {.rows = rows,
+                        .k = k,
+                        .columns = columns,
+                        .left = packed,
+                        .c = c,
+                        .ldc = ldc,
+                        .scratch = scratch};
+        p.right = way ? kn : nk;
+        p.ld = way ? ld_kn : ld_nk;
+        for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
+        for (size_t i = 0; i < rows; i += 16) { /* groups of 16 may be packed apart */
+            void *out = packed + lc_left_floats(i, k);
+            size_t n = rows - i < 16 ? rows - i : 16;
+            (way ? path->pack_kn : path->pack_nk)(n, k, left + i * k, k, out);
+        }
+        (way ? path->multiply_kn : path->multiply_nk)(&p);
+        for (size_t i = 0; i < rows; i++)
+            for (size_t j = 0; j < ldc; j++) {
+                float want = j < columns ? dot_reference(a + i * kp, right + j * kp, 1, kp) : 7.0f;
+                if (memcmp(&want, &c[i * ldc + j], 4))
+                    fail_msg("%s %s: %zu x %zu x %zu: [%zu][%zu] is %a, not %a", path->name,
+                             way ? "kn" : "nk", rows, k, columns, i, j, (double)c[i * ldc + j],
+                             (double)want);
+            }
+    }
+    free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
+}
+
+static void check_products(const lc_kernels *k) {
+    static const size_t rows[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 64, 75};
+    static const size_t ks[] = {32, 1, 20, 64, 100, 576, 1056};
+    static const size_t columns[] = {1, 5, 16, 17, 31, 32, 64, 70};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t j = 0; j < sizeof ks / sizeof *ks; j++)
+            for (size_t l = 0; l < sizeof columns / sizeof *columns; l++) {
+                if (ks[j] > 500 && (i + l) % 3) continue; /* big ones: a third of the cases */
+                check_product(&k->f32, rows[i], ks[j], columns[l]);
+                check_product(&k->bf16, rows[i], ks[j], columns[l]);
+            }
+}
+
+static void check_rows(const lc_kernels *k) {
+    static float x[133], w[133], y[133], g[133];
+    static uint16_t h[133];
+    for (size_t n = 1; n <= 133; n += 11) {
+        for (size_t i = 0; i < n; i++)
+            x[i] = random_value(), w[i] = random_value(), g[i] = random_value() * 20;
+        k->rms_norm(n, x, w, 1e-5f, y);
+        float r = 1.0f / sqrtf(lane_sum_reference(x, n, true) / (float)n + 1e-5f);
+        for (size_t i = 0; i < n; i++) {
+            float want = w[i] * (x[i] * r);
+            assert_memory_equal(&want, &y[i], sizeof want);
+        }
+        float max = k->max(n, g);
+        for (size_t i = 0; i < n; i++) assert_true(g[i] <= max);
+        float sum = k->exp_sum(n, g, max, y);
+        float want_sum = lane_sum_reference(y, n, false);
+        assert_memory_equal(&sum, &want_sum, sizeof sum);
+        for (size_t i = 0; i < n; i++) {
+            double want = exp((double)(g[i] - max));
+            if (g[i] - max > -87)
+                assert_true(fabs(y[i] - want) <= 2e-7 * want);
+            else
+                assert_true(y[i] == 0 || y[i] < 2e-38f);
+        }
+        k->round_bf16(n, x, y);
+        k->narrow_bf16(n, x, h);
+        k->widen_bf16(n, h, w);
+        assert_memory_equal(w, y, n * sizeof *y);
+        for (size_t i = 0; i < n; i++) { /* nearest: within half a unit of the 8th bit */
+            assert_true(fabsf(y[i] - x[i]) <= fabsf(x[i]) * 0x1p-8f);
+        }
+    }
+}
+
+static void check_exp_limits(const lc_kernels *k) {
+    float x[4] = {-INFINITY, NAN, 100.0f, -1000.0f}, y[4];
+    k->exp_sum(4, x, 0.0f, y);
+    assert_true(y[0] == 0 && isnan(y[1]) && isinf(y[2]) && y[3] == 0);
+    float gate[3] = {-1000.0f, 1000.0f, 0.0f}, up[3] = {2, 2, 2};
+    k->swiglu(3, gate, up, y);
+    assert_true(y[0] == 0 && y[1] == 2000 && y[2] == 0);
+}
+
+static void check_ties_to_even(const lc_kernels *k) {
+    float x[4] = {1.0f + 0x1p-8f, 1.0f + 3 * 0x1p-8f, -1.0f - 0x1p-8f, NAN}, y[4];
+    k->round_bf16(4, x, y);
+    assert_true(y[0] == 1.0f && y[1] == 1.0f + 0x1p-6f && y[2] == -1.0f && isnan(y[3]));
+}
+
+static void check_isa(lc_isa isa) {
+    const lc_kernels *k = lc_kernels_of(isa);
+    if (!k) {
+        print_message("# this CPU has no %s\n", lc_isa_name(isa));
+        skip();
+    }
+    uint64_t fp = lc_fp_enter();
+    state = 1;
+    check_products(k);
+    check_rows(k);
+    check_exp_limits(k);
+    check_ties_to_even(k);
+    lc_fp_leave(fp);
+}
+
+static void scalar_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_SCALAR); }
+static void avx2_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AVX2); }
+static void avx512_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AVX512); }
+static void avx512bf16_is_the_written_order(void **unused) {
+    (void)unused, check_isa(LC_ISA_AVX512BF16);
+}
+static void amx_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AMX); }
+static void neon_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_NEON); }
+
+static void best_passes_the_self_test(void **unused) {
+    (void)unused;
+    lc_isa dropped;
+    const lc_kernels *k = lc_kernels_best((lc_isa)(LC_ISA_COUNT - 1), &dropped);
+    assert_non_null(k);
+    assert_int_equal(dropped, LC_ISA_COUNT);
+    assert_int_equal(lc_kernels_best(LC_ISA_SCALAR, NULL)->isa, LC_ISA_SCALAR);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(scalar_is_the_written_order),
+        cmocka_unit_test(avx2_is_the_written_order),
+        cmocka_unit_test(avx512_is_the_written_order),
+        cmocka_unit_test(avx512bf16_is_the_written_order),
+        cmocka_unit_test(amx_is_the_written_order),
+        cmocka_unit_test(neon_is_the_written_order),
+        cmocka_unit_test(best_passes_the_self_test),
+    };
+    return test_main(tests);
+}
