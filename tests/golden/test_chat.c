@@ -113,7 +113,9 @@ static bool right_render(const fixture *f, struct json_object *line) {
     assert_string_equal(before, json_object_to_json_string(chat.messages));
     if (!right)
         print_message("cases.jsonl %s: %s\n", text_of(line, "n"),
-                      status ? err.text : out.data ? out.data : "");
+                      status     ? err.text
+                      : out.data ? out.data
+                                 : "");
     lc_jinja_fault_free(&fault);
     lc_buf_free(&out);
     return right;

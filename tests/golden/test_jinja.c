@@ -131,7 +131,7 @@ static void judge_case(struct json_object *line, void *state) {
         print_message("jinja.jsonl %s: %s\n  gave %s %s\n", text_of(line, "n"),
                       text_of(line, "template"),
                       r.status ? lc_jinja_kind_name(r.fault.kind) : "text",
-                      r.status ? r.err.text
+                      r.status     ? r.err.text
                       : r.out.data ? r.out.data
                                    : "");
     result_free(&r);
@@ -199,8 +199,7 @@ static bool as_wanted(struct json_object *line, const result *r) {
     if (!strcmp(want, "limit")) return limit;
     if (!strcmp(want, "error")) return r->status != LC_OK;
     if (!strcmp(want, "expected")) return expected_text(line, r);
-    if (!strcmp(want, "limit_or_value"))
-        return r->status == LC_ELIMIT || expected_text(line, r);
+    if (!strcmp(want, "limit_or_value")) return r->status == LC_ELIMIT || expected_text(line, r);
     if (!strcmp(want, "bigint")) return limit || expected_text(line, r);
     if (!strcmp(want, "blocked")) return r->status != LC_OK || r->out.len == 0;
     return !strcmp(want, "any");
@@ -218,8 +217,8 @@ static void judge_hostile(struct json_object *line, void *state) {
     if (r.memory > c->largest) c->largest = r.memory;
     if (!right || getenv("VERBOSE"))
         print_message("hostile.jsonl %s (%s, %s): %s %.200s\n", text_of(line, "n"),
-                      text_of(line, "name"), text_of(line, "want"),
-                      r.status ? r.err.text : "text", r.out.data ? r.out.data : "");
+                      text_of(line, "name"), text_of(line, "want"), r.status ? r.err.text : "text",
+                      r.out.data ? r.out.data : "");
     result_free(&r);
     lc_buf_free(&source);
 }
@@ -345,9 +344,9 @@ static void bad_sources(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(level_1),       cmocka_unit_test(level_2),
-        cmocka_unit_test(hostile),       cmocka_unit_test(limits_hold),
-        cmocka_unit_test(marks_survive), cmocka_unit_test(bad_sources),
+        cmocka_unit_test(level_1),         cmocka_unit_test(level_2),
+        cmocka_unit_test(hostile),         cmocka_unit_test(limits_hold),
+        cmocka_unit_test(marks_survive),   cmocka_unit_test(bad_sources),
         cmocka_unit_test(memory_runs_out),
     };
     return test_main(tests);
