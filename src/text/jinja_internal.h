@@ -712,7 +712,7 @@ bool lcj_str_format(lcj_rt *rt, lcj_call *call, lcj_val *out);
 /* A number by a specification; used by both. */
 typedef struct lcj_spec {
     char type, align,
-        sign; /* type 0: none given; align '<', '>', '^', '=' or 0; sign '+', ' ' or 0 */
+        sign; /* type 0: none given; align '<', '>', '^', '=' or 0; sign '+', '-', ' ' or 0 */
     bool alt, zero;
     char group; /* ',' or '_' or 0 */
     uint32_t fill;

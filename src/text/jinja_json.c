@@ -209,14 +209,11 @@ static bool put_value(const dump *d, lcj_val v, uint32_t nest) {
 }
 
 static bool read_indent(dump *d, lcj_val v) {
-    int64_t width;
-    size_t start = d->rt->out.len;
     if (v.type == LCJ_MISSING || v.type == LCJ_NONE) return true;
     d->has_indent = true;
     d->indent = v;
     if (lcj_is_string(v)) return true;
-    return lcj_index(d->rt, v, &width) && lcj_put_repeat(d->rt, " ", 1, width) &&
-           lcj_take(d->rt, start, &d->indent);
+    return lcj_arith(d->rt, LCJ_MUL, lcj_text(LCJ_STR(" ")), v, &d->indent);
 }
 
 static bool read_separators(dump *d, lcj_val v) {
