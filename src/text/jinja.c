@@ -152,8 +152,14 @@ int lc_jinja_compile(const char *source, size_t len, const char *name, lc_jinja 
 void lc_jinja_free(lc_jinja *tmpl) {
     if (!tmpl) return;
     lc_arena_free(tmpl->arena);
+    lc_buf_free(&tmpl->literals);
     lc_free(tmpl->name);
     lc_free(tmpl);
+}
+
+const char *lc_jinja_literals(const lc_jinja *tmpl, size_t *len) {
+    *len = tmpl->literals.len;
+    return tmpl->literals.data ? tmpl->literals.data : "";
 }
 
 /* ---- rendering ---- */

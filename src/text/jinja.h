@@ -50,6 +50,10 @@ int lc_jinja_compile(const char *source, size_t len, const char *name, lc_jinja 
                      lc_jinja_fault *fault, lc_err *err);
 void lc_jinja_free(lc_jinja *tmpl);
 
+/* The template's own text: what stands outside of tags and its string literals, with a NUL between
+ * each two. */
+const char *lc_jinja_literals(const lc_jinja *tmpl, size_t *len);
+
 typedef struct lc_jinja_var {
     const char *name;
     struct json_object *value; /* NULL is None */

@@ -40,10 +40,6 @@ static const lcj_def generator_attributes[] = {
     {"gi_frame", NULL, "", LCJ_DEF_CHANGES},      {"gi_running", NULL, "", LCJ_DEF_PROPERTY},
     {"gi_yieldfrom", NULL, "", LCJ_DEF_PROPERTY}, {"send", NULL, "*", LCJ_DEF_PLAIN},
     {"throw", NULL, "*", LCJ_DEF_PLAIN},          {NULL, NULL, NULL, 0}};
-static const lcj_def class_attributes[] = {{"fromkeys", NULL, "*", LCJ_DEF_PLAIN},
-                                           {"mro", NULL, "*", LCJ_DEF_CHANGES},
-                                           {NULL, NULL, NULL, 0}};
-
 static bool is_dunder(lcj_str name) {
     if (name.len < 5 || name.s[0] != '_' || name.s[1] != '_') return false;
     for (size_t i = 0; i < sizeof dunders / sizeof *dunders; i++)
@@ -70,7 +66,7 @@ const lcj_def *lcj_find_method(lcj_val obj, lcj_str name) {
     case LCJ_ITER: return lcj_find_def(generator_attributes, name);
     case LCJ_CYCLER: return lcj_find_def(lcj_cycler_methods, name);
     case LCJ_FUNC:
-        return strcmp(obj.u.def->name, "dict") ? NULL : lcj_find_def(class_attributes, name);
+        return strcmp(obj.u.def->name, "dict") ? NULL : lcj_find_def(lcj_dict_attributes, name);
     default: return NULL;
     }
 }

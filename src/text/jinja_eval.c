@@ -74,6 +74,13 @@ static bool eval_cond(lcj_rt *rt, lcj_act *act, const lcj_node *node, lcj_val *o
     return true;
 }
 
+static bool can_slice(lcj_val obj, const lcj_val bounds[3]) {
+    for (int i = 0; i < 3; i++)
+        if (bounds[i].type != LCJ_NONE && !lcj_is_integer(bounds[i])) return false;
+    return lcj_is_string(obj) || lcj_is_seq(obj) || obj.type == LCJ_RANGE_OBJ ||
+           lcj_is_undefined(obj);
+}
+
 static bool eval_getitem(lcj_rt *rt, lcj_act *act, const lcj_node *node, lcj_val *out) {
     lcj_val obj, key;
     const lcj_node *b = node->b;
@@ -84,6 +91,7 @@ static bool eval_getitem(lcj_rt *rt, lcj_act *act, const lcj_node *node, lcj_val
         (b->b && !lcj_eval(rt, act, b->b, &bounds[1])) ||
         (b->c && !lcj_eval(rt, act, b->c, &bounds[2])))
         return false;
+    if (node->op && !can_slice(obj, bounds)) return lcj_undefined_item(rt, obj, bounds[0], out);
     return lcj_slice(rt, obj, bounds, out);
 }
 

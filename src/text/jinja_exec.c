@@ -240,7 +240,7 @@ static bool loop_open(lcj_rt *rt, lcj_loop *loop, lcj_val items) {
 
 /* One pass; *stop after {% break %}. The frame is left before its memory goes: a macro that was
  * kept in a namespace may still look at its slots. */
-static bool run_pass(lcj_rt *rt, lcj_act *act, lcj_loop *loop, lcj_val item, bool *stop) {
+static lcj_flow run_pass(lcj_rt *rt, lcj_act *act, lcj_loop *loop, lcj_val item) {
     const lcj_node *node = loop->node;
     lcj_mark mark = lcj_heap_mark(rt);
     size_t outer = rt->mark_position;
@@ -254,24 +254,24 @@ static bool run_pass(lcj_rt *rt, lcj_act *act, lcj_loop *loop, lcj_val item, boo
     frame_leave(act, &node->scope->frame);
     if (rt->pins == pins) lcj_heap_release(rt, &mark);
     rt->mark_position = outer;
-    *stop = flow == LCJ_GO_BREAK;
-    return flow != LCJ_GO_FAIL;
+    return flow;
 }
 
 static lcj_flow run_loop(lcj_rt *rt, lcj_act *act, const lcj_node *node, lcj_val items,
                          uint32_t depth0) {
-    bool any = false, stop = false;
+    bool any = false; /* a pass reached its end: after break or continue the else part still runs */
     lcj_loop *loop = lcj_alloc(rt, sizeof *loop);
     if (!loop) return LCJ_GO_FAIL;
     *loop = (lcj_loop){.node = node, .act = act, .index0 = -1, .length = -1, .depth0 = depth0};
     if (!loop_open(rt, loop, items)) return LCJ_GO_FAIL;
-    while (!stop) {
+    for (lcj_flow flow = LCJ_GO_ON; flow != LCJ_GO_BREAK;) {
         lcj_val item;
         int n = loop_next(rt, loop, &item);
         if (n < 0) return LCJ_GO_FAIL;
         if (!n) break;
-        any = true;
-        if (!run_pass(rt, act, loop, item, &stop)) return LCJ_GO_FAIL;
+        flow = run_pass(rt, act, loop, item);
+        if (flow == LCJ_GO_FAIL) return LCJ_GO_FAIL;
+        any |= flow == LCJ_GO_ON;
     }
     if (any || !node->orelse.len) return LCJ_GO_ON;
     if (!lcj_frame_enter(rt, act, &node->scope->orelse)) return LCJ_GO_FAIL;

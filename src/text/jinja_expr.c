@@ -336,7 +336,7 @@ static lcj_node *parse_strings(lcj_comp *comp) {
         if (!lcj_advance(comp)) return NULL;
     }
     node->value = lcj_text(all);
-    return node;
+    return lcj_keep_literal(comp, all) ? node : NULL;
 }
 
 static lcj_node *parse_list(lcj_comp *comp) {
@@ -401,7 +401,7 @@ static lcj_node *parse_primary(lcj_comp *comp, bool with_namespace) {
     }
     if (lcj_is_op(comp, '(')) {
         if (!lcj_advance(comp)) return NULL;
-        node = lcj_parse_tuple(comp, LCJ_TUPLE_PAREN, NULL);
+        node = lcj_parse_tuple(comp, LCJ_TUPLE_PAREN);
         return node && lcj_expect_op(comp, ')') ? node : NULL;
     }
     if (lcj_is_op(comp, '[')) return parse_list(comp);
@@ -568,9 +568,9 @@ static lcj_node *parse_condexpr(lcj_comp *comp) {
 
 lcj_node *lcj_parse_expression(lcj_comp *comp) { return parse_condexpr(comp); }
 
-static bool ends_tuple(const lcj_comp *comp, const char *end_name) {
+static bool ends_tuple(const lcj_comp *comp) {
     return comp->tok.type == LCJ_T_VAR_END || comp->tok.type == LCJ_T_BLOCK_END ||
-           lcj_is_op(comp, ')') || (end_name && lcj_is_name(comp, end_name));
+           lcj_is_op(comp, ')');
 }
 
 static lcj_node *tuple_item(lcj_comp *comp, lcj_tuple_mode mode) {
@@ -582,13 +582,13 @@ static lcj_node *tuple_item(lcj_comp *comp, lcj_tuple_mode mode) {
     }
 }
 
-lcj_node *lcj_parse_tuple(lcj_comp *comp, lcj_tuple_mode mode, const char *end_name) {
+lcj_node *lcj_parse_tuple(lcj_comp *comp, lcj_tuple_mode mode) {
     lcj_node *tuple = lcj_node_new(comp, LCJ_N_TUPLE, comp->tok.line);
     bool is_tuple = false;
     if (!tuple) return NULL;
     for (;;) {
         if (tuple->items.len && !lcj_expect_op(comp, ',')) return NULL;
-        if (ends_tuple(comp, end_name)) break;
+        if (ends_tuple(comp)) break;
         if (!add_item(comp, tuple, &tuple->items, tuple_item(comp, mode))) return NULL;
         if (!lcj_is_op(comp, ',')) break;
         is_tuple = true;
@@ -611,8 +611,8 @@ static bool set_store(lcj_comp *comp, lcj_node *target) {
     return true;
 }
 
-lcj_node *lcj_parse_target(lcj_comp *comp, bool with_namespace, const char *end_name) {
+lcj_node *lcj_parse_target(lcj_comp *comp, bool with_namespace) {
     lcj_node *target =
-        lcj_parse_tuple(comp, with_namespace ? LCJ_TUPLE_TARGET_NS : LCJ_TUPLE_TARGET, end_name);
+        lcj_parse_tuple(comp, with_namespace ? LCJ_TUPLE_TARGET_NS : LCJ_TUPLE_TARGET);
     return target && set_store(comp, target) ? target : NULL;
 }

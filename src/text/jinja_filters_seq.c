@@ -134,10 +134,17 @@ static bool sort_keys(lcj_rt *rt, lcj_call *call, const lcj_list *list, lcj_val 
     return true;
 }
 
+/* sorted() wants a number here */
+static bool reverse_flag(lcj_rt *rt, lcj_val v, bool *out) {
+    int64_t number = 0;
+    if (v.type != LCJ_MISSING && !lcj_index(rt, v, &number)) return false;
+    *out = number != 0;
+    return true;
+}
+
 static bool filter_sort(lcj_rt *rt, lcj_call *call, lcj_val *out) {
     bool reverse;
-    if (!optional_truth(rt, call->bound[0], &reverse) || !own_list(rt, call->self, out))
-        return false;
+    if (!reverse_flag(rt, call->bound[0], &reverse) || !own_list(rt, call->self, out)) return false;
     const lcj_list *list = out->u.list;
     lcj_val *keys = lcj_alloc(rt, (size_t)list->len * sizeof *keys);
     return keys && sort_keys(rt, call, list, keys) &&
@@ -160,7 +167,7 @@ static bool filter_dictsort(lcj_rt *rt, lcj_call *call, lcj_val *out) {
                         lcj_type_name(self));
     pairs = (lcj_val){.type = LCJ_VIEW, .sub = 'i', .u.dict = self.u.dict};
     if (!keying_new(rt, call->bound[0], lcj_none(), &k) ||
-        !optional_truth(rt, call->bound[2], &reverse) || !own_list(rt, pairs, out))
+        !reverse_flag(rt, call->bound[2], &reverse) || !own_list(rt, pairs, out))
         return false;
     lcj_list *list = out->u.list;
     lcj_val *keys = lcj_alloc(rt, (size_t)list->len * sizeof *keys);

@@ -80,12 +80,9 @@ static bool truth_or(lcj_rt *rt, lcj_val v, bool *out) {
 }
 
 static bool indention(lcj_rt *rt, lcj_val width, lcj_val *out) {
-    int64_t n = 4;
-    size_t start = rt->out.len;
+    if (width.type == LCJ_MISSING) width = lcj_int(4);
     *out = width;
-    if (lcj_is_string(width)) return true;
-    if (width.type != LCJ_MISSING && !lcj_index(rt, width, &n)) return false;
-    return lcj_put_repeat(rt, " ", 1, n) && lcj_take(rt, start, out);
+    return lcj_is_string(width) || lcj_arith(rt, LCJ_MUL, lcj_text(LCJ_STR(" ")), width, out);
 }
 
 static bool filter_indent(lcj_rt *rt, lcj_call *call, lcj_val *out) {

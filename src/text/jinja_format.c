@@ -72,7 +72,9 @@ static bool put_number_parts(lcj_rt *rt, const number *n, const lcj_spec *spec) 
            lcj_put_padded(rt, text, spec, spec->align ? spec->align : '>');
 }
 
-static char sign_of(bool minus, const lcj_spec *spec) { return minus ? '-' : spec->sign; }
+static char sign_of(bool minus, const lcj_spec *spec) {
+    return minus ? '-' : spec->sign == '-' ? 0 : spec->sign;
+}
 
 static bool put_integer(lcj_rt *rt, lcj_val v, const lcj_spec *spec) {
     char text[80], *end = text + sizeof text;
@@ -279,9 +281,12 @@ static bool put_percent_number(percent *p, lcj_val v, lcj_spec *spec) {
 static bool put_conversion(percent *p) {
     lcj_val v = lcj_missing();
     lcj_spec spec;
+    if (p->s < p->end && *p->s == '%') {
+        p->s++;
+        return lcj_putc(p->rt, '%');
+    }
     if (p->s < p->end && *p->s == '(' && !keyed_arg(p, &v)) return false;
     if (!read_spec(p, &spec)) return false;
-    if (spec.type == '%') return lcj_putc(p->rt, '%');
     if (!strchr("diouxXeEfFgGcrsa", spec.type) || !spec.type)
         return lcj_fail(p->rt, LC_JINJA_VALUE, "unsupported format character");
     if (spec.type == 'a') return lcj_unsupported(p->rt, "%a");

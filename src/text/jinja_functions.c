@@ -56,6 +56,7 @@ static bool add_all(lcj_rt *rt, lcj_dict *dict, lcj_val src) {
                 return false;
         return true;
     }
+    if (lcj_is_undefined(src)) return lcj_fail_undefined(rt, src); /* Python asks it for keys */
     if (!lcj_iter_open(rt, src, &it)) return false;
     for (int n; (n = lcj_iter_next(rt, &it, &pair)) != 0;)
         if (n < 0 || !add_pair(rt, dict, pair)) return false;
@@ -73,6 +74,19 @@ static bool make_dict(lcj_rt *rt, lcj_call *call, lcj_val *out) {
             return false;
     return true;
 }
+
+static bool dict_fromkeys(lcj_rt *rt, lcj_call *call, lcj_val *out) {
+    lcj_val key, value = call->bound[1].type == LCJ_MISSING ? lcj_none() : call->bound[1];
+    lcj_iter it;
+    if (!lcj_dict_new(rt, 0, out) || !lcj_iter_open(rt, call->bound[0], &it)) return false;
+    for (int n; (n = lcj_iter_next(rt, &it, &key)) != 0;)
+        if (n < 0 || !lcj_dict_set(rt, out->u.dict, key, value)) return false;
+    return true;
+}
+
+/* The reference's dict is no class but an object with these two abilities. */
+const lcj_def lcj_dict_attributes[] = {
+    {"fromkeys", dict_fromkeys, "iterable- value?-", LCJ_DEF_PLAIN}, {NULL, NULL, NULL, 0}};
 
 static bool make_namespace(lcj_rt *rt, lcj_call *call, lcj_val *out) {
     if (!make_dict(rt, call, out)) return false;

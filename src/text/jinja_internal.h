@@ -265,7 +265,7 @@ typedef enum lcj_kind {
     LCJ_N_OPERAND, /* op lcj_op; a */
     LCJ_N_COND,    /* a: test, b: then, c: else or NULL */
     LCJ_N_GETATTR, /* a, name */
-    LCJ_N_GETITEM, /* a, b: expression or slice */
+    LCJ_N_GETITEM, /* a, b: expression or slice; op 1: a slice that fails is undefined */
     LCJ_N_SLICE,   /* a, b, c, each may be NULL */
     LCJ_N_CALL,    /* a, args */
     LCJ_N_FILTER,  /* a (NULL: the text of the block), name, def (NULL: unknown), args */
@@ -384,6 +384,7 @@ struct lc_jinja {
     lcj_scope root;
     lcj_str *names; /* that the template asks the context for */
     uint32_t n_names;
+    lc_buf literals;
 };
 
 /* ---- compiling ---- */
@@ -449,8 +450,9 @@ bool lcj_enter(lcj_comp *comp);
 lcj_node *lcj_node_new(lcj_comp *comp, lcj_kind kind, uint32_t line);
 bool lcj_nodes_push(lcj_comp *comp, lcj_nodes *list, lcj_node *node);
 bool lcj_node_deepen(lcj_comp *comp, lcj_node *node, const lcj_node *child);
+bool lcj_keep_literal(lcj_comp *comp, lcj_str text);
 
-/* Expressions (jinja_expr.c). end_name: a further name that ends a tuple, or NULL. */
+/* Expressions (jinja_expr.c). */
 typedef enum lcj_tuple_mode {
     LCJ_TUPLE_FULL,
     LCJ_TUPLE_PAREN,  /* in parentheses: may be empty */
@@ -459,9 +461,9 @@ typedef enum lcj_tuple_mode {
     LCJ_TUPLE_TARGET_NS,
 } lcj_tuple_mode;
 lcj_node *lcj_parse_expression(lcj_comp *comp);
-lcj_node *lcj_parse_tuple(lcj_comp *comp, lcj_tuple_mode mode, const char *end_name);
+lcj_node *lcj_parse_tuple(lcj_comp *comp, lcj_tuple_mode mode);
 lcj_node *lcj_parse_filters(lcj_comp *comp, lcj_node *node, bool start_inline);
-lcj_node *lcj_parse_target(lcj_comp *comp, bool with_namespace, const char *end_name);
+lcj_node *lcj_parse_target(lcj_comp *comp, bool with_namespace);
 lcj_node *lcj_parse_plain_name(lcj_comp *comp);
 bool lcj_parse_signature(lcj_comp *comp, lcj_node *node);
 
@@ -684,7 +686,7 @@ bool lcj_path_get(lcj_rt *rt, const lcj_val *parts, uint32_t len, lcj_val item, 
 /* The method `name` of obj's type, NULL if there is none. */
 const lcj_def *lcj_find_method(lcj_val obj, lcj_str name);
 extern const lcj_def lcj_str_methods[], lcj_dict_methods[], lcj_list_methods[],
-    lcj_cycler_methods[];
+    lcj_cycler_methods[], lcj_dict_attributes[];
 
 /* string methods that others use too (jinja_methods.c, jinja_methods_pad.c) */
 bool lcj_str_is_case(lcj_rt *rt, lcj_val s, bool upper, bool *out);
@@ -710,7 +712,7 @@ bool lcj_str_format(lcj_rt *rt, lcj_call *call, lcj_val *out);
 /* A number by a specification; used by both. */
 typedef struct lcj_spec {
     char type, align,
-        sign; /* type 0: none given; align '<', '>', '^', '=' or 0; sign '+', ' ' or 0 */
+        sign; /* type 0: none given; align '<', '>', '^', '=' or 0; sign '+', '-', ' ' or 0 */
     bool alt, zero;
     char group; /* ',' or '_' or 0 */
     uint32_t fill;

@@ -209,25 +209,28 @@ static bool put_value(const dump *d, lcj_val v, uint32_t nest) {
 }
 
 static bool read_indent(dump *d, lcj_val v) {
-    int64_t width;
-    size_t start = d->rt->out.len;
     if (v.type == LCJ_MISSING || v.type == LCJ_NONE) return true;
     d->has_indent = true;
     d->indent = v;
     if (lcj_is_string(v)) return true;
-    return lcj_index(d->rt, v, &width) && lcj_put_repeat(d->rt, " ", 1, width) &&
-           lcj_take(d->rt, start, &d->indent);
+    return lcj_arith(d->rt, LCJ_MUL, lcj_text(LCJ_STR(" ")), v, &d->indent);
 }
 
 static bool read_separators(dump *d, lcj_val v) {
     d->item_separator = lcj_text(d->has_indent ? LCJ_STR(",") : LCJ_STR(", "));
     d->key_separator = lcj_text(LCJ_STR(": "));
     if (v.type == LCJ_MISSING || v.type == LCJ_NONE) return true;
-    if (!lcj_is_seq(v) || v.u.list->len != 2 || !lcj_is_string(v.u.list->items[0]) ||
-        !lcj_is_string(v.u.list->items[1]))
+    lcj_val pair;
+    if (!lcj_iterable(v))
+        return lcj_fail(d->rt, LC_JINJA_TYPE, "cannot unpack non-iterable %s object",
+                        lcj_type_name(v));
+    if (!lcj_to_list(d->rt, v, LCJ_LIST, &pair)) return false;
+    const lcj_list *list = pair.u.list;
+    if (list->len != 2) return lcj_fail(d->rt, LC_JINJA_VALUE, "separators are not two values");
+    if (!lcj_is_string(list->items[0]) || !lcj_is_string(list->items[1]))
         return lcj_fail(d->rt, LC_JINJA_TYPE, "separators must be two strings");
-    d->item_separator = v.u.list->items[0];
-    d->key_separator = v.u.list->items[1];
+    d->item_separator = list->items[0];
+    d->key_separator = list->items[1];
     return true;
 }
 

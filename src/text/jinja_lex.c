@@ -93,6 +93,10 @@ static bool skip_comment(lcj_comp *comp) {
     lcj_lexer *lex = &comp->lex;
     size_t from = lex->pos + 2;
     if (sign_at(lex, from)) from++;
+    if (from >= lex->len) { /* nothing behind the opening: the reference lets that pass */
+        advance_to(lex, lex->len);
+        return true;
+    }
     const char *close = find(lex, from, "#}");
     if (!close)
         return lcj_comp_fail(comp, LC_JINJA_SYNTAX, lex->line, "Missing end of comment tag");
@@ -107,6 +111,8 @@ static bool skip_comment(lcj_comp *comp) {
 static bool raw_text(lcj_comp *comp, lcj_token *out) {
     lcj_lexer *lex = &comp->lex;
     size_t start = lex->pos;
+    *out = (lcj_token){.type = LCJ_T_EOF, .line = lex->line};
+    if (start >= lex->len) return true; /* as with comments */
     for (const char *tag; (tag = find(lex, lex->pos, "{%"));
          lex->pos = (size_t)(tag - lex->src) + 2) {
         size_t tag_at = (size_t)(tag - lex->src), end = raw_end(lex, tag_at);

@@ -102,6 +102,12 @@ bool lcj_node_deepen(lcj_comp *comp, lcj_node *node, const lcj_node *child) {
     return true;
 }
 
+bool lcj_keep_literal(lcj_comp *comp, lcj_str text) {
+    lc_buf *out = &comp->tmpl->literals;
+    if (lc_buf_append(out, text.s, text.len) && lc_buf_putc(out, 0)) return true;
+    return lcj_comp_fail(comp, LC_JINJA_MEMORY, 0, "out of memory");
+}
+
 /* ---- statements ---- */
 
 static bool subparse(lcj_comp *comp, lcj_nodes *body, const char *const *ends);
@@ -144,9 +150,9 @@ static lcj_node *parse_for(lcj_comp *comp) {
     static const char *const ends[] = {"endfor", "else", NULL};
     lcj_node *node = lcj_node_new(comp, LCJ_N_FOR, comp->tok.line);
     if (!node || !new_scope(comp, node) || !lcj_advance(comp)) return NULL;
-    node->a = lcj_parse_target(comp, false, "in");
+    node->a = lcj_parse_target(comp, false);
     if (!node->a || !expect_name(comp, "in")) return NULL;
-    node->b = lcj_parse_tuple(comp, LCJ_TUPLE_NOCOND, "recursive");
+    node->b = lcj_parse_tuple(comp, LCJ_TUPLE_NOCOND);
     if (!node->b) return NULL;
     if (lcj_is_name(comp, "if")) {
         if (!lcj_advance(comp) || !(node->c = lcj_parse_expression(comp))) return NULL;
@@ -173,7 +179,7 @@ static lcj_node *parse_if(lcj_comp *comp) {
     lcj_node *result = lcj_node_new(comp, LCJ_N_IF, comp->tok.line), *node = result;
     if (!node || !lcj_advance(comp)) return NULL;
     for (;;) {
-        node->a = lcj_parse_tuple(comp, LCJ_TUPLE_NOCOND, NULL);
+        node->a = lcj_parse_tuple(comp, LCJ_TUPLE_NOCOND);
         if (!node->a || !parse_body(comp, &node->body, ends)) return NULL;
         bool is_elif = lcj_is_name(comp, "elif"), is_else = lcj_is_name(comp, "else");
         uint32_t line = comp->tok.line;
@@ -190,11 +196,11 @@ static lcj_node *parse_if(lcj_comp *comp) {
 static lcj_node *parse_set(lcj_comp *comp) {
     lcj_node *node = lcj_node_new(comp, LCJ_N_SET, comp->tok.line);
     if (!node || !lcj_advance(comp)) return NULL;
-    node->a = lcj_parse_target(comp, true, NULL);
+    node->a = lcj_parse_target(comp, true);
     if (!node->a) return NULL;
     if (lcj_is_op(comp, '=')) {
         if (!lcj_advance(comp)) return NULL;
-        node->b = lcj_parse_tuple(comp, LCJ_TUPLE_FULL, NULL);
+        node->b = lcj_parse_tuple(comp, LCJ_TUPLE_FULL);
         return node->b ? node : NULL;
     }
     node->kind = LCJ_N_SETBLOCK;
@@ -261,7 +267,7 @@ static lcj_node *parse_with(lcj_comp *comp) {
     if (!node || !new_scope(comp, node) || !lcj_advance(comp)) return NULL;
     while (comp->tok.type != LCJ_T_BLOCK_END) {
         if (node->items.len && !lcj_expect_op(comp, ',')) return NULL;
-        lcj_node *target = lcj_parse_target(comp, false, NULL);
+        lcj_node *target = lcj_parse_target(comp, false);
         if (!target) return NULL;
         set_param(target);
         if (!lcj_nodes_push(comp, &node->items, target) || !lcj_expect_op(comp, '=') ||
@@ -369,7 +375,8 @@ static bool add_output(lcj_comp *comp, lcj_nodes *body, lcj_node **output, lcj_n
 
 static lcj_node *data_node(lcj_comp *comp) {
     lcj_node *node = lcj_node_new(comp, LCJ_N_CONST, comp->tok.line);
-    if (node) node->value = lcj_text(comp->tok.text);
+    if (!node || !lcj_keep_literal(comp, comp->tok.text)) return NULL;
+    node->value = lcj_text(comp->tok.text);
     return node;
 }
 
@@ -385,7 +392,7 @@ static bool subparse(lcj_comp *comp, lcj_nodes *body, const char *const *ends) {
             break;
         case LCJ_T_VAR_BEGIN:
             if (!lcj_advance(comp) ||
-                !add_output(comp, body, &output, lcj_parse_tuple(comp, LCJ_TUPLE_FULL, NULL)))
+                !add_output(comp, body, &output, lcj_parse_tuple(comp, LCJ_TUPLE_FULL)))
                 return false;
             if (comp->tok.type != LCJ_T_VAR_END) return lcj_unexpected(comp);
             if (!lcj_advance(comp)) return false;

@@ -377,6 +377,45 @@ static bool bind_expr(binder *b, lcj_node *node, bool soft) {
            bind_exprs(b, &node->more, soft) && (!node->args || bind_args(b, node->args, soft));
 }
 
+/* Whether the reference computes an expression when compiling. */
+static bool is_constant(const lcj_node *node) {
+    if (!node) return true;
+    if (node->kind == LCJ_N_NAME || node->kind == LCJ_N_CALL) return false;
+    if (node->kind == LCJ_N_FILTER &&
+        (!node->def || !strcmp(node->def->name, "map") || strstr(node->def->name, "select") ||
+         strstr(node->def->name, "reject")))
+        return false;
+    for (uint32_t i = 0; i < node->items.len; i++)
+        if (!is_constant(node->items.list[i])) return false;
+    for (uint32_t i = 0; i < node->more.len; i++)
+        if (!is_constant(node->more.list[i])) return false;
+    for (uint32_t i = 0; node->args && i < node->args->n_pos; i++)
+        if (!is_constant(node->args->pos[i])) return false;
+    for (uint32_t i = 0; node->args && i < node->args->n_kw; i++)
+        if (!is_constant(node->args->kw[i].value)) return false;
+    if (node->args && (node->args->star || node->args->star2)) return false;
+    return is_constant(node->a) && is_constant(node->b) && is_constant(node->c);
+}
+
+/* There a slice of what has none is undefined, at run time it is an error. */
+static void soften_slices(lcj_node *node) {
+    if (!node) return;
+    if (node->kind == LCJ_N_GETITEM && node->b->kind == LCJ_N_SLICE) node->op = 1;
+    for (uint32_t i = 0; i < node->items.len; i++) soften_slices(node->items.list[i]);
+    for (uint32_t i = 0; i < node->more.len; i++) soften_slices(node->more.list[i]);
+    for (uint32_t i = 0; node->args && i < node->args->n_pos; i++)
+        soften_slices(node->args->pos[i]);
+    soften_slices(node->a);
+    soften_slices(node->b);
+    soften_slices(node->c);
+}
+
+static bool bind_output(binder *b, lcj_node *node, bool soft) {
+    for (uint32_t i = 0; i < node->items.len; i++)
+        if (is_constant(node->items.list[i])) soften_slices(node->items.list[i]);
+    return bind_exprs(b, &node->items, soft);
+}
+
 static lcj_node *copy_target(lcj_comp *comp, const lcj_node *target) {
     lcj_node *copy = lcj_node_new(comp, (lcj_kind)target->kind, target->line);
     if (!copy) return NULL;
@@ -506,7 +545,7 @@ static bool bind_body(binder *b, lcj_nodes *body, bool soft) {
         lcj_node *node = body->list[i];
         bool ok = true;
         switch (node->kind) {
-        case LCJ_N_OUTPUT: ok = bind_exprs(b, &node->items, soft); break;
+        case LCJ_N_OUTPUT: ok = bind_output(b, node, soft); break;
         case LCJ_N_IF: ok = bind_if(b, node); break;
         case LCJ_N_FOR: ok = bind_for(b, node, soft); break;
         case LCJ_N_SET: ok = bind_expr(b, node->b, soft) && bind_expr(b, node->a, soft); break;

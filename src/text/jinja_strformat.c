@@ -115,8 +115,7 @@ static bool read_spec(lcj_rt *rt, lcj_str s, lcj_spec *spec) {
         spec->align = s.s[i++];
     }
     if (i < s.len && (s.s[i] == '+' || s.s[i] == '-' || s.s[i] == ' ')) {
-        if (s.s[i] != '-') spec->sign = s.s[i];
-        i++;
+        spec->sign = s.s[i++];
     }
     if (i < s.len && s.s[i] == '#') spec->alt = true, i++;
     if (i < s.len && s.s[i] == '0') {
