@@ -6,6 +6,7 @@
 #include "cli/inspect.h"
 
 #include "base/cpu.h"
+#include "engine/engine.h"
 
 #include <errno.h>
 #include <math.h>
@@ -61,10 +62,10 @@ static void add_fit(lc_report *r, const char *name, const lc_part_sum parts[LC_P
         .name = name,
         .weights = weights,
         .token = token_bytes(&r->config, &r->counts, parts),
-        .together = weights + context,
-        .fits = weights + context <= r->memory,
+        .together = weights + context + r->step,
     };
-    if (weights < r->memory) fit->room = (r->memory - weights) / kv;
+    fit->fits = fit->together <= r->memory;
+    if (weights + r->step < r->memory) fit->room = (r->memory - weights - r->step) / kv;
     if (fit->room > r->config.max_positions) fit->room = r->config.max_positions;
 }
 
@@ -107,6 +108,9 @@ static int gather(lc_report *r, lc_err *err) {
             r->kv_mtp[i] =
                 (c->kv_rank + c->rope_dim + (c->index_heads ? c->index_dim : 0)) * element;
     }
+    lc_work_size size = {LC_DEFAULT_CHUNK, r->context, lc_cpu_count(),
+                         lc_kernels_best((lc_isa)(LC_ISA_COUNT - 1), NULL), true};
+    r->step = lc_work_bytes(c, size);
     if (r->checkpoint) return look(r, err);
     estimate(r);
     return LC_OK;

@@ -20,7 +20,7 @@ typedef struct lc_fit {
     uint64_t weights;  /* bytes that a run uses, draft module included */
     uint64_t copied;   /* of these, held in RAM of our own: misaligned in the files */
     uint64_t token;    /* bytes of weights that a token reads, average experts */
-    uint64_t together; /* weights and context in BF16 */
+    uint64_t together; /* weights, context in BF16 and step memory */
     bool fits;
     uint64_t room; /* tokens of context (BF16) beside the weights, at most max_positions */
 } lc_fit;
@@ -36,6 +36,7 @@ typedef struct lc_report {
     uint64_t kv[2];           /* bytes of context per token in BF16 and F32, draft module's not */
     uint64_t kv_mtp[2];       /* the draft module's own */
     uint64_t memory, context; /* bytes of RAM; tokens */
+    uint64_t step;            /* bytes of a step's buffers: BF16, default chunk, this machine */
     bool memory_given;
     lc_fit fits[LC_STORE_COUNT]; /* one for a checkpoint */
     int n_fits;

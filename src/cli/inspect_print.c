@@ -158,10 +158,11 @@ static void print_context(const lc_report *r, FILE *out) {
 }
 
 static void print_memory(const lc_report *r, FILE *out) {
-    fprintf(out, "\nMemory: %s %s, context of %s tokens in BF16 %s\n",
+    fprintf(out, "\nMemory: %s %s; context of %s tokens in BF16 %s, a step's buffers %s\n",
             r->memory_given ? "asked for" : "this machine has", bytes(r->memory).s,
-            grouped(r->context).s, bytes((r->kv[0] + r->kv_mtp[0]) * r->context).s);
-    fprintf(out, "  %-*s%16s%16s%16s\n", 12, "", "weights", "with context", "token reads");
+            grouped(r->context).s, bytes((r->kv[0] + r->kv_mtp[0]) * r->context).s,
+            bytes(r->step).s);
+    fprintf(out, "  %-*s%16s%16s%16s\n", 12, "", "weights", "all together", "token reads");
     for (int i = 0; i < r->n_fits; i++) {
         const lc_fit *f = &r->fits[i];
         fprintf(out, "  %-*s%16s%16s%16s   ", 12, f->name, bytes(f->weights).s,
@@ -327,6 +328,7 @@ static struct json_object *json_memory(const lc_report *r) {
     put_n(o, "context", r->context);
     put_n(o, "context_bytes_bf16", (r->kv[0] + r->kv_mtp[0]) * r->context);
     put_n(o, "context_bytes_f32", (r->kv[1] + r->kv_mtp[1]) * r->context);
+    put_n(o, "step_bytes", r->step);
     for (int i = 0; i < r->n_fits; i++) {
         const lc_fit *f = &r->fits[i];
         struct json_object *entry = json_object_new_object();

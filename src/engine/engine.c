@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-enum { DEFAULT_CHUNK = 256 };
-
 static int choose_kernels(lc_engine *e, const char *isa, lc_err *err) {
     lc_isa cap = (lc_isa)(LC_ISA_COUNT - 1);
     if (isa && !lc_isa_from_name(isa, &cap))
@@ -69,7 +67,7 @@ int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine
     *out = NULL;
     lc_engine *e = lc_calloc(1, sizeof *e);
     if (!e) return lc_fail(err, LC_ENOMEM, "engine: out of memory");
-    e->chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
+    e->chunk = options->chunk ? options->chunk : LC_DEFAULT_CHUNK;
     e->drafts = options->drafts;
     int status = choose_compute(e, options->compute, err);
     if (status == LC_OK) status = choose_kernels(e, options->isa, err);

@@ -153,9 +153,9 @@ int lc_decode_push(const lc_tokenizer *tokenizer, lc_decode_stream *stream, int3
         return lc_fail(err, LC_EINVAL, "token id %d is not in the vocabulary (%zu ids)", id,
                        vocab->n_ids);
     if (stream->skip_special && vocab->flags[id] & LC_IS_SPECIAL) return LC_OK;
-    const uint32_t *offset = &tokenizer->pieces.offset[id];
-    if (offset[1] > offset[0] &&
-        !push_bytes(stream, tokenizer->pieces.bytes + offset[0], offset[1] - offset[0], out))
+    const lc_pieces *pieces = &tokenizer->pieces;
+    uint32_t from = pieces->offset[id], to = pieces->offset[id + 1];
+    if (to > from && !push_bytes(stream, pieces->bytes + from, to - from, out))
         return lc_fail(err, LC_ENOMEM, "out of memory for the text of token %d", id);
     return LC_OK;
 }

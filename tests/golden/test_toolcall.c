@@ -169,7 +169,8 @@ typedef struct tally {
     int cases, whole, streamed;
 } tally;
 
-static void run_case(const golden *g, tally *t) {
+static void run_case(const golden *g, void *ctx) {
+    tally *t = ctx;
     int n = json_object_get_int(field(g->line, "n"));
     const char *bad = problem(g, WHOLE, 0);
     t->cases++;
@@ -186,14 +187,12 @@ static void run_case(const golden *g, tally *t) {
         t->streamed++;
 }
 
-static void golden_cases(void **state) {
-    (void)state;
+/* Calls `visit` for each case of the file. */
+static void each_case(void (*visit)(const golden *g, void *ctx), void *ctx) {
     lc_err err;
     lc_buf file = {0};
-    size_t before = lc_mem_current();
-    assert_ok(lc_file_read(path, 0, &file, &err), err);
     struct json_object *header = NULL;
-    tally t = {0};
+    assert_ok(lc_file_read(path, 0, &file, &err), err);
     for (char *at = file.data, *end; (end = strchr(at, '\n')); at = end + 1) {
         struct json_object *line;
         assert_ok(lc_json_parse(at, (size_t)(end - at), path, &line, &err), err);
@@ -202,22 +201,88 @@ static void golden_cases(void **state) {
             continue;
         }
         golden g = read_case(line, field(header, "tools"));
-        run_case(&g, &t);
+        visit(&g, ctx);
         json_object_put(line);
     }
     json_object_put(header);
     lc_buf_free(&file);
-    print_message(
-        "# toolcalls.jsonl: %d of %d whole, %d of %d streamed (bytes, characters, %d random "
-        "cuttings each)\n",
-        t.whole, t.cases, t.streamed, t.cases, RANDOM_CUTS);
+}
+
+static void golden_cases(void **state) {
+    (void)state;
+    size_t before = lc_mem_current();
+    tally t = {0};
+    each_case(run_case, &t);
+    print_message("# toolcalls.jsonl: %d of %d whole, %d of %d streamed (bytes, characters, %d "
+                  "random cuttings each)\n",
+                  t.whole, t.cases, t.streamed, t.cases, RANDOM_CUTS);
     assert_int_equal(t.cases, 310);
     assert_int_equal(t.whole, t.cases);
     assert_int_equal(t.streamed, t.cases);
     assert_int_equal(lc_mem_current(), before);
 }
 
+/* ---- the same through the program ---- */
+
+/* What `longcat parse --jsonl` reads for a case. */
+static void write_case(const golden *g, void *ctx) {
+    struct json_object *line = json_object_new_object();
+    static const char *const same[] = {"text", "thinking_open", "finish"};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        json_object_object_add(line, same[i], json_object_get(field(g->line, same[i])));
+    json_object_object_add(line, "tools", json_object_get(g->tools));
+    fprintf(ctx, "%s\n", json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN));
+    json_object_put(line);
+}
+
+typedef struct answers {
+    FILE *file;
+    char *line;
+    size_t size;
+    int good, cases;
+} answers;
+
+static void compare_case(const golden *g, void *ctx) {
+    static const char *const keys[] = {"reasoning", "content", "tool_calls", "unfinished"};
+    answers *a = ctx;
+    struct json_object *got = NULL;
+    lc_err err;
+    ssize_t len = getline(&a->line, &a->size, a->file);
+    assert_true(len > 0);
+    assert_ok(lc_json_parse(a->line, (size_t)len, "answer", &got, &err), err);
+    bool good = json_object_object_length(got) == 4;
+    for (size_t i = 0; i < 4; i++)
+        good = good && same_json(field(g->line, keys[i]), field(got, keys[i]));
+    a->good += good;
+    a->cases++;
+    json_object_put(got);
+}
+
+static void program(void **state) {
+    static const char *const options[] = {"", "--stream 1", "--stream 9007199254740992"};
+    (void)state;
+    char input[] = P_tmpdir "/longcat-parse-XXXXXX", command[512];
+    int fd = mkstemp(input);
+    FILE *file = fdopen(fd, "w");
+    assert_non_null(file);
+    each_case(write_case, file);
+    fclose(file);
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        snprintf(command, sizeof command, "%s parse --jsonl %s < %s", test_program(), options[i],
+                 input);
+        answers a = {.file = popen(command, "r")};
+        assert_non_null(a.file);
+        each_case(compare_case, &a);
+        assert_int_equal(fgetc(a.file), EOF);
+        assert_int_equal(pclose(a.file), 0);
+        free(a.line);
+        print_message("# longcat parse %s: %d of %d\n", options[i], a.good, a.cases);
+        assert_int_equal(a.good, 310);
+    }
+    remove(input);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_cases)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(golden_cases), cmocka_unit_test(program)};
     return test_main(tests);
 }

@@ -200,7 +200,7 @@ static inline void hub_tree(hub_server *s, int fd, const char *path) {
         snprintf(headers, sizeof headers, "Link: %s\r\n", s->link);
     else if (end < s->n_entries)
         snprintf(headers, sizeof headers,
-                 "Link: <https://hub.example/api/models/o/n/tree/x?recursive=true&cursor=%zu>; "
+                 "Link: <https://example.com/api/models/o/n/tree/x?recursive=true&cursor=%zu>; "
                  "rel=\"next\"\r\n",
                  end);
     hub_answer(fd, "200 OK", headers, s->tree ? s->tree : body);

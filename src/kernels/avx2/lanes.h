@@ -59,6 +59,34 @@ static inline __m256 pow2_8(__m256 n) {
 }
 static inline lc_v v_pow2(lc_v n) { return (lc_v){pow2_8(n.lo), pow2_8(n.hi)}; }
 
+static inline void transpose_8x8(__m256 r[8]) {
+    __m256 t[8];
+    for (int i = 0; i < 8; i += 2) { /* pairs */
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) { /* quads */
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) { /* 128-bit halves */
+        t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    }
+    memcpy(r, t, sizeof t);
+}
+static inline void v_transpose(lc_v r[16]) {
+    __m256 block[2][2][8]; /* [rows 0-7, 8-15][columns 0-7, 8-15] */
+    for (int i = 0; i < 16; i++) {
+        block[i / 8][0][i % 8] = r[i].lo;
+        block[i / 8][1][i % 8] = r[i].hi;
+    }
+    for (int b = 0; b < 4; b++) transpose_8x8(block[b / 2][b % 2]);
+    for (int i = 0; i < 16; i++) r[i] = (lc_v){block[0][i / 8][i % 8], block[1][i / 8][i % 8]};
+}
+
 /* The 8 values rounded to BF16, as the upper halves of 32-bit words. */
 static inline __m256i bf16_words(__m256 v) {
     __m256i bits = _mm256_castps_si256(v);

@@ -2,7 +2,8 @@
 #ifndef LC_KERNELS_AVX512_LANES_H
 #define LC_KERNELS_AVX512_LANES_H
 
-#include <immintrin.h>
+#include "kernels/avx512/transpose.h"
+
 #include <stdint.h>
 #include <string.h>
 
@@ -36,6 +37,13 @@ static inline lc_v v_less(lc_v a, lc_v b, lc_v x, lc_v y) {
 static inline lc_v v_pow2(lc_v n) {
     __m512i whole = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
     return _mm512_castsi512_ps(_mm512_slli_epi32(whole, 23));
+}
+
+static inline void v_transpose(lc_v r[16]) {
+    __m512i w[16];
+    for (int i = 0; i < 16; i++) w[i] = _mm512_castps_si512(r[i]);
+    transpose_16x16(w);
+    for (int i = 0; i < 16; i++) r[i] = _mm512_castsi512_ps(w[i]);
 }
 
 /* The values rounded to BF16, as the upper halves of 32-bit words. */

@@ -69,6 +69,24 @@ static inline lc_v v_pow2(lc_v n) {
     }
     return n;
 }
+static inline void transpose_4x4(float32x4_t r[4]) {
+    float32x4x2_t a = vtrnq_f32(r[0], r[1]), b = vtrnq_f32(r[2], r[3]);
+    r[0] = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+    r[1] = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+    r[2] = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+    r[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+static inline void v_transpose(lc_v r[16]) {
+    lc_v out[16];
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) {
+            float32x4_t block[4] = {r[4 * i].q[j], r[4 * i + 1].q[j], r[4 * i + 2].q[j],
+                                    r[4 * i + 3].q[j]};
+            transpose_4x4(block);
+            for (int l = 0; l < 4; l++) out[4 * j + l].q[i] = block[l];
+        }
+    memcpy(r, out, sizeof out);
+}
 static inline uint32x4_t bf16_words(float32x4_t v) {
     uint32x4_t bits = vreinterpretq_u32_f32(v);
     uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));

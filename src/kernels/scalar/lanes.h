@@ -68,6 +68,13 @@ static inline lc_v v_pow2(lc_v n) {
     }
     return n;
 }
+static inline void v_transpose(lc_v r[16]) {
+    LC_EACH_LANE for (int j = i + 1; j < 16; j++) {
+        float t = r[i].x[j];
+        r[i].x[j] = r[j].x[i];
+        r[j].x[i] = t;
+    }
+}
 static inline uint16_t bf16_of(float f) {
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
