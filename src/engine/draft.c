@@ -94,8 +94,7 @@ int lc_session_draft_traced(lc_session *s, int32_t next, size_t count, int32_t *
     lc_engine *e = s->engine;
     const lc_config *config = &e->model->config;
     if (!e->drafts) return lc_fail(err, LC_EINVAL, "the engine was opened without drafts");
-    if (!s->length || s->length != s->tokens.len)
-        return lc_fail(err, LC_EINVAL, "nothing is synced yet");
+    if (!s->has_logits) return lc_fail(err, LC_EINVAL, "nothing is synced yet");
     if (next < 0 || (size_t)next >= config->vocab)
         return lc_fail(err, LC_EINVAL, "token %d is outside the vocabulary of %zu", next,
                        config->vocab);

@@ -39,10 +39,12 @@ struct lc_session {
     /* sampling */
     float *probs;
     int32_t *heap; /* [V] */
-    /* draft module: rows 0..length-2 are in mtp_kv, the hidden of row length-1 waits for its next
-     * token */
+    /* draft module: rows 0..length-2 are in mtp_kv; row length-1 waits for its next token, and
+     * needs last_hidden then, which is there if has_hidden. Without it the next sync computes the
+     * last position again. */
     lc_kv mtp_kv;
-    float *last_hidden; /* [H] */
+    float *last_hidden; /* [H] of position length-1 */
+    bool has_hidden;
 };
 
 /* Grows the engine's logits buffer to n rows. */

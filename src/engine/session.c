@@ -71,8 +71,9 @@ static int adopt(lc_session *s, const int32_t *tokens, size_t count, lc_err *err
         return LC_OK;
     }
     if (common == count) common--; /* its logits are gone: compute the last row */
-    if (s->engine->drafts && common < s->length && common > 0)
-        common--; /* the hidden row before is gone too */
+    if (common < s->length) s->has_hidden = false;
+    if (s->engine->drafts && !s->has_hidden && common > 0)
+        common--; /* a draft row needs the hidden of the position before: compute it again */
     s->length = s->reused = common;
     s->has_logits = false;
     s->tokens.len = common;
@@ -97,7 +98,7 @@ static int sync_drafts(lc_engine *e, const step_part *parts, size_t n_parts, lc_
     size_t hidden = e->model->config.hidden, m = 0;
     for (const step_part *p = parts; p < parts + n_parts; p++) {
         lc_session *s = p->session;
-        size_t begin = s->length ? s->length - 1 : 0,
+        size_t begin = s->has_hidden ? s->length - 1 : s->length,
                end = s->length + p->n - 1; /* rows [begin, end) */
         const float *fresh = e->work->hidden + p->first * hidden;
         for (size_t i = begin; i < end; i++, m++) {
@@ -106,6 +107,7 @@ static int sync_drafts(lc_engine *e, const step_part *parts, size_t n_parts, lc_
             e->rows[m] = (lc_row){&s->mtp_kv, i, 0, s->tokens.data, i + 1};
         }
         memcpy(s->last_hidden, fresh + (p->n - 1) * hidden, hidden * sizeof *fresh);
+        s->has_hidden = true;
     }
     if (!m) return LC_OK;
     lc_step step = {.rows = e->rows, .m = m};
@@ -165,6 +167,7 @@ int lc_sync_batch(lc_engine *e, const lc_prompt *prompts, size_t count, lc_err *
         if (s->engine != e || s->tokens.len == s->length) continue;
         if (e->drafts) s->length = 0; /* the draft module may be ahead of the main model */
         s->tokens.len = s->length;
+        s->has_hidden = false;
     }
     lc_free(parts);
     return status;

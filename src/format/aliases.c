@@ -61,7 +61,9 @@ static size_t rename_one(const lc_tensor *t, lc_tensor *out, char **name) {
     case WORDS:
         out[0] = *t;
         out[0].name = *name;
-        *name += sprintf(*name, "%s%s", plain_words, t->name + sizeof words - 1) + 1;
+        *name +=
+            snprintf(*name, strlen(t->name) + 1, "%s%s", plain_words, t->name + sizeof words - 1) +
+            1;
         return 1;
     case STACKED: break;
     }
@@ -69,8 +71,9 @@ static size_t rename_one(const lc_tensor *t, lc_tensor *out, char **name) {
     for (size_t e = 0; e < t->shape[0]; e++) {
         cut(&out[e], t, e, 1);
         out[e].name = *name;
-        *name += sprintf(*name, "%.*s.mlp.experts.%zu.%s", (int)(at - t->name), t->name, e, rest);
-        ++*name;
+        *name += snprintf(*name, strlen(t->name) + 16, "%.*s.mlp.experts.%zu.%s",
+                          (int)(at - t->name), t->name, e, rest) +
+                 1;
     }
     return t->shape[0];
 }

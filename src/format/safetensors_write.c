@@ -1,5 +1,5 @@
 /*
- * safetensors_write.c: writing one safetensors file.
+ * safetensors_write.c: writing one safetensors file, whole or piece by piece.
  *
  * Bargain: a reader sees the old file or the whole new one: data goes to <path>.part, is synced,
  * and takes the name at the end. What is written passes our own reader's checks, because the same
@@ -17,11 +17,18 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A tensor and its place in the caller's order. */
+/* A tensor, its place in the caller's order, and its bytes in the data. */
 typedef struct item {
     const lc_tensor *tensor;
-    size_t order, bytes;
+    size_t order, bytes, offset;
 } item;
+
+struct lc_safetensors_writer {
+    char *path, *part;
+    int fd;
+    size_t count;
+    size_t *offsets, *bytes; /* of tensor i, in the file */
+};
 
 static int by_alignment(const void *a, const void *b) {
     const item *x = a, *y = b;
@@ -46,8 +53,6 @@ static int check(const char *path, item *items, size_t count, lc_err *err) {
         for (int d = 0; d < t->rank; d++)
             if (!lc_size_mul(n, t->shape[d], &n))
                 return lc_fail(err, LC_ELIMIT, "%s: tensor %s: too large", path, t->name);
-        if (n && !t->data)
-            return lc_fail(err, LC_EINVAL, "%s: tensor %s has no data", path, t->name);
         items[i].bytes = n;
     }
     if (count) qsort(items, count, sizeof *items, by_name);
@@ -60,8 +65,7 @@ static int check(const char *path, item *items, size_t count, lc_err *err) {
 }
 
 /* Length, JSON, and spaces up to a multiple of 8. */
-static int make_header(const char *path, const item *items, size_t count, lc_buf *out,
-                       lc_err *err) {
+static int make_header(const char *path, item *items, size_t count, lc_buf *out, lc_err *err) {
     size_t offset = 0, end;
     lc_buf_append(out, "\0\0\0\0\0\0\0\0{", 9);
     for (size_t i = 0; i < count; i++) {
@@ -76,6 +80,7 @@ static int make_header(const char *path, const item *items, size_t count, lc_buf
         if (!lc_size_add(offset, items[i].bytes, &end))
             return lc_fail(err, LC_ELIMIT, "%s: too large", path);
         lc_buf_printf(out, "],\"data_offsets\":[%zu,%zu]}", offset, end);
+        items[i].offset = offset;
         offset = end;
     }
     lc_buf_putc(out, '}');
@@ -88,14 +93,15 @@ static int make_header(const char *path, const item *items, size_t count, lc_buf
     return LC_OK;
 }
 
-static bool write_all(int fd, const void *bytes, size_t size) {
+static bool write_all(int fd, const void *bytes, size_t size, size_t offset) {
     const char *at = bytes;
     while (size) {
-        ssize_t n = write(fd, at, size < (1u << 30) ? size : (1u << 30));
+        ssize_t n = pwrite(fd, at, size < (1u << 30) ? size : (1u << 30), (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return false;
         at += n;
         size -= (size_t)n;
+        offset += (size_t)n;
     }
     return true;
 }
@@ -112,38 +118,116 @@ static void sync_folder(const char *path) {
     lc_free(folder);
 }
 
-static int write_file(const char *path, const char *part, const lc_buf *header, const item *items,
-                      size_t count, lc_err *err) {
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return lc_fail_errno(err, LC_EIO, "%s", part);
-    bool ok = write_all(fd, header->data, header->len);
-    for (size_t i = 0; i < count && ok; i++)
-        ok = write_all(fd, items[i].tensor->data, items[i].bytes);
-    ok = ok && !fsync(fd);
-    int status = ok ? LC_OK : lc_fail_errno(err, LC_EIO, "%s: write failed", part);
-    if (close(fd) && status == LC_OK) status = lc_fail_errno(err, LC_EIO, "%s: write failed", part);
-    if (status == LC_OK && rename(part, path)) status = lc_fail_errno(err, LC_EIO, "%s", path);
-    if (status != LC_OK)
-        unlink(part);
+/* The header in `out`, items in file order: *bytes of data behind it. Release items, out. */
+static int lay_out(const char *path, const lc_tensor *tensors, size_t count, item **out_items,
+                   lc_buf *header, lc_err *err) {
+    item *items = *out_items = lc_calloc(count ? count : 1, sizeof *items);
+    if (!items) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    for (size_t i = 0; i < count; i++) items[i] = (item){.tensor = &tensors[i], .order = i};
+    int status = check(path, items, count, err);
+    return status == LC_OK ? make_header(path, items, count, header, err) : status;
+}
+
+size_t lc_safetensors_size(const lc_tensor *tensors, size_t count, lc_err *err) {
+    lc_buf header = {0};
+    item *items;
+    size_t size = 0;
+    if (lay_out("checkpoint", tensors, count, &items, &header, err) == LC_OK)
+        size = header.len + (count ? items[count - 1].offset + items[count - 1].bytes : 0);
+    lc_free(items);
+    lc_buf_free(&header);
+    return size;
+}
+
+static int create(lc_safetensors_writer *w, const lc_buf *header, size_t size, lc_err *err) {
+    w->fd = open(w->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (w->fd < 0) return lc_fail_errno(err, LC_EIO, "%s", w->part);
+    if (!write_all(w->fd, header->data, header->len, 0) || ftruncate(w->fd, (off_t)size))
+        return lc_fail_errno(err, LC_EIO, "%s: write failed", w->part);
+    return LC_OK;
+}
+
+static void free_writer(lc_safetensors_writer *w) {
+    lc_free(w->path);
+    lc_free(w->part);
+    lc_free(w->offsets);
+    lc_free(w->bytes);
+    lc_free(w);
+}
+
+static int start(lc_safetensors_writer *w, const char *path, const lc_tensor *tensors,
+                 lc_err *err) {
+    lc_buf header = {0}, part = {0};
+    item *items = NULL;
+    size_t size = 0;
+    w->path = lc_strdup(path);
+    w->part = lc_buf_printf(&part, "%s.part", path) ? part.data : NULL;
+    w->offsets = lc_calloc(w->count + 1, sizeof *w->offsets);
+    w->bytes = lc_calloc(w->count + 1, sizeof *w->bytes);
+    int status = w->path && w->part && w->offsets && w->bytes
+                     ? lay_out(path, tensors, w->count, &items, &header, err)
+                     : lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    for (size_t i = 0; i < w->count && status == LC_OK; i++) {
+        w->offsets[items[i].order] = header.len + items[i].offset;
+        w->bytes[items[i].order] = items[i].bytes;
+        size = header.len + items[i].offset + items[i].bytes;
+    }
+    if (status == LC_OK) status = create(w, &header, w->count ? size : header.len, err);
+    lc_free(items);
+    lc_buf_free(&header);
+    return status;
+}
+
+int lc_safetensors_writer_open(const char *path, const lc_tensor *tensors, size_t count,
+                               lc_safetensors_writer **out, lc_err *err) {
+    lc_safetensors_writer *w = lc_calloc(1, sizeof *w);
+    *out = NULL;
+    if (!w) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    w->count = count;
+    w->fd = -1;
+    int status = start(w, path, tensors, err);
+    if (status == LC_OK)
+        *out = w;
     else
-        sync_folder(path);
+        lc_safetensors_writer_close(w, false, NULL);
+    return status;
+}
+
+int lc_safetensors_writer_put(lc_safetensors_writer *w, size_t i, size_t offset, const void *data,
+                              size_t size, lc_err *err) {
+    if (i >= w->count || offset > w->bytes[i] || size > w->bytes[i] - offset)
+        return lc_fail(err, LC_EINVAL, "%s: %zu bytes at %zu of tensor %zu are outside", w->path,
+                       size, offset, i);
+    if (write_all(w->fd, data, size, w->offsets[i] + offset)) return LC_OK;
+    return lc_fail_errno(err, LC_EIO, "%s: write failed", w->part);
+}
+
+int lc_safetensors_writer_close(lc_safetensors_writer *w, bool keep, lc_err *err) {
+    int status = LC_OK;
+    bool made = w->fd >= 0;
+    if (keep && fsync(w->fd)) status = lc_fail_errno(err, LC_EIO, "%s: write failed", w->part);
+    if (made && close(w->fd) && keep && status == LC_OK)
+        status = lc_fail_errno(err, LC_EIO, "%s: write failed", w->part);
+    if (keep && status == LC_OK && rename(w->part, w->path))
+        status = lc_fail_errno(err, LC_EIO, "%s", w->path);
+    if (keep && status == LC_OK)
+        sync_folder(w->path);
+    else if (made)
+        unlink(w->part);
+    free_writer(w);
     return status;
 }
 
 int lc_safetensors_write(const char *path, const lc_tensor *tensors, size_t count, lc_err *err) {
-    lc_buf header = {0}, part = {0};
-    item *items = lc_calloc(count ? count : 1, sizeof *items);
-    if (!items || !lc_buf_printf(&part, "%s.part", path)) {
-        lc_free(items);
-        lc_buf_free(&part);
-        return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    lc_safetensors_writer *w;
+    int status = lc_safetensors_writer_open(path, tensors, count, &w, err);
+    if (status != LC_OK) return status;
+    for (size_t i = 0; i < count && status == LC_OK; i++) {
+        if (w->bytes[i] && !tensors[i].data)
+            status = lc_fail(err, LC_EINVAL, "%s: tensor %s has no data", path, tensors[i].name);
+        else
+            status = lc_safetensors_writer_put(w, i, 0, tensors[i].data, w->bytes[i], err);
     }
-    for (size_t i = 0; i < count; i++) items[i] = (item){.tensor = &tensors[i], .order = i};
-    int status = check(path, items, count, err);
-    if (status == LC_OK) status = make_header(path, items, count, &header, err);
-    if (status == LC_OK) status = write_file(path, part.data, &header, items, count, err);
-    lc_buf_free(&header);
-    lc_buf_free(&part);
-    lc_free(items);
-    return status;
+    int closed = lc_safetensors_writer_close(w, status == LC_OK, err);
+    return status == LC_OK ? closed : status;
 }

@@ -38,11 +38,14 @@ typedef struct lc_product {
     void *scratch; /* path->scratch_bytes(rows, k) bytes, 64-byte aligned */
 } lc_product;
 
+enum { LC_FEW_ROWS = 32, LC_MAX_PANEL = 128 };
+
 /* One way to run products. Left rows are packed once and used with many right sides. */
 typedef struct lc_gemm_path {
     const char *name;
     size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
-    size_t panel;   /* columns that a task should take at a time */
+    size_t panel;   /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
+    size_t wide;    /* and with more: a multiple of panel */
     size_t (*scratch_bytes)(size_t rows, size_t k);
     /* x [rows][ldx] -> out, lc_left_floats(rows, k) floats of space, rounded to BF16 if the element
      * is. Groups of 16 rows may be packed apart: row 16 i begins at float lc_left_floats(16 i, k).
@@ -52,6 +55,11 @@ typedef struct lc_gemm_path {
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
 } lc_gemm_path;
+
+/* Columns of a task for `rows` left rows. */
+static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
+    return rows > LC_FEW_ROWS ? path->wide : path->panel;
+}
 
 /*
  * A row of group-quantised codes: y[i] = fma(code[i] - zeros[g], scales[g], biases[g]) with g = i /

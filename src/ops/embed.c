@@ -33,7 +33,7 @@ size_t lc_embed_gather_floats(size_t rows, size_t hidden, size_t n_tables) {
 size_t lc_embed_scratch(const lc_op *op, size_t rows, size_t hidden, size_t n_tables) {
     if (!n_tables) return 0;
     size_t width = hidden / n_tables, gather = GROUP * width;
-    size_t add = lc_linear_floats(op, rows, width) + rows * op->path->panel;
+    size_t add = lc_linear_floats(op, rows, width) + rows * lc_panel(op->path, rows);
     return add > gather ? add : gather;
 }
 
@@ -77,11 +77,11 @@ static void add_tables(void *ctx, size_t begin, size_t end, int thread) {
     const lc_gemm_path *path = t->op->path;
     float *scratch = t->op->scratch[thread];
     float *rows = scratch + lc_product_floats(t->op, t->m, t->width);
-    float *product = rows + lc_right_floats(path->panel, t->width);
+    size_t panel = lc_panel(path, t->m);
+    float *product = rows + lc_right_floats(panel, t->width);
     float divisor = (float)(1 + t->e->n_tables);
     for (size_t p = begin; p < end; p++) {
-        size_t column = p * path->panel, ld;
-        size_t n = t->hidden - column < path->panel ? t->hidden - column : path->panel;
+        size_t column = p * panel, ld, n = t->hidden - column < panel ? t->hidden - column : panel;
         float *out = t->out + column;
         if (t->e->full_word) /* E + sum/(1+T): scaled up here, the one division below restores E */
             for (size_t i = 0; i < t->m; i++)
@@ -141,7 +141,7 @@ int lc_embed(const lc_op *op, const lc_embedding *e, size_t m, const lc_row *row
     if (e->n_tables) {
         t.width = t.hidden / e->n_tables;
         lc_pool_for(op->pool, e->n_tables * lc_ceil_div(m, GROUP), 1, gather_groups, &t);
-        lc_pool_for(op->pool, lc_ceil_div(t.hidden, op->path->panel), 1, add_tables, &t);
+        lc_pool_for(op->pool, lc_ceil_div(t.hidden, lc_panel(op->path, m)), 1, add_tables, &t);
     }
     release_all(e, e->n_tables);
     return LC_OK;

@@ -70,7 +70,7 @@ size_t lc_product_floats(const lc_op *op, size_t rows, size_t k) {
 }
 
 size_t lc_linear_floats(const lc_op *op, size_t rows, size_t k) {
-    return lc_product_floats(op, rows, k) + lc_right_floats(op->path->panel, k);
+    return lc_product_floats(op, rows, k) + lc_right_floats(lc_panel(op->path, rows), k);
 }
 
 typedef struct linear_task {
@@ -86,9 +86,9 @@ static void linear_panels(void *ctx, size_t begin, size_t end, int thread) {
     const lc_gemm_path *path = t->op->path;
     float *scratch = t->op->scratch[thread];
     float *rows = scratch + lc_product_floats(t->op, t->x.rows, t->x.k);
+    size_t panel = lc_panel(path, t->x.rows);
     for (size_t p = begin; p < end; p++) {
-        size_t row0 = p * path->panel, ld;
-        size_t n = t->w->rows - row0 < path->panel ? t->w->rows - row0 : path->panel;
+        size_t row0 = p * panel, ld, n = t->w->rows - row0 < panel ? t->w->rows - row0 : panel;
         const void *right = lc_right_rows(t->op, t->w, row0, n, rows, &ld);
         path->multiply_nk(&(lc_product){.rows = t->x.rows,
                                         .k = t->x.k,
@@ -106,7 +106,7 @@ int lc_linear(const lc_op *op, const lc_mat *w, lc_operand x, float *y, size_t l
     int status = lc_mat_acquire(w, err);
     if (status != LC_OK) return status;
     linear_task t = {op, w, x, y, ldy};
-    lc_pool_for(op->pool, lc_ceil_div(w->rows, op->path->panel), 1, linear_panels, &t);
+    lc_pool_for(op->pool, lc_ceil_div(w->rows, lc_panel(op->path, x.rows)), 1, linear_panels, &t);
     lc_mat_release(w);
     return LC_OK;
 }

@@ -24,11 +24,12 @@ typedef struct ffn_task {
     const lc_op *op;
     const ffn_group *groups;
     size_t n_groups, hidden, ffn; /* H, F */
+    size_t panel;                 /* columns of a task */
     float *out;                   /* [M][H] */
 } ffn_task;
 
 size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m) {
-    size_t panel = op->path->panel;
+    size_t panel = lc_panel(op->path, m);
     size_t up = lc_linear_floats(op, m, hidden) + 2 * panel * m;
     size_t down = lc_linear_floats(op, m, ffn) + panel * m;
     return up > down ? up : down;
@@ -37,9 +38,9 @@ size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m) {
 /* A panel of columns of silu(gate x) * (up x) for one group. */
 static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t column, float *scratch) {
     const lc_gemm_path *path = t->op->path;
-    size_t n = t->ffn - column < path->panel ? t->ffn - column : path->panel;
+    size_t n = t->ffn - column < t->panel ? t->ffn - column : t->panel;
     float *rows = scratch + lc_product_floats(t->op, g->rows, t->hidden);
-    float *gate = rows + lc_right_floats(path->panel, t->hidden), *up = gate + g->rows * n;
+    float *gate = rows + lc_right_floats(t->panel, t->hidden), *up = gate + g->rows * n;
     lc_product p = {.rows = g->rows,
                     .k = t->hidden,
                     .columns = n,
@@ -60,10 +61,9 @@ static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t column, 
 /* Items are (group, panel of F). */
 static void gate_up(void *ctx, size_t begin, size_t end, int thread) {
     const ffn_task *t = ctx;
-    size_t panels = lc_ceil_div(t->ffn, t->op->path->panel);
+    size_t panels = lc_ceil_div(t->ffn, t->panel);
     for (size_t i = begin; i < end; i++)
-        gate_up_panel(t, &t->groups[i / panels], i % panels * t->op->path->panel,
-                      t->op->scratch[thread]);
+        gate_up_panel(t, &t->groups[i / panels], i % panels * t->panel, t->op->scratch[thread]);
 }
 
 static void pack_hidden(void *ctx, size_t begin, size_t end, int thread) {
@@ -84,11 +84,11 @@ static void down(void *ctx, size_t begin, size_t end, int thread) {
     const lc_op *op = t->op;
     float *scratch = op->scratch[thread];
     for (size_t panel = begin; panel < end; panel++) {
-        size_t column = panel * op->path->panel;
-        size_t n = t->hidden - column < op->path->panel ? t->hidden - column : op->path->panel;
+        size_t column = panel * t->panel;
+        size_t n = t->hidden - column < t->panel ? t->hidden - column : t->panel;
         for (const ffn_group *g = t->groups; g < t->groups + t->n_groups; g++) {
             float *rows = scratch + lc_product_floats(op, g->rows, t->ffn);
-            float *product = rows + lc_right_floats(op->path->panel, t->ffn);
+            float *product = rows + lc_right_floats(t->panel, t->ffn);
             lc_product p = {.rows = g->rows,
                             .k = t->ffn,
                             .columns = n,
@@ -138,11 +138,18 @@ static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, float 
             return status;
         }
     }
-    ffn_task t = {op, groups, n, groups[0].w->gate.cols, groups[0].w->gate.rows, out};
-    size_t panel = op->path->panel;
-    lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, panel), 1, gate_up, &t);
+    size_t most = 0;
+    for (size_t i = 0; i < n; i++) most = groups[i].rows > most ? groups[i].rows : most;
+    ffn_task t = {.op = op,
+                  .groups = groups,
+                  .n_groups = n,
+                  .hidden = groups[0].w->gate.cols,
+                  .ffn = groups[0].w->gate.rows,
+                  .panel = lc_panel(op->path, most),
+                  .out = out};
+    lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, t.panel), 1, gate_up, &t);
     lc_pool_for(op->pool, n, 1, pack_hidden, &t);
-    lc_pool_for(op->pool, lc_ceil_div(t.hidden, panel), 1, down, &t);
+    lc_pool_for(op->pool, lc_ceil_div(t.hidden, t.panel), 1, down, &t);
     release_groups(groups, n);
     return LC_OK;
 }
@@ -168,7 +175,7 @@ void lc_moe_shape_init(lc_moe_shape *s, const lc_config *c) {
 
 void lc_route_row(size_t n, size_t k, const float *probs, const float *bias, float scale,
                   int32_t *ids, float *weights) {
-    float best[64];
+    float *best = weights; /* scores of the chosen until all are */
     size_t filled = 0;
     for (size_t e = 0; e < n; e++) {
         float score = probs[e] + bias[e];

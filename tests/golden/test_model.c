@@ -210,7 +210,7 @@ static void test_draft(void **state) {
         compare_ids(c, "mtp.draft.tokens", tokens, DRAFTS, 0);
         compare_floats(c, "mtp.draft.logits", logits, DRAFTS * vocab);
         for (size_t i = 0; topk && i < DRAFTS; i++) {
-            char name[32];
+            char name[48];
             snprintf(name, sizeof name, "mtp.draft.set.%zu", i + 1);
             compare_ids(c, name, sets + i * topk, topk, 0);
         }

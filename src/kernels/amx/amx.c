@@ -2,10 +2,11 @@
  * amx.c: BF16 products with tdpbf16ps, which has the order of numerics.md 1 in hardware; the rest
  * is AVX-512.
  *
- * nk products compute the transposed result: weight rows are the left tile and are read as the
- * checkpoint has them, without packing, so a product reads each weight once and writes none. The
- * step's rows are the right tile: 16 rows are packed as [block][pair of k][row][2]. A group's tiles
- * are as wide as the group, so a single row costs a single column.
+ * nk products compute the transposed result: weight rows are the left tile. With few step rows they
+ * are read as the checkpoint has them; with more, a chunk of k of 128 weight rows is copied
+ * together and stays in the second cache while all step rows pass, 32 at a time, from the first.
+ * The step's rows are the right tile: 16 rows are packed as [block][pair of k][row][2]. A group's
+ * tiles are as wide as the group, so a single row costs a single column.
  *
  * kn products have the natural orientation; pairs of right rows are interleaved into tiles.
  */
@@ -16,8 +17,9 @@
 
 enum {
     TILE = 16,      /* rows of a tile, and columns of fp32 */
+    WIDE = 128,     /* weight rows of a task with many step rows */
     PAIRS = 16,     /* rows of a right tile: pairs of k */
-    K_CHUNK = 512,  /* k of weights that stay in the first cache while all rows pass */
+    K_CHUNK = 4096, /* k of a panel of weights that is copied together */
     C_GROUP = 1024, /* floats of the results of 32 weight rows and 32 step rows */
 };
 
@@ -31,23 +33,26 @@ typedef struct tile_config {
 static inline void finish_stores(void) { __asm__ volatile("" ::: "memory"); }
 
 /* Tiles 0-3: results [a][b]; 4, 5: left tiles a; 6, 7: right tiles b. A size of 0 leaves a tile
- * out. */
-static void configure(size_t a0, size_t a1, size_t b0, size_t b1) {
-    tile_config c = {.palette = 1};
+ * out. `now` is what is loaded (all zero: nothing). */
+static inline void configure(tile_config *now, size_t a0, size_t a1, size_t b0, size_t b1) {
+    if (now->palette && now->rows[4] == a0 && now->rows[5] == a1 && now->row_bytes[6] == b0 * 4 &&
+        now->row_bytes[7] == b1 * 4)
+        return;
+    *now = (tile_config){.palette = 1};
     size_t a[2] = {a0, a1}, b[2] = {b0, b1};
     for (int i = 0; i < 2; i++) {
         for (int j = 0; j < 2; j++)
             if (a[i] && b[j]) {
-                c.rows[2 * i + j] = (uint8_t)a[i];
-                c.row_bytes[2 * i + j] = (uint16_t)(b[j] * 4);
+                now->rows[2 * i + j] = (uint8_t)a[i];
+                now->row_bytes[2 * i + j] = (uint16_t)(b[j] * 4);
             }
-        c.rows[4 + i] = (uint8_t)a[i];
-        c.row_bytes[4 + i] = a[i] ? 64 : 0;
-        c.rows[6 + i] = b[i] ? PAIRS : 0;
-        c.row_bytes[6 + i] = (uint16_t)(b[i] * 4);
+        now->rows[4 + i] = (uint8_t)a[i];
+        now->row_bytes[4 + i] = a[i] ? 64 : 0;
+        now->rows[6 + i] = b[i] ? PAIRS : 0;
+        now->row_bytes[6 + i] = (uint16_t)(b[i] * 4);
     }
     finish_stores();
-    _tile_loadconfig(&c);
+    _tile_loadconfig(now);
 }
 
 static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
@@ -85,10 +90,10 @@ static void pack_step_rows(size_t rows, size_t k, const float *x, size_t ldx, vo
     }
 }
 
-/* A block of weight rows against a pair of groups of step rows. */
+/* 32 weight rows against a pair of groups of step rows, over some blocks of k. */
 typedef struct nk_block {
-    const uint16_t *w[2]; /* two tiles of weight rows, at the first k */
-    size_t w_bytes;       /* from row to row */
+    const uint16_t *w[2]; /* two tiles of weight rows, at the first block */
+    size_t w_row, w_step; /* bytes from row to row, elements from block to block */
     const uint32_t *x[2]; /* two groups of step rows, at the first block */
     size_t n[2];          /* rows of each group */
     size_t blocks;
@@ -98,16 +103,17 @@ typedef struct nk_block {
 static inline __attribute__((always_inline)) void run_blocks(const nk_block *k, const bool two_w,
                                                              const bool two_x) {
     for (size_t b = 0; b < k->blocks; b++) {
-        _tile_loadd(4, k->w[0] + b * LC_K_BLOCK, k->w_bytes);
-        if (two_w) _tile_loadd(5, k->w[1] + b * LC_K_BLOCK, k->w_bytes);
+        _tile_loadd(4, k->w[0] + b * k->w_step, k->w_row);
         _tile_loadd(6, k->x[0] + b * PAIRS * k->n[0], k->n[0] * 4);
         _tile_dpbf16ps(0, 4, 6);
-        if (two_w) _tile_dpbf16ps(2, 5, 6);
-        if (two_x) {
-            _tile_loadd(7, k->x[1] + b * PAIRS * k->n[1], k->n[1] * 4);
-            _tile_dpbf16ps(1, 4, 7);
-            if (two_w) _tile_dpbf16ps(3, 5, 7);
+        if (two_w) {
+            _tile_loadd(5, k->w[1] + b * k->w_step, k->w_row);
+            _tile_dpbf16ps(2, 5, 6);
         }
+        if (!two_x) continue;
+        _tile_loadd(7, k->x[1] + b * PAIRS * k->n[1], k->n[1] * 4);
+        _tile_dpbf16ps(1, 4, 7);
+        if (two_w) _tile_dpbf16ps(3, 5, 7);
     }
 }
 
@@ -144,58 +150,93 @@ static void write_tile(const lc_product *p, const float *tile, size_t row, size_
         _mm512_mask_storeu_epi32(p->c + (row + i) * p->ldc + column, mask, r[i]);
 }
 
-static size_t nk_scratch_floats(size_t rows) { return (rows + 31) / 32 * C_GROUP; }
+/* A panel of up to WIDE weight rows on its way through the step rows. */
+typedef struct nk_panel {
+    const lc_product *p;
+    size_t column, columns, k;
+    float *results;   /* [pair of groups][32 weight rows] x C_GROUP */
+    uint16_t *packed; /* a chunk of k: [32 weight rows][block][row][32], or unused */
+    tile_config config;
+} nk_panel;
 
-/* 32 weight rows from `column` against all step rows. */
-static void nk_panel(const lc_product *p, size_t column) {
-    size_t n = at_most(p->columns - column, 2 * TILE), k = lc_pad_k(p->k);
-    size_t w0 = at_most(n, TILE), w1 = n - w0;
-    const uint16_t *weights = (const uint16_t *)p->right + column * p->ld;
-    float *results = p->scratch;
-    size_t shape[2] = {SIZE_MAX, SIZE_MAX};
-    for (size_t chunk = 0; chunk < k; chunk += K_CHUNK) {
-        bool last = chunk + K_CHUNK >= k;
-        for (size_t row = 0; row < p->rows; row += 2 * TILE) {
-            size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
-            const uint32_t *left = (const uint32_t *)p->left;
-            nk_block block = {
-                .w = {weights + chunk, weights + TILE * p->ld + chunk},
-                .w_bytes = p->ld * sizeof *weights,
-                .x = {left + lc_left_floats(row, k) + chunk / 2 * x0,
-                      left + lc_left_floats(row + TILE, k) + chunk / 2 * x1},
-                .n = {x0, x1},
-                .blocks = at_most(k - chunk, K_CHUNK) / LC_K_BLOCK,
-            };
-            float *c = results + row * TILE * 2;
-            if (shape[0] != x0 || shape[1] != x1) {
-                configure(w0, w1, x0, x1);
-                shape[0] = x0;
-                shape[1] = x1;
-            }
-            if (chunk)
-                load_results(c, w1 > 0, x1 > 0);
-            else
-                zero_results(w1 > 0, x1 > 0);
-            if (w1 && x1)
-                run_blocks(&block, true, true);
-            else if (w1)
-                run_blocks(&block, true, false);
-            else if (x1)
-                run_blocks(&block, false, true);
-            else
-                run_blocks(&block, false, false);
-            store_results(c, w1 > 0, x1 > 0);
-            if (!last) continue;
-            write_tile(p, c, row, x0, column, w0);
-            if (x1) write_tile(p, c + 256, row + TILE, x1, column, w0);
-            if (w1) write_tile(p, c + 512, row, x0, column + TILE, w1);
-            if (w1 && x1) write_tile(p, c + 768, row + TILE, x1, column + TILE, w1);
-        }
+static size_t chunk_length(const nk_panel *n, size_t chunk) {
+    return at_most(n->k - chunk, K_CHUNK);
+}
+
+/* Copies a chunk of the weight rows block by block: rows that lie a power of two apart would push
+ * each other out of the first cache. */
+static void pack_chunk(const nk_panel *n, size_t chunk) {
+    const uint16_t *weights = (const uint16_t *)n->p->right + n->column * n->p->ld + chunk;
+    size_t blocks = chunk_length(n, chunk) / LC_K_BLOCK;
+    for (size_t i = 0; i < n->columns; i++) {
+        uint16_t *to = n->packed + i / 32 * 32 * K_CHUNK + i % 32 * LC_K_BLOCK;
+        for (size_t b = 0; b < blocks; b++)
+            _mm512_storeu_si512(to + b * 32 * LC_K_BLOCK,
+                                _mm512_loadu_si512(weights + i * n->p->ld + b * LC_K_BLOCK));
     }
 }
 
+/* 32 weight rows from `sub` of the panel against a pair of groups from `row`. */
+static void pair_of_groups(nk_panel *n, size_t chunk, size_t row, size_t sub) {
+    const lc_product *p = n->p;
+    size_t w0 = at_most(n->columns - sub, TILE), w1 = at_most(n->columns - sub - w0, TILE);
+    size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
+    const uint32_t *left = (const uint32_t *)p->left;
+    const uint16_t *weights = (const uint16_t *)p->right + (n->column + sub) * p->ld + chunk;
+    nk_block block = {
+        .w = {weights, weights + TILE * p->ld},
+        .w_row = p->ld * sizeof *weights,
+        .w_step = LC_K_BLOCK,
+        .x = {left + lc_left_floats(row, n->k) + chunk / 2 * x0,
+              left + lc_left_floats(row + TILE, n->k) + chunk / 2 * x1},
+        .n = {x0, x1},
+        .blocks = chunk_length(n, chunk) / LC_K_BLOCK,
+    };
+    if (n->packed) {
+        block.w[0] = n->packed + sub * K_CHUNK;
+        block.w[1] = block.w[0] + TILE * LC_K_BLOCK;
+        block.w_row = LC_K_BLOCK * sizeof *weights;
+        block.w_step = 32 * LC_K_BLOCK;
+    }
+    float *c = n->results + (row / 32 * (WIDE / 32) + sub / 32) * C_GROUP;
+    configure(&n->config, w0, w1, x0, x1);
+    if (chunk)
+        load_results(c, w1 > 0, x1 > 0);
+    else
+        zero_results(w1 > 0, x1 > 0);
+    if (w1 && x1)
+        run_blocks(&block, true, true);
+    else if (w1)
+        run_blocks(&block, true, false);
+    else if (x1)
+        run_blocks(&block, false, true);
+    else
+        run_blocks(&block, false, false);
+    store_results(c, w1 > 0, x1 > 0);
+    if (chunk + K_CHUNK < n->k) return;
+    size_t column = n->column + sub;
+    write_tile(p, c, row, x0, column, w0);
+    if (x1) write_tile(p, c + 256, row + TILE, x1, column, w0);
+    if (w1) write_tile(p, c + 512, row, x0, column + TILE, w1);
+    if (w1 && x1) write_tile(p, c + 768, row + TILE, x1, column + TILE, w1);
+}
+
+static size_t results_floats(size_t rows) { return (rows + 31) / 32 * (WIDE / 32) * C_GROUP; }
+
 static void amx_multiply_nk(const lc_product *p) {
-    for (size_t column = 0; column < p->columns; column += 2 * TILE) nk_panel(p, column);
+    nk_panel n = {.p = p, .k = lc_pad_k(p->k), .results = p->scratch};
+    if (p->rows > LC_FEW_ROWS) n.packed = (uint16_t *)(void *)(n.results + results_floats(p->rows));
+    for (n.column = 0; n.column < p->columns; n.column += WIDE) {
+        n.columns = at_most(p->columns - n.column, WIDE);
+        for (size_t chunk = 0; chunk < n.k; chunk += K_CHUNK) {
+            if (n.packed) pack_chunk(&n, chunk);
+            finish_stores();
+            for (size_t row = 0; row < p->rows; row += 2 * TILE) {
+                for (size_t sub = 0; sub < n.columns; sub += 2 * TILE)
+                    pair_of_groups(&n, chunk, row, sub);
+            }
+        }
+    }
     _tile_release();
 }
 
@@ -258,17 +299,13 @@ static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool
 }
 
 static void amx_multiply_kn(const lc_product *p) {
+    tile_config config = {0};
     for (size_t column = 0; column < p->columns; column += 2 * TILE) {
         size_t n = at_most(p->columns - column, 2 * TILE), b0 = at_most(n, TILE), b1 = n - b0;
-        size_t shape[2] = {SIZE_MAX, SIZE_MAX};
         interleave(p, column, n, p->scratch);
         for (size_t row = 0; row < p->rows; row += 2 * TILE) {
             size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
-            if (shape[0] != x0 || shape[1] != x1) {
-                configure(x0, x1, b0, b1);
-                shape[0] = x0;
-                shape[1] = x1;
-            }
+            configure(&config, x0, x1, b0, b1);
             kn_tile(p, p->scratch, row, x1 > 0, column, b1 > 0);
         }
     }
@@ -276,7 +313,8 @@ static void amx_multiply_kn(const lc_product *p) {
 }
 
 static size_t amx_scratch(size_t rows, size_t k) {
-    size_t nk = nk_scratch_floats(rows) * sizeof(float), kn = lc_pad_k(k) * TILE * sizeof(uint32_t);
+    size_t nk = results_floats(rows) * sizeof(float) + WIDE * K_CHUNK * sizeof(uint16_t),
+           kn = lc_pad_k(k) * TILE * sizeof(uint32_t);
     return nk > kn ? nk : kn;
 }
 
@@ -285,7 +323,7 @@ extern const lc_kernels lc_kernels_amx;
 #define LC_KERNELS_ISA LC_ISA_AMX
 #define LC_KERNELS_BF16_PATH                                                                       \
     {                                                                                              \
-        .name = "tdpbf16ps", .element = sizeof(uint16_t), .panel = 2 * TILE,                       \
+        .name = "tdpbf16ps", .element = sizeof(uint16_t), .panel = 2 * TILE, .wide = WIDE,         \
         .scratch_bytes = amx_scratch, .pack_nk = pack_step_rows, .pack_kn = pack_rows,             \
         .multiply_nk = amx_multiply_nk, .multiply_kn = amx_multiply_kn                             \
     }

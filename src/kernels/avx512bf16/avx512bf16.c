@@ -162,7 +162,7 @@ extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_ISA LC_ISA_AVX512BF16
 #define LC_KERNELS_BF16_PATH                                                                       \
     {                                                                                              \
-        .name = "vdpbf16ps", .element = sizeof(uint16_t), .panel = BF_COLUMNS,                     \
+        .name = "vdpbf16ps", .element = sizeof(uint16_t), .panel = BF_COLUMNS, .wide = BF_COLUMNS, \
         .scratch_bytes = bf_scratch, .pack_nk = pack_left, .pack_kn = pack_left,                   \
         .multiply_nk = bf_multiply_nk, .multiply_kn = bf_multiply_kn                               \
     }

@@ -1,0 +1,98 @@
+/*
+ * kernel_bits.c: prints one hash of the results of every kernel on fixed inputs, for the
+ * instruction set named as argument. Built for another processor and run under an emulator, it must
+ * print what this machine prints (tests/unit/test_cross.c). Uses nothing but kernels and base, so
+ * it needs no libraries of the other system.
+ */
+#include "kernels/kernels.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a, 64 bits */
+
+static void add(const void *data, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ ((const unsigned char *)data)[i]) * 0x100000001b3u;
+}
+
+static uint32_t state = 7;
+
+/* Mostly near one, some far away, zeros and denormals; both signs. */
+static float value(void) {
+    state = state * 1664525u + 1013904223u;
+    float f = (float)(int32_t)(state >> 8) / 8388608.0f - 1.0f;
+    uint32_t pick = state >> 3 & 255u;
+    return pick < 6    ? 0.0f
+           : pick < 16 ? f * 1e-38f
+           : pick < 28 ? f * 1e-20f
+           : pick < 40 ? f * 1e12f
+                       : f;
+}
+
+static void products(const lc_kernels *k, const lc_gemm_path *path, size_t rows, size_t inner,
+                     size_t columns) {
+    size_t padded = lc_pad_k(inner), element = path->element,
+           ld = columns > padded ? columns : padded;
+    size_t most = inner > columns ? padded : columns;
+    float *left = lc_calloc(rows, inner * sizeof(float)),
+          *packed = lc_calloc(rows, padded * sizeof(float));
+    float *c = lc_calloc(rows, columns * sizeof(float)), *row = lc_calloc(ld, sizeof(float));
+    char *right = lc_calloc(most, ld * element);
+    void *scratch = lc_calloc(1, path->scratch_bytes(rows, inner) + 64);
+    if (!left || !packed || !c || !row || !right || !scratch) exit(1);
+    for (size_t i = 0; i < rows * inner; i++) left[i] = value();
+    for (int kn = 0; kn < 2; kn++) {
+        memset(right, 0, most * ld * element);
+        for (size_t i = 0; i < (kn ? inner : columns); i++) {
+            size_t n = kn ? columns : inner;
+            for (size_t j = 0; j < n; j++) row[j] = value();
+            if (element == 2)
+                k->narrow_bf16(n, row, (uint16_t *)(void *)(right + i * ld * 2));
+            else
+                memcpy(right + i * ld * 4, row, n * 4);
+        }
+        (kn ? path->pack_kn : path->pack_nk)(rows, inner, left, inner, packed);
+        lc_product p = {rows, inner, columns, packed, right, ld, c, columns, scratch};
+        (kn ? path->multiply_kn : path->multiply_nk)(&p);
+        add(c, rows * columns * sizeof *c);
+    }
+    lc_free(left), lc_free(packed), lc_free(c), lc_free(row), lc_free(right), lc_free(scratch);
+}
+
+static void rows_of(const lc_kernels *k, size_t n) {
+    float x[200], w[200], y[200], g[200];
+    uint16_t h[200];
+    for (size_t i = 0; i < n; i++) x[i] = value(), w[i] = value(), g[i] = value() * 30.0f;
+    k->rms_norm(n, x, w, 1e-5f, y), add(y, n * 4);
+    k->swiglu(n, g, x, y), add(y, n * 4);
+    float max = k->max(n, g), sum = k->exp_sum(n, g, max, y);
+    add(&max, 4), add(&sum, 4), add(y, n * 4);
+    memcpy(y, w, n * 4), k->scale_add(n, 0.7f, 1.3f, x, y), add(y, n * 4);
+    memcpy(y, w, n * 4), k->add_scaled(n, 0.7f, x, y), add(y, n * 4);
+    memcpy(y, w, n * 4), k->add_scaled_relu(n, -0.7f, x, y), add(y, n * 4);
+    k->round_bf16(n, x, y), add(y, n * 4);
+    k->narrow_bf16(n, x, h), add(h, n * 2);
+    k->widen_bf16(n, h, y), add(y, n * 4);
+}
+
+int main(int argc, char **argv) {
+    lc_isa isa;
+    if (argc != 2 || !lc_isa_from_name(argv[1], &isa)) return 2;
+    const lc_kernels *k = lc_kernels_of(isa);
+    if (!k) return 3;
+    uint64_t fp = lc_fp_enter();
+    for (size_t n = 1; n <= 200; n += 13) rows_of(k, n);
+    static const size_t shapes[][3] = {
+        {1, 32, 16}, {3, 20, 5}, {17, 100, 33}, {40, 320, 64}, {9, 577, 31}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        products(k, &k->f32, shapes[i][0], shapes[i][1], shapes[i][2]);
+        products(k, &k->bf16, shapes[i][0], shapes[i][1], shapes[i][2]);
+    }
+    lc_fp_leave(fp);
+    printf("%016llx\n", (unsigned long long)hash);
+    return 0;
+}

@@ -1,0 +1,96 @@
+/*
+ * test_cross.c: the kernels of another processor, built with a cross compiler and run under an
+ * emulator, give this machine's bits. Left out, saying so, where compiler or emulator are missing.
+ */
+#include "test.h"
+
+#include "base/cpu.h"
+
+#include <sys/wait.h>
+
+#define SOURCES                                                                                    \
+    "tests/cross/kernel_bits.c src/kernels/kernels.c src/kernels/scalar/scalar.c src/base/cpu.c "  \
+    "src/base/mem.c "
+#define FLAGS                                                                                      \
+    "-std=gnu11 -O2 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fno-trapping-math "           \
+    "-Iinclude -Isrc -pthread "
+
+/* First line of a command's output; "" if it fails. */
+static void output_of(const char *command, char line[128]) {
+    line[0] = 0;
+    FILE *pipe = popen(command, "r");
+    if (!pipe) return;
+    if (!fgets(line, 128, pipe)) line[0] = 0;
+    if (pclose(pipe) != 0) line[0] = 0;
+    line[strcspn(line, "\n")] = 0;
+}
+
+static bool have(const char *program) {
+    char command[128], line[128];
+    snprintf(command, sizeof command, "command -v %s 2>/dev/null", program);
+    output_of(command, line);
+    return line[0] != 0;
+}
+
+static char host[128]; /* hash of this machine's scalar kernels */
+/* The same, kept from the machines before: each one checks the others. */
+static const char kept[] = "538d9d70482c9f6b";
+
+static int build_host(void **unused) {
+    (void)unused;
+    const char *build = getenv("LONGCAT") ? "$(dirname \"$LONGCAT\")" : "build";
+    char command[512];
+    snprintf(command, sizeof command,
+             "gcc " FLAGS
+             "-Itests tests/cross/kernel_bits.c %s/liblongcat.a -lm -o %s/kernel_bits && "
+             "%s/kernel_bits scalar",
+             build, build, build);
+    if (getenv("LONGCAT") && strstr(getenv("LONGCAT"), "san"))
+        return 0; /* that build can't be linked plainly */
+    output_of(command, host);
+    return 0;
+}
+
+static void every_isa_of_this_machine(void **unused) {
+    (void)unused;
+    const char *build = getenv("LONGCAT") ? "$(dirname \"$LONGCAT\")" : "build";
+    if (!host[0]) skip();
+    assert_string_equal(host, kept);
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        if (!lc_cpu_has((lc_isa)isa)) continue;
+        char command[256], line[128];
+        snprintf(command, sizeof command, "%s/kernel_bits %s", build, lc_isa_name((lc_isa)isa));
+        output_of(command, line);
+        print_message("# %-10s %s\n", lc_isa_name((lc_isa)isa), line);
+        assert_string_equal(line, host);
+    }
+}
+
+static void neon_under_an_emulator(void **unused) {
+    (void)unused;
+    const char *build = getenv("LONGCAT") ? "$(dirname \"$LONGCAT\")" : "build";
+    if (!host[0] || !have("aarch64-linux-gnu-gcc") || !have("qemu-aarch64")) {
+        print_message("# left out: no cross compiler for aarch64, or no qemu-aarch64\n");
+        skip();
+    }
+    char command[1024], line[128];
+    for (int neon = 0; neon < 2; neon++) {
+        snprintf(command, sizeof command,
+                 "aarch64-linux-gnu-gcc -static " FLAGS SOURCES
+                 "src/kernels/neon/neon.c -lm -o %s/kernel_bits.arm && "
+                 "qemu-aarch64 %s/kernel_bits.arm %s",
+                 build, build, neon ? "neon" : "scalar");
+        output_of(command, line);
+        print_message("# aarch64 %-6s %s\n", neon ? "neon" : "scalar", line);
+        assert_string_equal(line, host);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_isa_of_this_machine),
+        cmocka_unit_test(neon_under_an_emulator),
+    };
+    return cmocka_set_message_output(CM_OUTPUT_TAP),
+           cmocka_run_group_tests(tests, build_host, NULL);
+}
