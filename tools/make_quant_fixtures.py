@@ -3,7 +3,7 @@
 people use, with the hash of every weight as those tools dequantise it.
 
     python3 -m venv v && v/bin/pip install "mlx[cpu]" mlx-lm compressed-tensors auto-round torch numpy
-    v/bin/python tools/make_quant_fixtures.py
+    make && v/bin/python tools/make_quant_fixtures.py
 
 The committed files were made by mlx 0.32.4, mlx-lm 0.32.2, compressed-tensors 0.20.0, auto-round
 0.16.1 and torch 2.9.1. Weights are random, with outliers; packing and dequantising are the tools'.
@@ -275,8 +275,53 @@ def make_mlx(weights):
     folder_of_source.cleanup()
 
 
+# ---- our own files, as compressed-tensors reads them ----
+
+def make_own(weights):
+    """Quantises the BF16 source with build/longcat; keeps the hashes of what compressed-tensors
+    makes of the result by its config."""
+    import re
+    import subprocess
+    from compressed_tensors.compressors.base import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+    from safetensors.torch import load_file
+    write("source", weights, CONFIG, weights, "the BF16 weights")
+    runs = {}
+    for run in (["int8"], ["int8", "--group", "32"], ["int4"], ["int4", "--group", "32"],
+                ["mixed"], ["int4", "--embeddings", "--head"]):
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["build/longcat", "quantize", f"{OUT}/source", folder, "--type"] + run,
+                           check=True, stderr=subprocess.DEVNULL)
+            stored = load_file(f"{folder}/model.safetensors")
+            config = json.load(open(f"{folder}/config.json"))["quantization_config"]
+        schemes = QuantizationConfig.model_validate(config)
+        hashes = {}
+        for name, w in weights.items():
+            module = name.removesuffix(".weight")
+            found = [g for g in schemes.config_groups.values()
+                     if any(re.match(t[3:], module) for t in g.targets)]
+            skipped = any(re.match(t[3:], module) for t in schemes.ignore)
+            assert len(found) + skipped == (1 if w.dim() == 2 else 0), name
+            if not found:
+                assert torch.equal(stored[name], w)
+                continue
+            state = {k: stored[f"{module}.{k}"] for k in
+                     ("weight", "weight_packed", "weight_scale", "weight_shape")
+                     if f"{module}.{k}" in stored}
+            state["weight_scale"] = state["weight_scale"].float()
+            tool = BaseCompressor.get_value_from_registry(found[0].format)
+            values = tool.decompress(state, found[0])["weight"]
+            error = (values - w.float()).norm() / w.float().norm()
+            assert error < (0.15 if found[0].weights.num_bits == 4 else 0.01), (name, error)
+            hashes[name] = digest(values.float().numpy() + np.float32(0))  # no -0
+        runs[" ".join(run)] = hashes
+    json.dump({"about": "longcat quantize --type KEY, dequantised by compressed-tensors",
+               "runs": runs}, open(f"{OUT}/source/quantized.json", "w"), indent=1)
+
+
 if __name__ == "__main__":
     W = make_weights()
+    make_own(W)
     make_compressed(W)
     make_gptq(W, "gptq", raw=False)
     make_gptq(W, "auto-round", raw=True)

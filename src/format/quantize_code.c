@@ -126,14 +126,14 @@ bool lc_quantize_encode(lc_quantize_row *r) {
                     .n = n,
                     .low = r->bits == 4 ? -8.0f : -127.0f,
                     .high = r->bits == 4 ? 7.0f : 127.0f,
-                    .narrow = r->group != 0};
+                    .narrow = r->bits == 4};
         find_scale(&s);
         r->error += write_codes(&s, r->bits, at, r->codes);
         uint16_t half = lc_f32_to_bf16(s.best);
-        if (r->group)
+        if (r->bits == 4)
             memcpy((char *)r->scales + g * sizeof half, &half, sizeof half);
         else
-            memcpy(r->scales, &s.best, sizeof s.best);
+            memcpy((char *)r->scales + g * sizeof s.best, &s.best, sizeof s.best);
     }
     return true;
 }
@@ -143,5 +143,6 @@ size_t lc_quantize_code_bytes(const lc_quantize_item *item) {
 }
 
 size_t lc_quantize_scale_bytes(const lc_quantize_item *item) {
-    return item->group ? (item->cols + item->group - 1) / item->group * 2 : sizeof(float);
+    size_t groups = item->group ? (item->cols + item->group - 1) / item->group : 1;
+    return groups * (item->bits == 4 ? sizeof(uint16_t) : sizeof(float));
 }

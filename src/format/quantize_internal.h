@@ -50,7 +50,7 @@ int lc_quantize_outputs(lc_quantize_plan *plan, const lc_quantize_item *item,
                         lc_tensor out[LC_QUANTIZE_OUTPUTS], lc_err *err);
 
 /* A row of weights w[cols] (room for 16 more values behind) -> codes and scales. int4: offset by 8
- * in 32-bit words, BF16 scales; int8: bytes, BF16 scales of groups or one F32 scale. work: cols +
+ * in 32-bit words, BF16 scales; int8: bytes, F32 scales. work: cols +
  * 16 floats. Returns false if a weight isn't finite. *error and *power grow by the sums of squares.
  */
 typedef struct lc_quantize_row {

@@ -189,7 +189,7 @@ int lc_quantize_outputs(lc_quantize_plan *plan, const lc_quantize_item *item,
     out[0] = (lc_tensor){.dtype = four ? LC_I32 : LC_I8, .rank = 2};
     out[0].shape[0] = item->rows;
     out[0].shape[1] = four ? (item->cols + 7) / 8 : item->cols;
-    out[1] = (lc_tensor){.dtype = item->group ? LC_BF16 : LC_F32, .rank = 2};
+    out[1] = (lc_tensor){.dtype = four ? LC_BF16 : LC_F32, .rank = 2};
     out[1].shape[0] = item->rows;
     out[1].shape[1] = groups;
     out[2] = (lc_tensor){.dtype = LC_I64, .rank = 1, .shape = {2}};
