@@ -230,8 +230,65 @@ static void test_mlx_logits(void **state) {
     golden_close(&g);
 }
 
+/* ---- eval kl ---- */
+
+/* The sums of lc_eval_kl_windows from the logits of both models, by the definition. */
+static void test_kl(void **state) {
+    (void)state;
+    enum { V = 64 };
+    int32_t tokens[2 * TOKENS];
+    size_t n;
+    lc_err err = {0};
+    for (int i = 0; i < 2 * TOKENS; i++) tokens[i] = (i * 31 + i / 5) % 61 + 3;
+    float *q = logits_of(ROOT "mlx", (golden_engine_options){0}, tokens, 2, &n);
+    float *p = logits_of(ROOT "source", (golden_engine_options){0}, tokens, 2, &n);
+    long double kl = 0, worst = 0, nll[2] = {0};
+    size_t same = 0;
+    for (size_t r = 0; r < 2 * TOKENS; r++) {
+        long double total[2] = {0}, row = 0;
+        const float *x[2] = {q + r * V, p + r * V};
+        for (int s = 0; s < 2; s++)
+            for (int i = 0; i < V; i++) total[s] += expl((long double)x[s][i]);
+        for (int i = 0; i < V; i++) {
+            long double lp = (long double)x[1][i] - logl(total[1]);
+            row += expl(lp) * (lp - ((long double)x[0][i] - logl(total[0])));
+        }
+        kl += row;
+        if (row > worst) worst = row;
+        same += lc_argmax(x[0], V) == lc_argmax(x[1], V);
+        for (int s = 0; s < 2 && r % TOKENS + 1 < TOKENS; s++)
+            nll[s] += logl(total[s]) - (long double)x[s][tokens[r + 1]];
+    }
+    lc_engine *model = golden_engine(ROOT "mlx", (golden_engine_options){.chunk = 7});
+    lc_engine *reference = golden_engine(ROOT "source", (golden_engine_options){.chunk = 10});
+    lc_eval_text text = {tokens, 2 * TOKENS, TOKENS, NULL, NULL};
+    lc_eval_kl got;
+    assert_ok(lc_eval_kl_windows(model, reference, &text, &got, &err), err);
+    printf("# KL %.6f nats a token, largest %.4f, same top token %zu of %zu\n",
+           got.nats / (double)got.positions, got.worst, got.same_top, got.positions);
+    assert_true(fabsl((long double)got.nats - kl) < 1e-9L * kl);
+    assert_true(fabsl((long double)got.worst - worst) < 1e-9L * worst);
+    assert_true(fabsl((long double)got.nll - nll[0]) < 1e-9L * nll[0]);
+    assert_true(fabsl((long double)got.nll_reference - nll[1]) < 1e-9L * nll[1]);
+    assert_int_equal(got.same_top, same);
+    assert_int_equal(got.positions, 2 * TOKENS);
+    assert_int_equal(got.predicted, 2 * TOKENS - 2);
+    assert_ok(lc_eval_kl_windows(model, model, &text, &got, &err), err);
+    assert_true(got.nats == 0 && got.same_top == 2 * TOKENS);
+    text.window = 1;
+    assert_int_equal(lc_eval_kl_windows(model, reference, &text, &got, &err), LC_ELIMIT);
+    lc_engine *other = golden_engine("tests/golden/model/lite-tiny", (golden_engine_options){0});
+    text.window = 8;
+    assert_int_equal(lc_eval_kl_windows(model, other, &text, &got, &err), LC_EINVAL);
+    lc_engine_close(other);
+    lc_engine_close(model);
+    lc_engine_close(reference);
+    lc_free(q);
+    lc_free(p);
+}
+
 int main(void) {
-    struct CMUnitTest tests[3 * N_FOLDERS + 1];
+    struct CMUnitTest tests[3 * N_FOLDERS + 2];
     int n = 0;
     for (int i = 0; i < N_FOLDERS; i++) {
         void *folder = (void *)(uintptr_t)folders[i];
@@ -240,5 +297,6 @@ int main(void) {
         tests[n++] = (struct CMUnitTest)cmocka_unit_test_prestate(test_logits, folder);
     }
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_mlx_logits);
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_kl);
     return test_main(tests);
 }
