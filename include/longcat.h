@@ -152,8 +152,8 @@ typedef enum lc_finish {
     LC_FINISH_LENGTH, /* max_tokens or the context limit */
 } lc_finish;
 
-/* Continues prompt. Appends new tokens (without the one that stopped) to *out_tokens, an array of
- * max_tokens ids; *out_count is set even on error. */
+/* Continues prompt. Writes the new tokens to out_tokens, an array of max_tokens ids (an EOS or stop
+ * token isn't among them, those of a stop string are); *out_count is set even on error. */
 int lc_generate(lc_session *session, const int32_t *prompt, size_t count, const lc_generation *how,
                 int32_t *out_tokens, size_t *out_count, lc_finish *finish, lc_err *err);
 

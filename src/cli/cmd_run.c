@@ -102,7 +102,7 @@ static int run(lc_engine *engine, const char *model, const run_flags *f, const c
         double start = now();
         status = lc_generate(session, prompt.data, prompt.len, &how, tokens, &count, &finish, err);
         if (status == LC_OK && f->json) print_result(&out, prompt.len, tokens, count, finish);
-        if (out.stream && engine->tokenizer) puts("");
+        if (out.stream && (status == LC_OK || out.text.len) && engine->tokenizer) puts("");
         if (out.stream && !engine->tokenizer)
             for (size_t i = 0; i < count; i++)
                 printf("%d%c", tokens[i], i + 1 < count ? ' ' : '\n');

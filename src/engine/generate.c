@@ -6,16 +6,42 @@
 
 #include "base/err.h"
 
+#include <math.h>
+
 enum { MAX_STOPS = 16 };
+
+static int check_sampling(const lc_sampling *s, size_t vocab, lc_err *err) {
+    const struct {
+        const char *name;
+        float value;
+    } numbers[] = {
+        {"repetition_penalty", s->repetition_penalty},
+        {"presence_penalty", s->presence_penalty},
+        {"frequency_penalty", s->frequency_penalty},
+        {"temperature", s->temperature},
+        {"top_p", s->top_p},
+        {"min_p", s->min_p},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (!isfinite(numbers[i].value))
+            return lc_fail(err, LC_EINVAL, "%s is not a finite number", numbers[i].name);
+    for (size_t i = 0; i < s->n_bias; i++) {
+        if (s->bias[i].token < 0 || (size_t)s->bias[i].token >= vocab)
+            return lc_fail(err, LC_EINVAL, "logit bias: token %d is outside the vocabulary of %zu",
+                           s->bias[i].token, vocab);
+        if (!(s->bias[i].bias < INFINITY)) /* minus infinity forbids a token */
+            return lc_fail(err, LC_EINVAL, "logit bias of token %d is not a finite number",
+                           s->bias[i].token);
+    }
+    return LC_OK;
+}
 
 int lc_session_sample(lc_session *s, const lc_sampling *sampling, size_t generated_from,
                       int32_t *token, lc_err *err) {
     size_t vocab = s->engine->model->config.vocab;
     if (!s->has_logits) return lc_fail(err, LC_EINVAL, "nothing is synced yet");
-    for (size_t i = 0; i < sampling->n_bias; i++)
-        if (sampling->bias[i].token < 0 || (size_t)sampling->bias[i].token >= vocab)
-            return lc_fail(err, LC_EINVAL, "logit bias: token %d is outside the vocabulary of %zu",
-                           sampling->bias[i].token, vocab);
+    int status = check_sampling(sampling, vocab, err);
+    if (status != LC_OK) return status;
     float *logits = lc_alloc(vocab * sizeof *logits);
     if (!logits) return lc_fail(err, LC_ENOMEM, "sampling: out of memory");
     memcpy(logits, s->logits, vocab * sizeof *logits);
@@ -57,36 +83,37 @@ static void drop_held(emitter *e, size_t len) {
     e->held.len -= len;
 }
 
-/* Bytes of the held text that can be handed out; sets stopped where a stop string is complete. */
-static size_t safe_length(emitter *e) {
-    size_t safe = e->held.len;
+/* Where the first complete stop string begins in the held text; held.len if there is none. */
+static size_t first_stop(const emitter *e) {
+    size_t first = e->held.len;
     for (size_t i = 0; i < e->how->n_stop; i++) {
         const char *stop = e->how->stop[i];
-        size_t n = strlen(stop);
-        for (size_t at = 0; n && at < safe; at++) {
-            size_t rest = e->held.len - at, same = rest < n ? rest : n;
-            if (memcmp(e->held.data + at, stop, same)) continue;
-            if (same == n) e->stopped = true;
-            safe = at;
-        }
+        const char *found = *stop ? memmem(e->held.data, e->held.len, stop, strlen(stop)) : NULL;
+        if (found && (size_t)(found - e->held.data) < first) first = (size_t)(found - e->held.data);
     }
-    if (e->stopped) { /* another string may be held back before the one that is complete: look again
-                         for complete ones */
-        safe = e->held.len;
-        for (size_t i = 0; i < e->how->n_stop; i++) {
-            const char *found = *e->how->stop[i] ? memmem(e->held.data, e->held.len,
-                                                          e->how->stop[i], strlen(e->how->stop[i]))
-                                                 : NULL;
-            if (found && (size_t)(found - e->held.data) < safe)
-                safe = (size_t)(found - e->held.data);
-        }
+    return first;
+}
+
+/* Bytes of the held text that can be handed out: up to the first stop string, which sets stopped,
+ * or to where one may have begun. */
+static size_t safe_length(emitter *e) {
+    if (!e->held.len) return 0;
+    size_t safe = first_stop(e);
+    e->stopped = safe < e->held.len;
+    for (size_t i = 0; i < e->how->n_stop && !e->stopped; i++) {
+        size_t n = strlen(e->how->stop[i]), at = e->held.len < n ? 0 : e->held.len - n + 1;
+        while (at < safe && memcmp(e->held.data + at, e->how->stop[i], e->held.len - at)) at++;
+        if (at < safe) safe = at;
     }
     return safe;
 }
 
 static int emit_token(emitter *e, int32_t token, lc_err *err) {
     if (!e->tokenizer) return hand_out(e, token, 0, err);
-    int status = lc_decode_push(e->tokenizer, &e->stream, token, &e->held, err);
+    int status = LC_OK;
+    if (lc_tokenizer_content(e->tokenizer,
+                             token)) /* a model may have more ids than its tokenizer */
+        status = lc_decode_push(e->tokenizer, &e->stream, token, &e->held, err);
     if (status != LC_OK) return status;
     size_t len = safe_length(e);
     status = hand_out(e, token, len, err);
@@ -156,6 +183,9 @@ int lc_generate(lc_session *s, const int32_t *prompt, size_t count, const lc_gen
                      ? LC_OK
                      : lc_fail(err, LC_ENOMEM, "generation: out of memory");
     if (status == LC_OK && !count) status = lc_fail(err, LC_EINVAL, "the prompt is empty");
+    if (status == LC_OK && count > s->engine->context)
+        status = lc_fail(err, LC_ELIMIT, "%zu tokens are more than the context of %zu", count,
+                         s->engine->context);
     if (status == LC_OK)
         status = generate(s, &list, count, how, &e, out_tokens, out_count, finish, err);
     lc_ids_free(&list);

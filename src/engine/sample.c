@@ -55,8 +55,8 @@ static void sift_down(const float *probs, int32_t *heap, size_t n, size_t i) {
 }
 
 /* Moves the n best candidates, or fewer if `enough` mass is reached or the next is below `least`,
- * to the array's end: the j-th best stands at heap[vocab - 1 - j]. Returns their number; *mass is
- * their sum. */
+ * to the array's end: the j-th best stands at heap[vocab - 1 - j]. Returns their number, at least
+ * 1; *mass is their sum. */
 static size_t pop_best(const lc_sample_args *a, size_t n, double enough, float least,
                        double *mass) {
     size_t left = a->vocab, taken = 0;
@@ -73,11 +73,42 @@ static size_t pop_best(const lc_sample_args *a, size_t n, double enough, float l
     return taken;
 }
 
+static float best_prob(const lc_sample_args *a, size_t j) {
+    return a->probs[a->heap[a->vocab - 1 - j]];
+}
+
+/* The same limits on the `kept` candidates that were moved already. */
+static size_t cut_best(const lc_sample_args *a, size_t kept, double enough, float least,
+                       double *mass) {
+    size_t n = 0;
+    for (*mass = 0; n < kept && (n == 0 || (*mass < enough && best_prob(a, n) >= least)); n++)
+        *mass += (double)best_prob(a, n);
+    return n;
+}
+
+/* Moves the candidates that top_k, top_p and min_p leave, in this order; without a cut only so many
+ * as the draw u needs. Returns their number; *mass is what u is a share of. */
+static size_t candidates(const lc_sampling *s, const lc_sample_args *a, double u, double *mass) {
+    bool nucleus = s->top_p > 0 && s->top_p < 1;
+    float least = s->min_p > 0 ? s->min_p * a->probs[a->heap[0]] : 0.0f;
+    double popped;
+    if (s->top_k > 0) { /* top_p is a share of what top_k left */
+        size_t kept = pop_best(a, (size_t)s->top_k, INFINITY, 0.0f, mass);
+        double enough = nucleus ? (double)s->top_p * *mass : INFINITY;
+        return cut_best(a, kept, enough, least, mass);
+    }
+    if (nucleus || least > 0)
+        return pop_best(a, a->vocab, nucleus ? (double)s->top_p * *mass : INFINITY, least, mass);
+    return pop_best(a, a->vocab, nextafter(u * *mass, INFINITY), 0.0f, &popped);
+}
+
 int32_t lc_sample(const lc_sampling *s, const lc_sample_args *a) {
     apply_penalties(s, a);
-    if (s->temperature <= 0) return lc_argmax(a->logits, a->vocab);
-    for (size_t i = 0; i < a->vocab; i++) a->logits[i] /= s->temperature;
-    a->kernels->exp_sum(a->vocab, a->logits, a->kernels->max(a->vocab, a->logits), a->probs);
+    float max = a->kernels->max(a->vocab, a->logits);
+    if (s->temperature <= 0 || !isfinite(max)) return lc_argmax(a->logits, a->vocab);
+    for (size_t i = 0; i < a->vocab; i++) /* below 0 first: no temperature makes it overflow */
+        a->logits[i] = (a->logits[i] - max) / s->temperature;
+    a->kernels->exp_sum(a->vocab, a->logits, 0.0f, a->probs);
     double mass = 0;
     for (size_t i = 0; i < a->vocab; i++) {
         mass += (double)a->probs[i];
@@ -85,31 +116,13 @@ int32_t lc_sample(const lc_sampling *s, const lc_sample_args *a) {
     }
     for (size_t i = a->vocab / 2; i-- > 0;) sift_down(a->probs, a->heap, a->vocab, i);
 
-    double u = lc_rng_uniform(s->seed, 0, a->count);
-    size_t most = s->top_k > 0 ? (size_t)s->top_k : a->vocab;
-    float least = s->min_p > 0 ? s->min_p * a->probs[a->heap[0]] : 0.0f;
-    bool nucleus = s->top_p > 0 && s->top_p < 1;
-    size_t kept;
-    if (s->top_k > 0 || least > 0) { /* cut, then the nucleus of what is left */
-        kept = pop_best(a, most, INFINITY, least, &mass);
-    } else { /* stop where the nucleus, or the draw itself, ends */
-        double enough = (nucleus ? (double)s->top_p : u) * mass;
-        double kept_mass;
-        kept = pop_best(a, most, nucleus ? enough : nextafter(enough, INFINITY), 0.0f, &kept_mass);
-        if (nucleus) mass = kept_mass;
+    double u = lc_rng_uniform(s->seed, 0, a->count), sum = 0;
+    size_t kept = candidates(s, a, u, &mass), last = 0;
+    double target = u * mass;
+    for (size_t j = 0; j < kept && best_prob(a, j) > 0; j++) { /* never one without probability */
+        last = j;
+        sum += (double)best_prob(a, j);
+        if (sum > target) break;
     }
-    if (nucleus && (s->top_k > 0 || least > 0)) {
-        double enough = (double)s->top_p * mass, sum = 0;
-        size_t n = 0;
-        while (n < kept && (n == 0 || sum < enough))
-            sum += (double)a->probs[a->heap[a->vocab - 1 - n++]];
-        kept = n;
-        mass = sum;
-    }
-    double target = u * mass, sum = 0;
-    for (size_t j = 0; j < kept; j++) {
-        sum += (double)a->probs[a->heap[a->vocab - 1 - j]];
-        if (sum > target) return a->heap[a->vocab - 1 - j];
-    }
-    return a->heap[a->vocab - kept];
+    return a->heap[a->vocab - 1 - last];
 }

@@ -50,4 +50,19 @@ size_t lc_tensors_bytes(const lc_tensors *tensors); /* sum over all files */
  * used. Written to path.part, synced, renamed. */
 int lc_safetensors_write(const char *path, const lc_tensor *tensors, size_t count, lc_err *err);
 
+/*
+ * The same file in pieces, for what is larger than memory. create writes the header (the tensors'
+ * data is not used, their names and shapes only during the call); put writes bytes offset ..
+ * offset + size - 1 of the tensor at that place of the list, in any order, from several threads at
+ * a time; commit fails with LC_EINVAL unless as many bytes were put as the tensors have, syncs and
+ * renames. commit and discard both free the file; discard leaves nothing behind.
+ */
+typedef struct lc_safetensors_file lc_safetensors_file;
+int lc_safetensors_create(const char *path, const lc_tensor *tensors, size_t count,
+                          lc_safetensors_file **out, lc_err *err);
+int lc_safetensors_put(lc_safetensors_file *file, size_t tensor, size_t offset, const void *data,
+                       size_t size, lc_err *err);
+int lc_safetensors_commit(lc_safetensors_file *file, lc_err *err);
+void lc_safetensors_discard(lc_safetensors_file *file);
+
 #endif

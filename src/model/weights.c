@@ -113,6 +113,8 @@ static void bind_ngrams(binder *b, lc_embedding *e, const char *prefix, bool lit
     size_t n = lc_config_ngram_tables(c);
     if (n == 0) return;
     e->tables = allocate(b, n, sizeof *e->tables);
+    if (!e->tables) return;
+    e->n_tables = n;
     for (size_t i = 0; i < n && b->status == LC_OK; i++) {
         lc_ngram_table *t = &e->tables[i];
         lc_ngram_table_init(t, c, i);
@@ -126,7 +128,6 @@ static void bind_ngrams(binder *b, lc_embedding *e, const char *prefix, bool lit
             bind(b, &t->projection, c->hidden, width, "%s.oe_embed_proj%zu.weight", prefix, i);
         }
     }
-    e->n_tables = n;
 }
 
 static lc_embedding embedding_of(const lc_config *c, const lc_mat *words) {

@@ -170,7 +170,7 @@ static void attend_dense(const attend_task *t, const attend_scratch *a, size_t b
     }
     begin_tile(t, a, begin, end - begin);
     for (size_t base = first / LC_KV_BLOCK * LC_KV_BLOCK; base <= last; base += LC_KV_BLOCK) {
-        size_t lo[TILE], hi[TILE], ld;
+        size_t lo[TILE] = {0}, hi[TILE] = {0}, ld;
         for (size_t i = begin; i < end; i++) {
             size_t past = rows[i].pos + 1 > base ? rows[i].pos + 1 - base : 0;
             lo[i - begin] = rows[i].start > base ? rows[i].start - base : 0;

@@ -7,6 +7,8 @@
  * belongs to training (gradients, balance and z losses, bias updates, Newton-Schulz) is training's.
  */
 #include "golden.h"
+
+#include "base/rng.h"
 #include "ops/embed.h"
 #include "ops/indexer.h"
 #include "ops/moe.h"
@@ -51,20 +53,24 @@ static void report(const char *what) {
     values = 0;
 }
 
-/* An operator's context for one instruction set, one thread. */
+/* An operator's context for one instruction set, one thread, fp32. */
 typedef struct bench {
     lc_op op;
     float *scratch[1];
 } bench;
 
-/* false: this machine lacks it. */
-static bool bench_open(bench *b, lc_isa isa, size_t floats) {
+/* false: this machine lacks it. bench_scratch must follow before operators with scratch. */
+static bool bench_open(bench *b, lc_isa isa) {
     const lc_kernels *k = lc_kernels_of(isa);
     if (!k) return false;
+    b->scratch[0] = NULL;
+    b->op = (lc_op){.k = k, .path = &k->f32, .scratch = b->scratch};
+    return true;
+}
+
+static void bench_scratch(bench *b, size_t floats) {
     b->scratch[0] = lc_calloc(floats, sizeof(float));
     assert_non_null(b->scratch[0]);
-    b->op = (lc_op){.k = k, .scratch = b->scratch};
-    return true;
 }
 
 static void bench_close(bench *b) { lc_free(b->scratch[0]); }
@@ -87,10 +93,10 @@ static void test_rms_norm(void **unused) {
     assert_non_null(y);
     for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
         bench b;
-        if (!bench_open(&b, (lc_isa)isa, 1)) continue;
-        lc_norm_rows(&b.op, rows, n, x, n, w, 1e-5f, 1.0f, y, n);
+        if (!bench_open(&b, (lc_isa)isa)) continue;
+        lc_norm_rows(&b.op, rows, n, x, n, (lc_norm){w, 1e-5f, 1.0f}, y, n);
         compare(get("rms_norm.1e-05.y"), y, 6e-7, 0);
-        lc_norm_rows(&b.op, rows, n, x, n, w, 1e-6f, 1.0f, y, n);
+        lc_norm_rows(&b.op, rows, n, x, n, (lc_norm){w, 1e-6f, 1.0f}, y, n);
         compare(get("rms_norm.1e-06.y"), y, 6e-7, 0);
         bench_close(&b);
     }
@@ -279,7 +285,8 @@ static void check_router(const char *name, const char *variant, size_t experts, 
     const lc_tensor *logits = get("router.%s.logits", name);
     size_t m = logits->shape[0], n = logits->shape[1];
     bench b;
-    if (!bench_open(&b, isa, lc_linear_scratch(n))) return;
+    if (!bench_open(&b, isa)) return;
+    bench_scratch(&b, lc_linear_floats(&b.op, m, n));
     float *u = golden_floats(logits), *bias = golden_floats(get("router.%s.bias", name));
     float *unit = lc_calloc(n * n, sizeof *unit);
     assert_non_null(unit);
@@ -296,7 +303,7 @@ static void check_router(const char *name, const char *variant, size_t experts, 
                               .probs = lc_calloc(m * n, sizeof(float)),
                               .ids = lc_calloc(m * topk, sizeof(int32_t)),
                               .weights = lc_calloc(m * topk, sizeof(float)),
-                              .x = lc_calloc(m * lc_pad_k(n), sizeof(float))};
+                              .x = lc_calloc(lc_left_floats(m, n), sizeof(float))};
     lc_err err = {0};
     assert_ok(lc_route(&b.op, &shape, &weights, m, u, &buffers, &err), err);
     compare(logits, buffers.logits, 0, 0);
@@ -323,6 +330,32 @@ static void test_router(void **unused) {
         check_router("published", ".no_bias", 256, 12, (lc_isa)isa);
     }
     report("router");
+}
+
+/* More choices than any published model makes, with ties, against choosing the best again and
+ * again. */
+static void test_many_choices(void **unused) {
+    (void)unused;
+    enum { ENTRIES = 700, CHOICES = 300 };
+    static float probs[ENTRIES], bias[ENTRIES], weights[CHOICES];
+    static int32_t ids[CHOICES];
+    static bool taken[ENTRIES];
+    for (size_t i = 0; i < ENTRIES; i++) {
+        probs[i] = (float)lc_rng_uniform(1, 0, i);
+        bias[i] = i % 3 ? 0.0f : 0.25f;
+        if (i % 5 == 0) probs[i] = 0.5f; /* ties of scores: 0.5 and 0.75 */
+    }
+    lc_route_row(ENTRIES, CHOICES, probs, bias, 2.0f, ids, weights);
+    for (size_t k = 0; k < CHOICES; k++, values++) {
+        size_t best = ENTRIES;
+        for (size_t i = 0; i < ENTRIES; i++)
+            if (!taken[i] && (best == ENTRIES || probs[i] + bias[i] > probs[best] + bias[best]))
+                best = i;
+        taken[best] = true;
+        assert_int_equal(ids[k], best);
+        assert_true(weights[k] == probs[best] * 2.0f);
+    }
+    report("many choices");
 }
 
 static void test_select(void **unused) {
@@ -359,7 +392,7 @@ typedef struct indexer {
     lc_index_buffers buffers;
     lc_rope rope;
     lc_kv kv;
-    float *owned[12]; /* all arrays */
+    float *owned[16]; /* all arrays */
     size_t n_owned;
     const float *h, *c_q;
     float *x_op, *q_op, *scores; /* scores [m][m] */
@@ -374,7 +407,7 @@ static float *own(indexer *x, float *array) {
 static bool indexer_open(indexer *x, lc_isa isa) {
     *x = (indexer){0};
     size_t m = get("indexer.h")->shape[1], hidden = get("indexer.h")->shape[2],
-           q_rank = get("indexer.c_q")->shape[2], floats[5];
+           q_rank = get("indexer.c_q")->shape[2], floats[LC_INDEX_BUFFERS];
     x->m = m;
     x->shape = (lc_index_shape){.hidden = hidden,
                                 .heads = HEADS,
@@ -386,8 +419,10 @@ static bool indexer_open(indexer *x, lc_isa isa) {
                                 .window = 3,
                                 .norm_eps = 1e-6f,
                                 .q_scale = 1.0f};
-    size_t linear = lc_linear_scratch(hidden), score = lc_index_scratch(&x->shape, m);
-    if (!bench_open(&x->b, isa, linear > score ? linear : score)) return false;
+    if (!bench_open(&x->b, isa)) return false;
+    size_t linear = lc_linear_floats(&x->b.op, m, hidden > q_rank ? hidden : q_rank),
+           score = lc_index_scratch(&x->b.op, &x->shape, m);
+    bench_scratch(&x->b, linear > score ? linear : score);
     lc_err err = {0};
     lc_config config = {.rope_dim = ROPE, .nope_dim = ROPE, .rope = {.theta = 1e4}};
     lc_kv_layout layout = {.indexers = 1, .index_dim = DIM, .element = sizeof(float)};
@@ -403,21 +438,20 @@ static bool indexer_open(indexer *x, lc_isa isa) {
         matrix(own(x, golden_floats(get("indexer.weights_proj.weight"))), HEADS, hidden);
     x->weights.k_norm = own(x, golden_floats(get("indexer.k_norm.weight")));
     lc_index_floats(&x->shape, m, floats);
-    float **parts[] = {&x->buffers.q, &x->buffers.k, &x->buffers.weights, &x->buffers.raw,
-                       &x->buffers.x};
-    for (int i = 0; i < 5; i++) assert_non_null(*parts[i] = lc_calloc(floats[i], sizeof(float)));
+    float **parts[LC_INDEX_BUFFERS] = {&x->buffers.q, &x->buffers.k, &x->buffers.weights,
+                                       &x->buffers.x};
+    for (int i = 0; i < LC_INDEX_BUFFERS; i++)
+        *parts[i] = own(x, lc_calloc(floats[i], sizeof(float)));
     x->buffers.list = lc_calloc(m * x->shape.topk, sizeof(int32_t));
     x->buffers.count = lc_calloc(m, sizeof(size_t));
     assert_true(x->buffers.list && x->buffers.count);
-    x->x_op = own(x, lc_calloc(m * lc_pad_k(hidden), sizeof(float)));
-    x->q_op = own(x, lc_calloc(m * lc_pad_k(q_rank), sizeof(float)));
+    x->x_op = own(x, lc_calloc(lc_left_floats(m, hidden), sizeof(float)));
+    x->q_op = own(x, lc_calloc(lc_left_floats(m, q_rank), sizeof(float)));
     x->scores = own(x, lc_calloc(m * m, sizeof(float)));
     return true;
 }
 
 static void indexer_close(indexer *x) {
-    float *parts[] = {x->buffers.q, x->buffers.k, x->buffers.weights, x->buffers.raw, x->buffers.x};
-    for (int i = 0; i < 5; i++) lc_free(parts[i]);
     lc_free(x->buffers.list);
     lc_free(x->buffers.count);
     for (size_t i = 0; i < x->n_owned; i++) lc_free(x->owned[i]);
@@ -438,9 +472,9 @@ static void indexer_step(indexer *x, size_t first, size_t n) {
     lc_index_args args = {
         .rows = rows,
         .rope = {cosines, sines},
-        .x = lc_operand_prepare(&x->b.op, n, hidden, x->h + first * hidden, hidden, x->x_op),
+        .x = lc_operand_pack(&x->b.op, n, hidden, x->h + first * hidden, hidden, x->x_op),
         .normed = x->h + first * hidden,
-        .c_q = lc_operand_prepare(&x->b.op, n, q_rank, x->c_q + first * q_rank, q_rank, x->q_op),
+        .c_q = lc_operand_pack(&x->b.op, n, q_rank, x->c_q + first * q_rank, q_rank, x->q_op),
         .context = x->m,
         .force_lists = true,
         .probe = &probe};
@@ -545,12 +579,12 @@ static void test_complete(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rms_norm), cmocka_unit_test(test_swiglu),
-        cmocka_unit_test(test_rope),     cmocka_unit_test(test_rotate),
-        cmocka_unit_test(test_ngram),    cmocka_unit_test(test_router),
-        cmocka_unit_test(test_select),   cmocka_unit_test(test_indexer),
-        cmocka_unit_test(test_fp8),      cmocka_unit_test(test_cross_entropy),
-        cmocka_unit_test(test_complete),
+        cmocka_unit_test(test_rms_norm),      cmocka_unit_test(test_swiglu),
+        cmocka_unit_test(test_rope),          cmocka_unit_test(test_rotate),
+        cmocka_unit_test(test_ngram),         cmocka_unit_test(test_router),
+        cmocka_unit_test(test_many_choices),  cmocka_unit_test(test_select),
+        cmocka_unit_test(test_indexer),       cmocka_unit_test(test_fp8),
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_complete),
     };
     golden_open_tensors(&ops, OPS);
     uint64_t fp = lc_fp_enter(); /* as kernels are always run */

@@ -19,7 +19,7 @@ enum {
     TILE = 16,      /* rows of a tile, and columns of fp32 */
     WIDE = 128,     /* weight rows of a task with many step rows */
     PAIRS = 16,     /* rows of a right tile: pairs of k */
-    K_CHUNK = 512,  /* k of weights that stay in the first cache while all rows pass */
+    K_CHUNK = 4096, /* k of a panel of weights that is copied together */
     C_GROUP = 1024, /* floats of the results of 32 weight rows and 32 step rows */
 };
 
@@ -176,16 +176,6 @@ static void pack_chunk(const nk_panel *n, size_t chunk) {
     }
 }
 
-/* Asks for the next chunk's weights while this one is worked on: part `part` of `parts`. */
-static void prefetch_chunk(const nk_panel *n, size_t chunk, size_t part, size_t parts) {
-    if (chunk >= n->k) return;
-    const uint16_t *weights = (const uint16_t *)n->p->right + n->column * n->p->ld + chunk;
-    size_t first = n->columns * part / parts, last = n->columns * (part + 1) / parts;
-    for (size_t i = first; i < last; i++)
-        for (size_t b = 0; b < chunk_length(n, chunk); b += LC_K_BLOCK)
-            _mm_prefetch((const char *)(weights + i * n->p->ld + b), _MM_HINT_T1);
-}
-
 /* 32 weight rows from `sub` of the panel against a pair of groups from `row`. */
 static void pair_of_groups(nk_panel *n, size_t chunk, size_t row, size_t sub) {
     const lc_product *p = n->p;
@@ -242,7 +232,6 @@ static void amx_multiply_nk(const lc_product *p) {
             if (n.packed) pack_chunk(&n, chunk);
             finish_stores();
             for (size_t row = 0; row < p->rows; row += 2 * TILE) {
-                if (n.packed) prefetch_chunk(&n, chunk + K_CHUNK, row / 32, (p->rows + 31) / 32);
                 for (size_t sub = 0; sub < n.columns; sub += 2 * TILE)
                     pair_of_groups(&n, chunk, row, sub);
             }
