@@ -221,7 +221,7 @@ static bool bound(lcj_rt *rt, lcj_val v, int64_t none, int64_t *out) {
         return true;
     }
     if (v.type == LCJ_BIG) {
-        *out = INT64_MAX;
+        *out = v.u.s[0] == '-' ? INT64_MIN : INT64_MAX;
         return true;
     }
     if (v.type != LCJ_INT && v.type != LCJ_BOOL)

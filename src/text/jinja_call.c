@@ -5,8 +5,11 @@
 #include "text/jinja_internal.h"
 
 const lcj_def *lcj_find_def(const lcj_def *table, lcj_str name) {
+    if (!name.len) return NULL;
     for (const lcj_def *def = table; def->name; def++)
-        if (!strncmp(def->name, name.s, name.len) && !def->name[name.len]) return def;
+        if (def->name[0] == *name.s && strlen(def->name) == name.len &&
+            !memcmp(def->name, name.s, name.len))
+            return def;
     return NULL;
 }
 

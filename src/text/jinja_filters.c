@@ -135,7 +135,7 @@ static bool filter_float(lcj_rt *rt, lcj_call *call, lcj_val *out) {
     } else if (v.type == LCJ_FLOAT) {
         f = v.u.f;
     } else if (lcj_is_integer(v)) {
-        f = v.type == LCJ_BIG ? (double)v.u.big : (double)lcj_as_int(v);
+        f = lcj_as_double(v);
     } else {
         ok = false;
     }
@@ -151,7 +151,7 @@ static bool filter_abs(lcj_rt *rt, lcj_call *call, lcj_val *out) {
     }
     if (!lcj_is_integer(v))
         return lcj_fail(rt, LC_JINJA_TYPE, "bad operand type for abs(): '%s'", lcj_type_name(v));
-    return lcj_negate(rt, v, v.type != LCJ_BIG && lcj_as_int(v) < 0, out);
+    return lcj_negate(rt, v, v.type == LCJ_BIG ? v.u.s[0] == '-' : lcj_as_int(v) < 0, out);
 }
 
 /* value to a multiple of 10^digits, half to even */

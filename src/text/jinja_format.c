@@ -78,17 +78,21 @@ static char sign_of(bool minus, const lcj_spec *spec) {
 
 static bool put_integer(lcj_rt *rt, lcj_val v, const lcj_spec *spec) {
     char text[80], *end = text + sizeof text;
-    bool minus = v.type != LCJ_BIG && lcj_as_int(v) < 0;
-    uint64_t size = v.type == LCJ_BIG ? v.u.big
-                    : minus           ? 0 - (uint64_t)lcj_as_int(v)
-                                      : (uint64_t)lcj_as_int(v);
+    bool big = v.type == LCJ_BIG, minus = big ? v.u.s[0] == '-' : lcj_as_int(v) < 0;
     unsigned base = spec->type == 'b'                        ? 2
                     : spec->type == 'o'                      ? 8
                     : spec->type == 'x' || spec->type == 'X' ? 16
                                                              : 10;
     number n = {.sign = sign_of(minus, spec), .group = base == 10 ? 3 : 4};
-    n.body = digits_of(size, base, spec->type == 'X', end);
-    n.len = n.whole = (size_t)(end - n.body);
+    if (big && base != 10) return lcj_unsupported(rt, "an integer beyond 64 bits");
+    if (big) {
+        n.body = v.u.s + minus;
+        n.len = n.whole = v.len - minus;
+    } else {
+        uint64_t size = minus ? 0 - (uint64_t)lcj_as_int(v) : (uint64_t)lcj_as_int(v);
+        n.body = digits_of(size, base, spec->type == 'X', end);
+        n.len = n.whole = (size_t)(end - n.body);
+    }
     if (spec->alt && base != 10) {
         n.prefix[0] = '0';
         n.prefix[1] = spec->type;
@@ -135,10 +139,7 @@ static bool put_float(lcj_rt *rt, double f, const lcj_spec *spec) {
 bool lcj_put_number(lcj_rt *rt, lcj_val v, const lcj_spec *spec) {
     if (spec->width > (int64_t)rt->out_limit) return lcj_limit(rt, "output");
     if (v.type == LCJ_FLOAT || (spec->type && strchr("eEfFgG%", spec->type))) {
-        double f = v.type == LCJ_FLOAT ? v.u.f
-                   : v.type == LCJ_BIG ? (double)v.u.big
-                                       : (double)lcj_as_int(v);
-        return put_float(rt, f, spec);
+        return put_float(rt, lcj_as_double(v), spec);
     }
     return put_integer(rt, v, spec);
 }

@@ -51,7 +51,7 @@ typedef enum lcj_type {
     LCJ_NONE,
     LCJ_BOOL,      /* u.b */
     LCJ_INT,       /* u.i */
-    LCJ_BIG,       /* u.big: an integer beyond int64_t that JSON brought; it only prints */
+    LCJ_BIG,       /* u.s, len: an integer of JSON beyond int64_t, as text; it only prints */
     LCJ_FLOAT,     /* u.f */
     LCJ_STRING,    /* u.s, len bytes of UTF-8, flags */
     LCJ_LIST,      /* u.list */
@@ -95,7 +95,6 @@ typedef struct lcj_val {
     union {
         bool b;
         int64_t i;
-        uint64_t big;
         double f;
         const char *s;
         lcj_list *list;
@@ -606,6 +605,7 @@ bool lcj_sort(lcj_rt *rt, lcj_val *items, lcj_val *keys, size_t len, bool revers
 bool lcj_arith(lcj_rt *rt, lcj_op op, lcj_val a, lcj_val b, lcj_val *out);
 bool lcj_negate(lcj_rt *rt, lcj_val a, bool minus, lcj_val *out);
 int lcj_number_cmp(lcj_val a, lcj_val b, bool *unordered);
+double lcj_as_double(lcj_val v); /* of a number */
 size_t lcj_float_repr(double f, char out[32]);
 bool lcj_parse_int(lcj_rt *rt, lcj_str text, int64_t base, bool *ok, int64_t *out);
 bool lcj_parse_float(lcj_rt *rt, lcj_str text, bool *ok, double *out);

@@ -31,6 +31,19 @@ static bool text_from_json(lcj_rt *rt, const char *s, size_t len, lcj_val *out) 
     return lcj_tick_bytes(rt, len);
 }
 
+/* A number whose text is that of an integer, which base/json.h keeps beyond 64 bits too. */
+static bool big_from_json(lcj_rt *rt, struct json_object *json, lcj_val *out) {
+    const char *text = json_object_to_json_string(json);
+    if (!text) return lcj_fail(rt, LC_JINJA_MEMORY, "out of memory");
+    size_t len = strlen(text), digits = strspn(text + (*text == '-'), "0123456789");
+    if (digits + (*text == '-') != len) return true;
+    char *copy = len < rt->out_limit ? lcj_alloc(rt, len + 1) : NULL;
+    if (!copy) return lcj_limit(rt, "memory");
+    memcpy(copy, text, len + 1);
+    *out = (lcj_val){.type = LCJ_BIG, .len = (uint32_t)len, .u.s = copy};
+    return lcj_tick_bytes(rt, len);
+}
+
 static bool dict_from_json(lcj_rt *rt, struct json_object *json, uint32_t depth, lcj_val *out) {
     if (!lcj_dict_new(rt, (uint32_t)json_object_object_length(json), out)) return false;
     json_object_object_foreach(json, name, member) {
@@ -60,12 +73,13 @@ bool lcj_from_json(lcj_rt *rt, struct json_object *json, uint32_t depth, lcj_val
     if (!lcj_tick(rt, 1)) return false;
     switch (json_object_get_type(json)) {
     case json_type_boolean: *out = lcj_bool(json_object_get_boolean(json)); return true;
-    case json_type_double: *out = lcj_float(json_object_get_double(json)); return true;
+    case json_type_double:
+        *out = lcj_float(json_object_get_double(json));
+        return fabs(out->u.f) < 9e18 || big_from_json(rt, json, out);
     case json_type_int:
         *out = lcj_int(json_object_get_int64(json));
-        if (out->u.i == INT64_MAX && json_object_get_uint64(json) > INT64_MAX)
-            *out = (lcj_val){.type = LCJ_BIG, .u.big = json_object_get_uint64(json)};
-        return true;
+        return out->u.i != INT64_MAX || json_object_get_uint64(json) == INT64_MAX ||
+               big_from_json(rt, json, out);
     case json_type_string:
         return text_from_json(rt, json_object_get_string(json),
                               (size_t)json_object_get_string_len(json), out);

@@ -237,8 +237,8 @@ static bool str_split(lcj_rt *rt, lcj_call *call, lcj_val *out) {
 
 static bool str_splitlines(lcj_rt *rt, lcj_call *call, lcj_val *out) {
     lcj_items items = {0};
-    bool keep = false;
-    if (call->bound[0].type != LCJ_MISSING && !lcj_truth(rt, call->bound[0], &keep)) return false;
+    int64_t keep = 0;
+    if (call->bound[0].type != LCJ_MISSING && !lcj_index(rt, call->bound[0], &keep)) return false;
     for (size_t pos = 0, from, to; lcj_next_line(call->self, &pos, &from, &to);)
         if (!lcj_items_push(rt, &items, lcj_part(call->self, from, (keep ? pos : to) - from)))
             return false;

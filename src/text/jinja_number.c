@@ -1,8 +1,8 @@
 /*
  * jinja_number.c: numbers as in Python: int, bool and float, their operators, their text.
  *
- * Integers have 64 bits; a result beyond that is "not supported", never a wrong number. Integers
- * of a JSON document up to 2^64 - 1 can be printed and compared, no more (LCJ_BIG). Operators on
+ * Integers have 64 bits; a result beyond that is "not supported", never a wrong number. Longer
+ * integers of a JSON document can be printed and compared, no more (LCJ_BIG). Operators on
  * strings and lists end here too, since + * % are one operator for all types.
  */
 #include "text/jinja_internal.h"
@@ -200,10 +200,9 @@ bool lcj_float_to_int(lcj_rt *rt, double f, lcj_val *out) {
     return true;
 }
 
-static double as_double(lcj_val v) {
-    return v.type == LCJ_FLOAT ? v.u.f
-           : v.type == LCJ_BIG ? (double)v.u.big
-                               : (double)lcj_as_int(v);
+double lcj_as_double(lcj_val v) {
+    if (v.type == LCJ_BIG) return strtod(v.u.s, NULL); /* has a NUL behind it */
+    return v.type == LCJ_FLOAT ? v.u.f : (double)lcj_as_int(v);
 }
 
 static int int_float_cmp(lcj_val i, double f, bool *unordered) {
@@ -211,17 +210,23 @@ static int int_float_cmp(lcj_val i, double f, bool *unordered) {
         *unordered = true;
         return 1;
     }
-    if (f >= 18446744073709551616.0) return -1;
-    if (f < -9223372036854775808.0) return 1;
-    if (i.type == LCJ_BIG) {
-        if (f < 9223372036854775808.0) return 1;
-        uint64_t whole = (uint64_t)f; /* f has no fraction here */
-        return i.u.big < whole ? -1 : i.u.big > whole;
+    if (i.type == LCJ_BIG) { /* as far as doubles tell them apart */
+        double d = lcj_as_double(i);
+        return d < f ? -1 : d > f;
     }
     if (f >= 9223372036854775808.0) return -1;
+    if (f < -9223372036854775808.0) return 1;
     int64_t a = lcj_as_int(i), whole = (int64_t)floor(f);
     if (a != whole) return a < whole ? -1 : 1;
     return f > (double)whole ? -1 : 0;
+}
+
+/* Of two texts of integers without leading zeros. */
+static int big_cmp(lcj_val a, lcj_val b) {
+    bool minus = a.u.s[0] == '-';
+    if (minus != (b.u.s[0] == '-')) return minus ? -1 : 1;
+    int order = a.len != b.len ? (a.len < b.len ? -1 : 1) : memcmp(a.u.s, b.u.s, a.len);
+    return minus ? -order : order;
 }
 
 int lcj_number_cmp(lcj_val a, lcj_val b, bool *unordered) {
@@ -231,10 +236,9 @@ int lcj_number_cmp(lcj_val a, lcj_val b, bool *unordered) {
     }
     if (b.type == LCJ_FLOAT) return int_float_cmp(a, b.u.f, unordered);
     if (a.type == LCJ_FLOAT) return -int_float_cmp(b, a.u.f, unordered);
-    if (a.type == LCJ_BIG || b.type == LCJ_BIG) {
-        if (a.type != b.type) return a.type == LCJ_BIG ? 1 : -1;
-        return a.u.big < b.u.big ? -1 : a.u.big > b.u.big;
-    }
+    if (a.type == LCJ_BIG && b.type == LCJ_BIG) return big_cmp(a, b);
+    if (a.type == LCJ_BIG) return a.u.s[0] == '-' ? -1 : 1;
+    if (b.type == LCJ_BIG) return b.u.s[0] == '-' ? 1 : -1;
     int64_t x = lcj_as_int(a), y = lcj_as_int(b);
     return x < y ? -1 : x > y;
 }
@@ -371,7 +375,10 @@ static const char *op_name(lcj_op op) {
     return names[op];
 }
 
-static bool repeat(lcj_rt *rt, lcj_val seq, int64_t count, lcj_val *out) {
+static bool repeat(lcj_rt *rt, lcj_val seq, lcj_val times, lcj_val *out) {
+    int64_t count = times.type != LCJ_BIG ? lcj_as_int(times)
+                    : times.u.s[0] == '-' ? INT64_MIN
+                                          : INT64_MAX;
     if (lcj_is_string(seq)) {
         size_t start = rt->out.len;
         if (!lcj_put_repeat(rt, seq.u.s, seq.len, count) || !lcj_take(rt, start, out)) return false;
@@ -398,7 +405,7 @@ static bool is_repeatable(lcj_val v) { return lcj_is_string(v) || lcj_is_seq(v);
 bool lcj_arith(lcj_rt *rt, lcj_op op, lcj_val a, lcj_val b, lcj_val *out) {
     if (lcj_is_number(a) && lcj_is_number(b)) {
         if (a.type == LCJ_FLOAT || b.type == LCJ_FLOAT)
-            return float_arith(rt, op, as_double(a), as_double(b), out);
+            return float_arith(rt, op, lcj_as_double(a), lcj_as_double(b), out);
         if (a.type == LCJ_BIG || b.type == LCJ_BIG) return too_big(rt);
         return int_arith(rt, op, lcj_as_int(a), lcj_as_int(b), out);
     }
@@ -412,10 +419,8 @@ bool lcj_arith(lcj_rt *rt, lcj_op op, lcj_val a, lcj_val b, lcj_val *out) {
             return lcj_fail(rt, LC_JINJA_TYPE, "can only concatenate %s (not \"%s\") to %s",
                             lcj_type_name(a), lcj_type_name(b), lcj_type_name(a));
     }
-    if (op == LCJ_MUL && is_repeatable(a) && lcj_is_integer(b))
-        return b.type == LCJ_BIG ? lcj_limit(rt, "memory") : repeat(rt, a, lcj_as_int(b), out);
-    if (op == LCJ_MUL && is_repeatable(b) && lcj_is_integer(a))
-        return a.type == LCJ_BIG ? lcj_limit(rt, "memory") : repeat(rt, b, lcj_as_int(a), out);
+    if (op == LCJ_MUL && is_repeatable(a) && lcj_is_integer(b)) return repeat(rt, a, b, out);
+    if (op == LCJ_MUL && is_repeatable(b) && lcj_is_integer(a)) return repeat(rt, b, a, out);
     if (a.type == LCJ_VIEW || b.type == LCJ_VIEW)
         return lcj_unsupported(rt, "arithmetic on dict views");
     return lcj_fail(rt, LC_JINJA_TYPE, "unsupported operand type(s) for %s: '%s' and '%s'",

@@ -15,8 +15,8 @@ static bool put_text(lcj_rt *rt, const char *text) { return lcj_put(rt, text, st
 
 bool lcj_put_int(lcj_rt *rt, lcj_val v) {
     char text[32];
-    int len = v.type == LCJ_BIG ? snprintf(text, sizeof text, "%" PRIu64, v.u.big)
-                                : snprintf(text, sizeof text, "%" PRId64, lcj_as_int(v));
+    if (v.type == LCJ_BIG) return lcj_put(rt, v.u.s, v.len);
+    int len = snprintf(text, sizeof text, "%" PRId64, lcj_as_int(v));
     return lcj_put(rt, text, (size_t)len);
 }
 

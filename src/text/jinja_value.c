@@ -191,7 +191,6 @@ static uint64_t hash_bytes(lcj_str s) {
 static uint64_t hash_float(double f) {
     if (f >= -9223372036854775808.0 && f < 9223372036854775808.0 && f == floor(f))
         return mix(1, (uint64_t)(int64_t)f);
-    if (f >= 9223372036854775808.0 && f < 18446744073709551616.0) return mix(1, (uint64_t)f);
     uint64_t bits;
     memcpy(&bits, &f, sizeof bits);
     return mix(2, bits);
@@ -214,8 +213,8 @@ static bool hash_of(lcj_rt *rt, lcj_val v, uint32_t nest, uint64_t *out) {
     switch (v.type) {
     case LCJ_BOOL:
     case LCJ_INT: *out = mix(1, (uint64_t)lcj_as_int(v)); return true;
-    case LCJ_BIG: *out = mix(1, v.u.big); return true;
-    case LCJ_FLOAT: *out = hash_float(v.u.f); return true;
+    case LCJ_BIG:
+    case LCJ_FLOAT: *out = hash_float(lcj_as_double(v)); return true;
     case LCJ_STRING: *out = hash_bytes(lcj_bytes(v)); return lcj_tick_bytes(rt, v.len);
     case LCJ_NONE:
     case LCJ_UNDEFINED: *out = mix(4, v.type); return true;
