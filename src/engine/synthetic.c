@@ -16,6 +16,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -38,7 +39,7 @@ typedef enum law {
     LAW_NEAR_ONE, /* norms: 0.9 .. 1.1 */
     LAW_UNIFORM,  /* -amplitude .. amplitude */
     LAW_CODES,    /* uniform, as codes of FP8 or int8; amplitude is in the scales */
-    LAW_SCALES,   /* of codes: amplitude / largest code, times 0.75 .. 1.25 */
+    LAW_SCALES,   /* of codes: amplitude / largest code, times 0.95 .. 1.05 */
 } law;
 
 typedef struct recipe {
@@ -96,7 +97,7 @@ static void make_floats(const plan *p, const recipe *r, size_t at, size_t n, flo
     }
     float middle = r->law == LAW_NEAR_ONE ? 1.0f : r->law == LAW_SCALES ? r->amplitude : 0.0f;
     float reach = r->law == LAW_NEAR_ONE ? 0.1f
-                  : r->law == LAW_SCALES ? r->amplitude / 4
+                  : r->law == LAW_SCALES ? r->amplitude / 20
                                          : r->amplitude;
     for (size_t done = 0; done < n; done += 8 * BATCH) {
         size_t m = n - done < 8 * BATCH ? n - done : 8 * BATCH;
@@ -184,16 +185,28 @@ static lc_dtype plain_type(const plan *p, const lc_name *n) {
     return p->how->type == LC_F32 || n->weight == LC_WEIGHT_F32 ? LC_F32 : LC_BF16;
 }
 
-/* Rows of tables have size 1; a matrix of K columns gives outputs of the size of its inputs when
- * its values have a standard deviation of 1 / sqrt(K). */
-static recipe recipe_of(const lc_name *n) {
-    const char *dot = strrchr(n->name, '.');
-    bool table = n->part == LC_PART_EMBEDDING || n->part == LC_PART_NGRAM_TABLES ||
-                 strstr(n->name, ".embed_tokens.") != NULL;
+static bool ends_with(const char *name, const char *end) {
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+
+/* Standard deviation of a matrix. With K columns, outputs have the size of the inputs at 1 /
+ * sqrt(K). Latents come scaled by sqrt(H / rank), so what is behind them takes 1 / sqrt(H).
+ * Embeddings are large enough for the mean over words and tables to have size 1: a token's own part
+ * then outweighs what attention adds to all alike, and routers tell tokens apart. */
+static double deviation_of(const lc_config *c, const lc_name *n) {
+    if (n->part == LC_PART_EMBEDDING || n->part == LC_PART_NGRAM_TABLES ||
+        strstr(n->name, ".embed_tokens."))
+        return sqrt((double)(1 + lc_config_ngram_tables(c)));
+    bool q = c->mla_scale_q && ends_with(n->name, ".q_b_proj.weight");
+    bool kv = c->mla_scale_kv && ends_with(n->name, ".kv_b_proj.weight");
+    return 1 / sqrt((double)(q || kv ? c->hidden : n->shape[1]));
+}
+
+static recipe recipe_of(const lc_config *c, const lc_name *n) {
     if (n->rank == 1)
-        return (recipe){.law = dot && !strcmp(dot, ".weight") ? LAW_NEAR_ONE : LAW_ZERO};
-    double deviation = table ? 1 : 1 / sqrt((double)n->shape[1]);
-    return (recipe){.law = LAW_UNIFORM, .amplitude = (float)(sqrt(3) * deviation)};
+        return (recipe){.law = ends_with(n->name, ".weight") ? LAW_NEAR_ONE : LAW_ZERO};
+    return (recipe){.law = LAW_UNIFORM, .amplitude = (float)(sqrt(3) * deviation_of(c, n))};
 }
 
 /* A matrix in codes, and its scales. */
@@ -214,7 +227,7 @@ static int plan_quantised(plan *p, const lc_name *n, recipe r) {
 static int plan_tensor(void *ctx, const lc_name *n) {
     plan *p = ctx;
     if (n->part == LC_PART_MTP_NGRAM || (n->part == LC_PART_MTP && !p->how->draft)) return LC_OK;
-    recipe r = recipe_of(n);
+    recipe r = recipe_of(&p->config, n);
     if (is_quantised(p, n)) return plan_quantised(p, n, r);
     return add_tensor(p, n->name, plain_type(p, n), n, r);
 }
@@ -471,18 +484,19 @@ static int check_room(const char *out, uint64_t bytes, lc_err *err) {
                    out, (double)bytes / 1e9, (double)room / 1e9, SPARE >> 20);
 }
 
-/* Removes what an unfinished run has left. */
+/* Removes what an unfinished run has left; allocates nothing, since memory may be what is short. */
 static void clean_up(const plan *p, const char *out, bool made) {
-    lc_buf path = {0};
     char name[64];
+    int dir = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0) return;
     for (size_t file = 0; file < p->files; file++) {
         file_name(p, file, name);
-        if (in_folder(&path, out, name)) unlink(path.data);
+        unlinkat(dir, name, 0);
     }
-    if (in_folder(&path, out, "model.safetensors.index.json")) unlink(path.data);
-    if (in_folder(&path, out, "config.json")) unlink(path.data);
+    unlinkat(dir, "model.safetensors.index.json", 0);
+    unlinkat(dir, "config.json", 0);
+    close(dir);
     if (made) rmdir(out);
-    lc_buf_free(&path);
 }
 
 /* config.json comes last: a folder that has one is complete. */
