@@ -9,7 +9,7 @@
  * The output is one buffer used as a stack too: a macro or a filter remembers the length, appends,
  * and takes what is above as a string.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>

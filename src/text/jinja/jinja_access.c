@@ -6,7 +6,7 @@
  * would change a list or dict gives an undefined value whose use is a security error. An attribute
  * that Python has and we lack can be asked for but not called.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 /* What every Python object has, nearly. */
 static const char *const dunders[] = {

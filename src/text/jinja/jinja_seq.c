@@ -5,7 +5,7 @@
  * their own (LCJ_ITER): their state is shared by all who hold them, and they are used up once, as
  * in Python. What generators do at each step is in jinja_gen.c.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 bool lcj_iterable(lcj_val v) {
     switch (v.type) {

@@ -2,7 +2,7 @@
  * jinja_filters_seq.c: filters on sequences: map, select and kin (whose steps are in jinja_gen.c),
  * sort, group, join, min, max, sum.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <math.h>
 

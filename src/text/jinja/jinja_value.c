@@ -5,7 +5,7 @@
  * value counts steps and stops at LCJ_NEST levels, since a template can build values that hold
  * themselves (through a namespace) or that have 2^40 leaves.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <math.h>
 

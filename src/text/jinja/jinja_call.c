@@ -2,7 +2,7 @@
  * jinja_call.c: calls: arguments to parameters of built-ins, macros and everything else that can
  * be called.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 const lcj_def *lcj_find_def(const lcj_def *table, lcj_str name) {
     if (!name.len) return NULL;

@@ -2,7 +2,7 @@
  * jinja_tests.c: what may stand behind "is". The same table serves select, reject and their kin,
  * where a test may be named by an operator.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 static bool say(lcj_val *out, bool yes) {
     *out = lcj_bool(yes);

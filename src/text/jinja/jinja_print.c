@@ -4,7 +4,7 @@
  * Everything goes to the end of the output buffer. Objects that Python prints with an address
  * (functions, generators) get a fixed text without one.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>

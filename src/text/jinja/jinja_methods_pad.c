@@ -2,7 +2,7 @@
  * jinja_methods_pad.c: string methods that pad, and the methods of lists, tuples and dicts. What
  * would change a list or dict is named here so that the sandbox refuses it.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 /* ---- padding ---- */
 

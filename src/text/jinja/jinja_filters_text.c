@@ -2,7 +2,7 @@
  * jinja_filters_text.c: filters on text: case, trim, replace, indent, format, and the ones made for
  * web pages.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <stdio.h>
 

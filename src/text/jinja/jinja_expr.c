@@ -3,7 +3,7 @@
  * minus binds tighter than **, which goes from left to right; "~" stands between + and *; filters
  * bind to the operand before them.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 enum { MAX_PARAMS = 255 };
 

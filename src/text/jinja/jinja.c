@@ -2,9 +2,9 @@
  * jinja.c: the interpreter's doors: compile and render, the failures they report, the limits they
  * set. The parts behind them are listed in jinja_internal.h.
  */
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  * sequences and on text have files of their own; the tables here, there and there are searched in
  * turn. A filter without a function is known to the reference and not supported.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <math.h>
 #include <stdio.h>

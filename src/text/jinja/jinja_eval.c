@@ -4,7 +4,7 @@
  * Operands are evaluated in the order of the reference, left before right and callee before
  * arguments, so that of two errors the same one is reported.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 static bool eval_items(lcj_rt *rt, lcj_act *act, const lcj_nodes *nodes, lcj_val **out) {
     *out = lcj_alloc(rt, (size_t)nodes->len * sizeof **out);

@@ -5,7 +5,7 @@
  * JSON), so characters are read without checks here. Python counts characters, we store bytes: for
  * ASCII strings the two are the same, others are walked, and the walk counts as work.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 enum { LONG_STRING = 1024 }; /* from here on a sum gets room to grow in place */
 

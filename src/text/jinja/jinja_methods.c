@@ -5,7 +5,7 @@
  * Positions are in characters, as templates see them. A string marked safe (Python's Markup) gives
  * safe strings and escapes what is put into it.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 static bool need_string(lcj_rt *rt, const lcj_call *call, lcj_val v) {
     if (lcj_is_string(v)) return true;

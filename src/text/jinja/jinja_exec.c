@@ -4,7 +4,7 @@
  * A loop's body runs under a mark of the heap. What the body allocates is released after each pass
  * unless it was pinned, so the loop's own state is only written here and in functions that pin.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 lcj_act *lcj_act_new(lcj_rt *rt, lcj_act *parent, const lcj_func *func) {
     lcj_act *act = lcj_alloc(rt, sizeof *act + func->n_slots * sizeof(lcj_val));

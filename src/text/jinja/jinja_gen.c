@@ -4,7 +4,7 @@
  * They are generators in the reference: nothing happens, not even an error, before the first item
  * is asked for. A falsy value gives map and select nothing to do, whatever its type.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 static bool find_kwarg(const lcj_gen *gen, lcj_str name, lcj_val *out) {
     for (uint32_t i = 0; i < gen->n_kwargs; i++)

@@ -15,7 +15,7 @@
 
 #include "base/err.h"
 #include "base/utf8.h"
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <string.h>
 

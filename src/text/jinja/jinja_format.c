@@ -5,7 +5,7 @@
  * Widths and precisions come from templates: they are bounded by the limit of output before
  * anything is written.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <inttypes.h>
 #include <math.h>

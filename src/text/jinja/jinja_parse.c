@@ -5,7 +5,7 @@
  * Statements that load other templates, {% block %} and {% autoescape true %} are read and become
  * an error when they are reached.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 /* ---- shared ---- */
 

@@ -7,7 +7,7 @@
  * longer than one character (SpecialCasing.txt), and the letters that are lower or upper case by
  * the properties Other_Lowercase and Other_Uppercase only.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <utf8proc.h>
 

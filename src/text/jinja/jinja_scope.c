@@ -12,7 +12,7 @@
  * Here unknown filters and tests are refused too, unless they stand in an {% if %} or an inline if:
  * templates use that to ask for what a runtime may lack.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 typedef struct binding {
     struct binding *below; /* the same name further out */

@@ -5,7 +5,7 @@
  * integers of a JSON document can be printed and compared, no more (LCJ_BIG). Operators on
  * strings and lists end here too, since + * % are one operator for all types.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -2,7 +2,7 @@
  * jinja_functions.c: the global functions: range, dict, namespace, cycler, joiner, raise_exception
  * and strftime_now.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -6,7 +6,7 @@
  * and before its closing decides about the white space around it. {% raw %} gives data too. The
  * source has been brought to plain "\n" newlines before, without the last one (jinja.c).
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <stdlib.h>
 

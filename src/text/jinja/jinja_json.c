@@ -4,7 +4,7 @@
  * Strings of the context are used where json-c has them. They are checked to be UTF-8, since a
  * program may build JSON objects of its own; what is broken becomes U+FFFD.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 #include <math.h>
 

@@ -2,7 +2,7 @@
  * jinja_strformat.c: "{}".format(...) and format_map, as Python's string.Formatter does it in the
  * sandbox: fields look up attributes and items by the template's own rules.
  */
-#include "text/jinja_internal.h"
+#include "text/jinja/jinja_internal.h"
 
 typedef struct formatter {
     lcj_rt *rt;
