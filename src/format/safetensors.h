@@ -7,11 +7,15 @@
  * dtypes of tensors that are asked for, shape products that overflow, offsets that overlap, leave
  * gaps, or differ from shape x dtype, index entries that name a missing shard or a shard outside
  * the folder.
+ *
+ * Checkpoints of mlx-lm keep some tensors under other names, experts stacked in one: they are
+ * listed as in all other checkpoints (aliases.c), a stacked expert as a tensor of its own.
  */
 #ifndef LC_FORMAT_SAFETENSORS_H
 #define LC_FORMAT_SAFETENSORS_H
 
 #include "format/dtype.h"
+#include "format/quant.h"
 
 enum { LC_MAX_RANK = 8 };
 
@@ -44,10 +48,27 @@ size_t lc_tensors_count(const lc_tensors *tensors);
 const lc_tensor *lc_tensors_at(const lc_tensors *tensors, size_t i);
 const lc_tensor *lc_tensors_find(const lc_tensors *tensors, const char *name); /* NULL if absent */
 size_t lc_tensors_bytes(const lc_tensors *tensors); /* sum over all files */
+/* What the checkpoint's config says about quantised weights; for binding them. */
+void lc_tensors_set_quant(lc_tensors *tensors, const lc_quant *quant);
 
 /* Writes one file: header padded with spaces to 8 bytes, tensors in the given order after sorting
  * by descending element size (so all are aligned); name, dtype, rank, shape and data of each are
  * used. Written to path.part, synced, renamed. */
 int lc_safetensors_write(const char *path, const lc_tensor *tensors, size_t count, lc_err *err);
+
+/*
+ * The same file in pieces, for what is larger than memory. create writes the header (the tensors'
+ * data is not used, their names and shapes only during the call); put writes bytes offset ..
+ * offset + size - 1 of the tensor at that place of the list, in any order, from several threads at
+ * a time; commit fails with LC_EINVAL unless as many bytes were put as the tensors have, syncs and
+ * renames. commit and discard both free the file; discard leaves nothing behind.
+ */
+typedef struct lc_safetensors_file lc_safetensors_file;
+int lc_safetensors_create(const char *path, const lc_tensor *tensors, size_t count,
+                          lc_safetensors_file **out, lc_err *err);
+int lc_safetensors_put(lc_safetensors_file *file, size_t tensor, size_t offset, const void *data,
+                       size_t size, lc_err *err);
+int lc_safetensors_commit(lc_safetensors_file *file, lc_err *err);
+void lc_safetensors_discard(lc_safetensors_file *file);
 
 #endif

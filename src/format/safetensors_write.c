@@ -1,9 +1,10 @@
 /*
- * safetensors_write.c: writing one safetensors file.
+ * safetensors_write.c: writing one safetensors file, at once or in pieces.
  *
  * Bargain: a reader sees the old file or the whole new one: data goes to <path>.part, is synced,
  * and takes the name at the end. What is written passes our own reader's checks, because the same
- * rules are checked here first.
+ * rules are checked here first. Every tensor's place is known from the start, so pieces may come in
+ * any order and from several threads.
  */
 #include "format/safetensors.h"
 
@@ -13,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -30,6 +32,16 @@ static int by_alignment(const void *a, const void *b) {
     return (x->order > y->order) - (x->order < y->order);
 }
 
+struct lc_safetensors_file {
+    char *path, *part;
+    int fd;
+    size_t count, bytes; /* tensors; of all tensors */
+    struct {
+        size_t at, bytes; /* place in the file */
+    } * tensors;          /* [count], in the caller's order */
+    atomic_size_t written;
+};
+
 static int by_name(const void *a, const void *b) {
     return strcmp(((const item *)a)->tensor->name, ((const item *)b)->tensor->name);
 }
@@ -46,8 +58,6 @@ static int check(const char *path, item *items, size_t count, lc_err *err) {
         for (int d = 0; d < t->rank; d++)
             if (!lc_size_mul(n, t->shape[d], &n))
                 return lc_fail(err, LC_ELIMIT, "%s: tensor %s: too large", path, t->name);
-        if (n && !t->data)
-            return lc_fail(err, LC_EINVAL, "%s: tensor %s has no data", path, t->name);
         items[i].bytes = n;
     }
     if (count) qsort(items, count, sizeof *items, by_name);
@@ -84,17 +94,20 @@ static int make_header(const char *path, const item *items, size_t count, lc_buf
     if (out->failed) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
     if (out->len - 8 > LC_MAX_HEADER)
         return lc_fail(err, LC_ELIMIT, "%s: header above %d bytes", path, LC_MAX_HEADER);
+    if (!lc_size_add(offset, out->len, &end) || end > INT64_MAX)
+        return lc_fail(err, LC_ELIMIT, "%s: too large", path);
     for (int i = 0; i < 8; i++) out->data[i] = (char)((uint64_t)(out->len - 8) >> 8 * i);
     return LC_OK;
 }
 
-static bool write_all(int fd, const void *bytes, size_t size) {
-    const char *at = bytes;
+static bool write_all(int fd, const void *bytes, size_t size, size_t at) {
+    const char *from = bytes;
     while (size) {
-        ssize_t n = write(fd, at, size < (1u << 30) ? size : (1u << 30));
+        ssize_t n = pwrite(fd, from, size < (1u << 30) ? size : (1u << 30), (off_t)at);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return false;
-        at += n;
+        from += n;
+        at += (size_t)n;
         size -= (size_t)n;
     }
     return true;
@@ -112,38 +125,118 @@ static void sync_folder(const char *path) {
     lc_free(folder);
 }
 
-static int write_file(const char *path, const char *part, const lc_buf *header, const item *items,
-                      size_t count, lc_err *err) {
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return lc_fail_errno(err, LC_EIO, "%s", part);
-    bool ok = write_all(fd, header->data, header->len);
-    for (size_t i = 0; i < count && ok; i++)
-        ok = write_all(fd, items[i].tensor->data, items[i].bytes);
-    ok = ok && !fsync(fd);
-    int status = ok ? LC_OK : lc_fail_errno(err, LC_EIO, "%s: write failed", part);
-    if (close(fd) && status == LC_OK) status = lc_fail_errno(err, LC_EIO, "%s: write failed", part);
-    if (status == LC_OK && rename(part, path)) status = lc_fail_errno(err, LC_EIO, "%s", path);
-    if (status != LC_OK)
-        unlink(part);
+static void release(lc_safetensors_file *f) {
+    if (f->fd >= 0) close(f->fd);
+    lc_free(f->path);
+    lc_free(f->part);
+    lc_free(f->tensors);
+    lc_free(f);
+}
+
+void lc_safetensors_discard(lc_safetensors_file *f) {
+    if (!f) return;
+    if (f->fd >= 0) unlink(f->part);
+    release(f);
+}
+
+/* The file's struct with both names and the tensors' places behind `start` bytes of header. */
+static lc_safetensors_file *new_file(const char *path, const item *items, size_t count,
+                                     size_t start) {
+    lc_safetensors_file *f = lc_calloc(1, sizeof *f);
+    if (!f) return NULL;
+    f->fd = -1;
+    f->count = count;
+    f->path = lc_strdup(path);
+    f->part = lc_alloc(strlen(path) + sizeof ".part");
+    f->tensors = lc_calloc(count ? count : 1, sizeof *f->tensors);
+    if (!f->path || !f->part || !f->tensors) {
+        release(f);
+        return NULL;
+    }
+    memcpy(f->part, path, strlen(path));
+    memcpy(f->part + strlen(path), ".part", sizeof ".part");
+    for (size_t i = 0; i < count; i++) {
+        f->tensors[items[i].order].at = start + f->bytes;
+        f->tensors[items[i].order].bytes = items[i].bytes;
+        f->bytes += items[i].bytes;
+    }
+    return f;
+}
+
+static int begin_file(lc_safetensors_file *f, const lc_buf *header, lc_err *err) {
+    f->fd = open(f->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (f->fd < 0) return lc_fail_errno(err, LC_EIO, "%s", f->part);
+    if (!write_all(f->fd, header->data, header->len, 0))
+        return lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
+    return LC_OK;
+}
+
+int lc_safetensors_create(const char *path, const lc_tensor *tensors, size_t count,
+                          lc_safetensors_file **out, lc_err *err) {
+    *out = NULL;
+    lc_buf header = {0};
+    item *items = lc_calloc(count ? count : 1, sizeof *items);
+    if (!items) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    for (size_t i = 0; i < count; i++) items[i] = (item){.tensor = &tensors[i], .order = i};
+    int status = check(path, items, count, err);
+    if (status == LC_OK) status = make_header(path, items, count, &header, err);
+    lc_safetensors_file *f = status == LC_OK ? new_file(path, items, count, header.len) : NULL;
+    if (status == LC_OK && !f) status = lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    if (status == LC_OK) status = begin_file(f, &header, err);
+    lc_buf_free(&header);
+    lc_free(items);
+    if (status == LC_OK)
+        *out = f;
     else
-        sync_folder(path);
+        lc_safetensors_discard(f);
+    return status;
+}
+
+int lc_safetensors_put(lc_safetensors_file *f, size_t tensor, size_t offset, const void *data,
+                       size_t size, lc_err *err) {
+    if (tensor >= f->count || offset > f->tensors[tensor].bytes ||
+        size > f->tensors[tensor].bytes - offset)
+        return lc_fail(err, LC_EINVAL, "%s: %zu bytes at %zu are not inside of tensor %zu", f->path,
+                       size, offset, tensor);
+    if (!write_all(f->fd, data, size, f->tensors[tensor].at + offset))
+        return lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
+    atomic_fetch_add(&f->written, size);
+    return LC_OK;
+}
+
+int lc_safetensors_commit(lc_safetensors_file *f, lc_err *err) {
+    int status = LC_OK;
+    if (atomic_load(&f->written) != f->bytes)
+        status = lc_fail(err, LC_EINVAL, "%s: %zu of %zu bytes were written", f->path,
+                         atomic_load(&f->written), f->bytes);
+    if (status == LC_OK && fsync(f->fd))
+        status = lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
+    int fd = f->fd;
+    f->fd = -1;
+    if (close(fd) && status == LC_OK)
+        status = lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
+    if (status == LC_OK && rename(f->part, f->path))
+        status = lc_fail_errno(err, LC_EIO, "%s", f->path);
+    if (status == LC_OK)
+        sync_folder(f->path);
+    else
+        unlink(f->part);
+    release(f);
     return status;
 }
 
 int lc_safetensors_write(const char *path, const lc_tensor *tensors, size_t count, lc_err *err) {
-    lc_buf header = {0}, part = {0};
-    item *items = lc_calloc(count ? count : 1, sizeof *items);
-    if (!items || !lc_buf_printf(&part, "%s.part", path)) {
-        lc_free(items);
-        lc_buf_free(&part);
-        return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    lc_safetensors_file *f;
+    int status = lc_safetensors_create(path, tensors, count, &f, err);
+    if (status != LC_OK) return status;
+    for (size_t i = 0; i < count && status == LC_OK; i++) {
+        size_t bytes = f->tensors[i].bytes;
+        if (bytes && !tensors[i].data)
+            status = lc_fail(err, LC_EINVAL, "%s: tensor %s has no data", path, tensors[i].name);
+        else
+            status = lc_safetensors_put(f, i, 0, tensors[i].data, bytes, err);
     }
-    for (size_t i = 0; i < count; i++) items[i] = (item){.tensor = &tensors[i], .order = i};
-    int status = check(path, items, count, err);
-    if (status == LC_OK) status = make_header(path, items, count, &header, err);
-    if (status == LC_OK) status = write_file(path, part.data, &header, items, count, err);
-    lc_buf_free(&header);
-    lc_buf_free(&part);
-    lc_free(items);
+    if (status == LC_OK) return lc_safetensors_commit(f, err);
+    lc_safetensors_discard(f);
     return status;
 }
