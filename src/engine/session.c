@@ -77,7 +77,8 @@ static int adopt(lc_session *s, const int32_t *tokens, size_t count, lc_err *err
     s->length = s->reused = common;
     s->has_logits = false;
     s->tokens.len = common;
-    lc_kv_trim(&s->kv, count > common ? count : common);
+    lc_kv_trim(&s->kv, count);
+    lc_kv_trim(&s->mtp_kv, count);
     if (!lc_ids_append(&s->tokens, tokens + common, count - common)) {
         s->tokens.failed = false;
         return lc_fail(err, LC_ENOMEM, "session: out of memory");

@@ -150,6 +150,22 @@ static void same_logits(const trial *t, const lc_eval_result *plain, size_t b, s
         fail_msg("%s %s: logits after %zu tokens differ: %s", t->s->name, t->compute, count, how);
 }
 
+/* The draft after the list and its true next token is the teacher-forced row of the plain run. */
+static void same_draft(const trial *t, const lc_eval_result *plain, size_t b, size_t count,
+                       lc_session *session) {
+    const lc_eval_entry *e = golden_entry(plain, "mtp.1.logits");
+    lc_err err = {0};
+    int32_t out, next = t->s->tokens[b * t->s->length + count];
+    float *got = lc_alloc(e->cols * sizeof *got);
+    lc_draft_trace trace = {.logits = got};
+    assert_non_null(got);
+    assert_ok(lc_session_draft_traced(session, next, 1, &out, &trace, &err), err);
+    if (memcmp((const float *)e->data + (b * e->rows + count - 1) * e->cols, got,
+               e->cols * sizeof *got))
+        fail_msg("%s %s: draft after %zu tokens differs", t->s->name, t->compute, count);
+    lc_free(got);
+}
+
 static lc_session *open_session(lc_engine *engine) {
     lc_err err = {0};
     lc_session *session;
@@ -167,7 +183,8 @@ static void test_batch(void **state) {
     lc_err err = {0};
     plain_logits(t, &plain);
     for (size_t c = 0; c < 3; c++) {
-        lc_engine *engine = open_engine(t, (manner){NULL, 3, 0, 0}, chunks[c], c == 1);
+        bool drafts = c == 1;
+        lc_engine *engine = open_engine(t, (manner){NULL, 3, 0, 0}, chunks[c], drafts);
         vocab = lc_engine_vocab(engine);
         lc_session *sessions[SESSIONS];
         for (size_t i = 0; i < SESSIONS; i++) sessions[i] = open_session(engine);
@@ -182,10 +199,11 @@ static void test_batch(void **state) {
                     prompts[n++] = (lc_prompt){sessions[i], t->s->tokens + i % t->s->batch * length,
                                                counts[step][i]};
             assert_ok(lc_sync_batch(engine, prompts, n, &err), err);
-            for (size_t i = 0; i < SESSIONS; i++)
-                if (counts[step][i])
-                    same_logits(t, &plain, i % t->s->batch, counts[step][i], sessions[i],
-                                "batch of sessions");
+            for (size_t i = 0; i < SESSIONS; i++) {
+                size_t count = counts[step][i], b = i % t->s->batch;
+                if (count) same_logits(t, &plain, b, count, sessions[i], "batch of sessions");
+                if (count && drafts && count < length) same_draft(t, &plain, b, count, sessions[i]);
+            }
         }
         for (size_t i = 0; i < SESSIONS; i++) lc_session_close(sessions[i]);
         lc_engine_close(engine);
@@ -211,6 +229,7 @@ static void test_decode(void **state) {
             same_logits(t, &plain, 0, count, session,
                         drafts ? "token by token, with drafts" : "token by token");
             int32_t out[DRAFTS], next = t->s->tokens[0];
+            if (drafts && count < t->s->length) same_draft(t, &plain, 0, count, session);
             if (drafts && count % 3 == 0 && count + DRAFTS < t->s->length)
                 assert_ok(lc_session_draft(session, next, DRAFTS, out, &err), err);
         }

@@ -182,7 +182,7 @@ static void check_cuts(const lc_sampling *base, size_t *compared, size_t *near) 
         cut want;
         lc_sampling s = *base;
         s.seed = seed;
-        fill(&b, 100 + seed % 8, 8);
+        fill(&b, 100 + seed, 8);
         for (b.count = b.generated_from + 1; b.count < MOST_TOKENS; b.count += 3) {
             cut_reference(&b, &s, &want);
             double u = lc_rng_uniform(seed, 0, b.count), sum = 0, closest = want.closest;
