@@ -376,7 +376,7 @@ int lc_bench_model(int argc, char **argv) {
     const char *args[1];
     int n_args, code = lc_cli_parse(&usage, argc, argv, args, &n_args);
     if (code >= 0) return code;
-    lc_err err;
+    lc_err err = {0};
     model_bench b = {.flags = &f, .err = &err};
     int status = run_all(&b, args[0]);
     close_variants(&b);
