@@ -346,7 +346,7 @@ int lc_bench_kernels(int argc, char **argv) {
     int64_t threads = 0, repeat = 5, rows = 1 << 20;
     bool json = false;
     double gb = 0;
-    lc_err err;
+    lc_err err = {0};
     lc_kernel_bench b = {.seconds = 0.05, .err = &err};
     const lc_opt options[] = {
         {"isa", 0, LC_OPT_STRING, &isa, "NAME",

@@ -269,8 +269,9 @@ int lc_bench_rows(lc_kernel_bench *b) {
         {"row widen_bf16", row_widen, 1, 6},
     };
     int status = bench_absorb(b);
-    float *x = lc_calloc(4 * ROW, sizeof *x), *w = x + ROW, *y = w + ROW, *expected = y + ROW;
+    float *x = lc_calloc(4 * ROW, sizeof *x);
     if (!x) return lc_fail(b->err, LC_ENOMEM, "bench kernels: out of memory");
+    float *w = x + ROW, *y = w + ROW, *expected = y + ROW;
     lc_kernel_floats(b, 99, 2 * ROW, x);
     uint64_t fp = lc_fp_enter();
     for (size_t n = 0; n < sizeof kernels / sizeof *kernels && status == LC_OK; n++) {

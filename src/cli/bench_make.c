@@ -47,12 +47,13 @@ static int read_shape(const char *shape, lc_buf *config, lc_err *err) {
     return lc_file_read(shape, 1 << 24, config, err);
 }
 
-static int make(lc_synthetic *how, const char *out, uint64_t *bytes, lc_err *err) {
+static int make(const lc_synthetic *given, const char *out, uint64_t *bytes, lc_err *err) {
     lc_progress line;
+    lc_synthetic how = *given;
     lc_progress_begin(&line, PLAIN_MS);
-    how->progress = on_progress;
-    how->ctx = &line;
-    int status = lc_synthetic_write(how, out, bytes, err);
+    how.progress = on_progress;
+    how.ctx = &line;
+    int status = lc_synthetic_write(&how, out, bytes, err);
     lc_progress_end(&line);
     return status;
 }
@@ -106,7 +107,7 @@ int lc_bench_make(int argc, char **argv) {
         return LC_EXIT_USAGE;
     }
     lc_buf config = {0};
-    lc_err err;
+    lc_err err = {0};
     uint64_t bytes = 0;
     int status = read_shape(shape, &config, &err);
     how.config = config.data;

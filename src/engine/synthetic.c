@@ -101,7 +101,7 @@ static void make_floats(const plan *p, const recipe *r, size_t at, size_t n, flo
                                          : r->amplitude;
     for (size_t done = 0; done < n; done += 8 * BATCH) {
         size_t m = n - done < 8 * BATCH ? n - done : 8 * BATCH;
-        uint16_t halves[8 * BATCH];
+        uint16_t halves[8 * BATCH] = {0};
         random_blocks(p, r, (at + done) / 8, (m + 7) / 8, blocks);
         memcpy(halves, blocks, (m + 7) / 8 * sizeof *blocks);
         for (size_t i = 0; i < m; i++)

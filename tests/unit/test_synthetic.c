@@ -255,6 +255,34 @@ static void values_have_the_right_size(void **state) {
     }
 }
 
+/* No two tensors, and no two pieces of a long one, are alike. */
+static void nothing_is_repeated(void **state) {
+    (void)state;
+    enum { PROBE = 32 };
+    lc_synthetic how = arguments(LC_BF16);
+    lc_config config;
+    lc_err err = {0};
+    how.vocab = 20000; /* a table of 5 million values */
+    how.layers = 1;
+    how.ngram_ratio = 0.1;
+    assert_ok(lc_synthetic_write(&how, in_folder("long"), NULL, &err), err);
+    lc_tensors *tensors = open_checkpoint(in_folder("long"), &config);
+    size_t compared = 0;
+    const lc_tensor *words = lc_tensors_find(tensors, "model.embed_tokens.weight");
+    for (size_t at = 65536; at + PROBE <= words->size; at += 65536, compared++)
+        assert_memory_not_equal(words->data, (const char *)words->data + at, PROBE);
+    const lc_tensor *first =
+        lc_tensors_find(tensors, "model.layers.0.mlp.experts.0.up_proj.weight");
+    for (size_t i = 0; i < lc_tensors_count(tensors); i++) {
+        const lc_tensor *t = lc_tensors_at(tensors, i);
+        if (t == first || t->dtype != LC_BF16 || t->size != first->size) continue;
+        assert_memory_not_equal(first->data, t->data, PROBE);
+        compared++;
+    }
+    assert_true(compared > 300);
+    lc_tensors_close(tensors);
+}
+
 /* How often each entry of each layer's router is chosen. */
 typedef struct load {
     size_t entries, layers, tokens, count[2][96];
@@ -433,6 +461,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(same_arguments_give_the_same_bytes, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(values_have_the_right_size, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(nothing_is_repeated, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(the_router_spreads_its_load, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(all_types_run, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(what_fails_leaves_nothing, make_folder, remove_folder),
