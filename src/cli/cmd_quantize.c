@@ -29,7 +29,13 @@ static uint64_t now_ms(void) {
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static double gigabytes(uint64_t bytes) { return (double)bytes / 1e9; }
+static const char *show_bytes(char out[32], uint64_t bytes) {
+    if (bytes < 1000000000)
+        snprintf(out, 32, "%.1f MB", (double)bytes / 1e6);
+    else
+        snprintf(out, 32, "%.2f GB", (double)bytes / 1e9);
+    return out;
+}
 
 /* True if one of the signals that end the program has come. */
 static bool interrupted(const screen *s) {
@@ -41,8 +47,9 @@ static void show(screen *s, const lc_quantize_progress *p) {
     double percent = p->bytes ? 100 * (double)p->done / (double)p->bytes : 100;
     uint64_t time = s->begun ? now_ms() - s->begun : 0;
     double rate = time > 500 ? (double)(p->done - s->first) * 1000 / (double)time : 0;
-    fprintf(stderr, "%s%3.0f%%  %.2f of %.2f GB  shard %zu of %zu", s->terminal ? "\r" : "",
-            percent, gigabytes(p->done), gigabytes(p->bytes),
+    char done[32], all[32];
+    fprintf(stderr, "%s%3.0f%%  %s of %s  shard %zu of %zu", s->terminal ? "\r" : "", percent,
+            show_bytes(done, p->done), show_bytes(all, p->bytes),
             p->shards_done + (p->shards_done < p->shards), p->shards);
     if (p->checking) fprintf(stderr, "  checking %s", p->shard);
     if (!p->checking && rate >= 1) {
@@ -85,8 +92,10 @@ static int finish(const char *out, int status, const lc_quantize_result *r, cons
                     out);
         return LC_EXIT_FAILED;
     }
-    printf("%s: %zu of %zu tensors quantised, %.3f GB from %.3f GB, %zu shards", out, r->quantised,
-           r->tensors, gigabytes(r->bytes), gigabytes(r->source_bytes), r->shards);
+    char bytes[32], source[32];
+    printf("%s: %zu of %zu tensors quantised, %s from %s, %zu shard%s", out, r->quantised,
+           r->tensors, show_bytes(bytes, r->bytes), show_bytes(source, r->source_bytes), r->shards,
+           r->shards == 1 ? "" : "s");
     if (r->kept) printf(" (%zu were there)", r->kept);
     if (r->power > 0)
         printf(", error %.3f %% of the weights' RMS", 100 * sqrt(r->error / r->power));
@@ -99,7 +108,9 @@ static int finish(const char *out, int status, const lc_quantize_result *r, cons
     return LC_EXIT_OK;
 }
 
-static int quantize(const char *model, const char *out, lc_quantize_options *o, int threads) {
+static int quantize(const char *model, const char *out, const lc_quantize_options *given,
+                    int threads) {
+    lc_quantize_options o = *given;
     screen s = {.terminal = isatty(STDERR_FILENO) == 1};
     sigset_t before;
     lc_quantize_result result = {0};
@@ -111,11 +122,11 @@ static int quantize(const char *model, const char *out, lc_quantize_options *o, 
     sigaddset(&s.signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &s.signals, &before); /* before the threads, which inherit it */
     int status = lc_pool_new(threads, &pool, &err);
-    o->pool = pool;
-    o->kernels = lc_kernels_best(LC_ISA_COUNT - 1, NULL);
-    o->progress = on_progress;
-    o->ctx = &s;
-    if (status == LC_OK) status = lc_quantize(model, out, o, &result, &err);
+    o.pool = pool;
+    o.kernels = lc_kernels_best(LC_ISA_COUNT - 1, NULL);
+    o.progress = on_progress;
+    o.ctx = &s;
+    if (status == LC_OK) status = lc_quantize(model, out, &o, &result, &err);
     if (s.line_open) fputs("\n", stderr);
     int code = finish(out, status, &result, &err);
     lc_pool_free(pool);
