@@ -1,4 +1,4 @@
-/* buf.c: growable byte strings, id lists and whole-file reads. */
+/* buf.c: growable byte strings, id lists, whole files read and written. */
 #include "base/buf.h"
 
 #include "base/err.h"
@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 bool lc_buf_reserve(lc_buf *buf, size_t extra) {
     size_t need;
@@ -120,5 +121,23 @@ int lc_file_read(const char *path, size_t limit, lc_buf *buf, lc_err *err) {
         }
     }
     fclose(file);
+    return status;
+}
+
+int lc_file_write(const char *path, const char *data, size_t len, lc_err *err) {
+    lc_buf part = {0};
+    if (!lc_buf_printf(&part, "%s.part", path))
+        return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    FILE *file = fopen(part.data, "wb");
+    int status = file ? LC_OK : lc_fail_errno(err, LC_EIO, "%s", part.data);
+    if (file) {
+        bool ok = fwrite(data, 1, len, file) == len && !fflush(file) && !fsync(fileno(file));
+        if (fclose(file)) ok = false;
+        if (!ok) status = lc_fail_errno(err, LC_EIO, "%s: write failed", part.data);
+        if (status == LC_OK && rename(part.data, path))
+            status = lc_fail_errno(err, LC_EIO, "%s", path);
+        if (status != LC_OK) unlink(part.data);
+    }
+    lc_buf_free(&part);
     return status;
 }

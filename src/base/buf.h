@@ -35,5 +35,7 @@ void lc_ids_free(lc_ids *ids);
 
 /* Reads a whole file of at most `limit` bytes (0 = 1 GiB) into buf (appended, NUL-terminated). */
 int lc_file_read(const char *path, size_t limit, lc_buf *buf, lc_err *err);
+/* Writes a small file whole: to <path>.part, synced, renamed. */
+int lc_file_write(const char *path, const char *data, size_t len, lc_err *err);
 
 #endif

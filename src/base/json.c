@@ -11,6 +11,9 @@
  * low 16 bits of the character look like a surrogate themselves (U+1D800, CJK extension F, ...),
  * it takes the character for one and puts U+FFFD. Such pairs are rewritten as UTF-8 before it sees
  * them; texts without any are passed on as they are.
+ *
+ * json-c reads a whole number beyond 64 bits as the nearest one that fits. Such numbers get an
+ * exponent before it sees them, so that it keeps their text, and lose it again in the tree.
  */
 #include "base/json.h"
 
@@ -24,6 +27,7 @@ typedef struct scanner {
     const char *text;
     size_t len, at;
     const char *fault; /* what is wrong at `at` */
+    bool big;          /* a whole number beyond 64 bits was among them */
 } scanner;
 
 static const char *const ends_early = "ends too early";
@@ -62,10 +66,22 @@ static bool scan_word(scanner *s, const char *word) {
     return true;
 }
 
+/* Whether digits with an optional minus stand for a number that neither int64_t nor uint64_t holds.
+ */
+static bool beyond_64_bits(const char *text, size_t len) {
+    bool minus = len && text[0] == '-';
+    const char *most = minus ? "9223372036854775808" : "18446744073709551615";
+    size_t digits = len - minus, room = strlen(most);
+    return digits > room || (digits == room && memcmp(text + minus, most, room) > 0);
+}
+
 static bool scan_number(scanner *s) {
+    size_t start = s->at;
     take(s, '-');
     if (peek(s) == 'I') return scan_word(s, "Infinity");
     if (!take(s, '0') && !scan_digits(s)) return false;
+    if (peek(s) != '.' && peek(s) != 'e' && peek(s) != 'E')
+        s->big |= beyond_64_bits(s->text + start, s->at - start);
     if (take(s, '.') && !scan_digits(s)) return false;
     if (take(s, 'e') || take(s, 'E')) {
         if (!take(s, '-')) take(s, '+');
@@ -167,10 +183,11 @@ static bool scan_value(scanner *s, bool *deep) {
     }
 }
 
-static int check_text(const char *text, size_t len, const char *name, lc_err *err) {
+static int check_text(const char *text, size_t len, const char *name, bool *big, lc_err *err) {
     scanner s = {.text = text, .len = len};
     bool deep = false;
     bool good = scan_value(&s, &deep);
+    *big = s.big;
     if (good && s.at == len) return LC_OK;
     if (deep)
         return lc_fail(err, LC_ELIMIT, "%s: JSON nested deeper than %d at byte %zu", name,
@@ -227,6 +244,66 @@ static bool rewrite_pairs(const char *text, size_t len, lc_buf *out) {
     return !out->failed;
 }
 
+/* The end of the number or string at text[at]; at + 1 for anything else. */
+static size_t token_end(const char *text, size_t len, size_t at) {
+    size_t end = at + 1;
+    if (text[at] == '"') {
+        while (end < len && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
+        return end < len ? end + 1 : len;
+    }
+    if (text[at] != '-' && !digit(text[at])) return end;
+    while (end < len && (digit(text[end]) || strchr("+-.eE", text[end])) && text[end]) end++;
+    return end;
+}
+
+/* Appends "e0" to whole numbers beyond 64 bits. */
+static bool rewrite_numbers(const char *text, size_t len, lc_buf *out) {
+    for (size_t at = 0, end; at < len; at = end) {
+        end = token_end(text, len, at);
+        lc_buf_append(out, text + at, end - at);
+        bool whole = digit(text[end - 1]) && (text[at] == '-' || digit(text[at]));
+        for (size_t i = at; whole && i < end; i++) whole = !strchr(".eE", text[i]);
+        if (whole && beyond_64_bits(text + at, end - at)) lc_buf_puts(out, "e0");
+    }
+    return !out->failed;
+}
+
+/* A double whose text is a whole number with "e0" behind it -> one without. */
+static bool restore_number(struct json_object **value) {
+    const char *text = json_object_to_json_string(*value);
+    size_t len = text ? strlen(text) : 0;
+    if (len < 20 || strcmp(text + len - 2, "e0") != 0 || memchr(text, '.', len)) return true;
+    char *digits = lc_strndup(text, len - 2);
+    struct json_object *fresh =
+        digits ? json_object_new_double_s(json_object_get_double(*value), digits) : NULL;
+    lc_free(digits);
+    json_object_put(*value);
+    *value = fresh;
+    return fresh != NULL;
+}
+
+/* The same for everything in a tree, as deep as the check allows. */
+static bool restore_numbers(struct json_object **value) {
+    bool ok = true;
+    switch (json_object_get_type(*value)) {
+    case json_type_double: return restore_number(value);
+    case json_type_array:
+        for (size_t i = 0; ok && i < json_object_array_length(*value); i++) {
+            struct json_object *item = json_object_get(json_object_array_get_idx(*value, i));
+            ok = restore_numbers(&item) && json_object_array_put_idx(*value, i, item) == 0;
+        }
+        return ok;
+    case json_type_object: {
+        json_object_object_foreach(*value, key, child) {
+            struct json_object *item = ok ? json_object_get(child) : NULL;
+            ok = ok && restore_numbers(&item) && json_object_object_add(*value, key, item) == 0;
+        }
+        return ok;
+    }
+    default: return true;
+    }
+}
+
 /* Builds the tree of a text that has passed the check. */
 static int build(const char *text, size_t len, const char *name, struct json_object **out,
                  lc_err *err) {
@@ -251,15 +328,31 @@ static int build(const char *text, size_t len, const char *name, struct json_obj
 int lc_json_parse(const char *text, size_t len, const char *name, struct json_object **out,
                   lc_err *err) {
     uint32_t code;
+    bool big, ok = true;
+    lc_buf pairs = {0}, numbers = {0};
     *out = NULL;
     if (len > INT_MAX) return lc_fail(err, LC_ELIMIT, "%s: JSON larger than 2 GiB", name);
-    int status = check_text(text, len, name, err);
+    int status = check_text(text, len, name, &big, err);
     if (status != LC_OK) return status;
-    if (find_misread_pair(text, len, 0, &code) == len) return build(text, len, name, out, err);
-    lc_buf clean = {0};
-    status = rewrite_pairs(text, len, &clean) ? build(clean.data, clean.len, name, out, err)
-                                              : lc_fail(err, LC_ENOMEM, "%s: out of memory", name);
-    lc_buf_free(&clean);
+    if (find_misread_pair(text, len, 0, &code) != len) {
+        ok = rewrite_pairs(text, len, &pairs);
+        text = pairs.data;
+        len = pairs.len;
+    }
+    if (ok && big) {
+        ok = rewrite_numbers(text, len, &numbers) && numbers.len <= INT_MAX;
+        text = numbers.data;
+        len = numbers.len;
+    }
+    if (ok) status = build(text, len, name, out, err);
+    if (ok && status == LC_OK && big) ok = restore_numbers(out);
+    if (!ok) {
+        json_object_put(*out);
+        *out = NULL;
+        status = lc_fail(err, LC_ENOMEM, "%s: out of memory", name);
+    }
+    lc_buf_free(&pairs);
+    lc_buf_free(&numbers);
     return status;
 }
 

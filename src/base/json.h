@@ -3,7 +3,9 @@
  * Python's json module writes and reads: RFC 8259 in valid UTF-8, plus the words NaN, Infinity and
  * -Infinity. It may be nested LC_JSON_DEPTH deep; U+0000 in a key is refused. Duplicate keys: the
  * last one wins (where a duplicate must be refused, as in safetensors, the reader checks itself).
- * Numbers may be of any size: who reads one checks its range.
+ * Numbers may be of any size: who reads one checks its range. A whole number beyond 64 bits (from
+ * -2^63 to 2^64 - 1) is a json_type_double whose text (json_object_to_json_string) is the number as
+ * written.
  */
 #ifndef LC_BASE_JSON_H
 #define LC_BASE_JSON_H

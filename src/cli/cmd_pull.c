@@ -4,71 +4,22 @@
  * printed one a line, and every half minute a line says how far it is.
  */
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "format/hub.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { REDRAW_MS = 200, PLAIN_MS = 30000, RATE_MS = 10000, SAMPLES = 50 };
+enum { PLAIN_MS = 30000 };
 
 typedef struct screen {
-    bool terminal;
-    uint64_t drawn; /* ms of the last line */
+    lc_progress line;
     lc_hub_phase phase;
-    bool line_open; /* the cursor stands behind a line that may be redrawn */
-    sigset_t signals;
-    struct {
-        uint64_t time, received;
-    } samples[SAMPLES]; /* of the last seconds, oldest first */
-    size_t n_samples;
 } screen;
-
-static uint64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static const char *show_bytes(char out[32], double bytes) {
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
-    size_t unit = 0;
-    for (; bytes >= 1000 && unit < 4; unit++) bytes /= 1000;
-    snprintf(out, 32, unit && bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
-    return out;
-}
-
-static const char *show_time(char out[32], double seconds) {
-    uint64_t s = (uint64_t)seconds;
-    if (seconds > 360000)
-        snprintf(out, 32, "days");
-    else if (s >= 3600)
-        snprintf(out, 32, "%llu:%02llu:%02llu", (unsigned long long)s / 3600,
-                 (unsigned long long)s / 60 % 60, (unsigned long long)s % 60);
-    else
-        snprintf(out, 32, "%llu:%02llu", (unsigned long long)s / 60, (unsigned long long)s % 60);
-    return out;
-}
-
-/* Bytes a second over the last ten seconds, 0 while nothing is known. */
-static double current_rate(screen *s, uint64_t received) {
-    uint64_t now = now_ms();
-    size_t old = s->n_samples == SAMPLES; /* one sample older than the window is kept */
-    while (old + 1 < s->n_samples && now - s->samples[old + 1].time > RATE_MS) old++;
-    s->n_samples -= old;
-    memmove(s->samples, s->samples + old, s->n_samples * sizeof *s->samples);
-    s->samples[s->n_samples].time = now;
-    s->samples[s->n_samples++].received = received;
-    uint64_t time = now - s->samples[0].time;
-    return time ? 1000 * (double)(received - s->samples[0].received) / (double)time : 0;
-}
 
 static void status_text(screen *s, const lc_hub_progress *p, lc_buf *out) {
     char done[32], all[32], rate[32], left[32];
-    double speed = current_rate(s, p->received);
+    double speed = lc_progress_rate(&s->line, p->received);
     if (p->phase == LC_HUB_LISTING) {
         lc_buf_puts(out, "asking for the list of files");
         return;
@@ -76,58 +27,31 @@ static void status_text(screen *s, const lc_hub_progress *p, lc_buf *out) {
     lc_buf_printf(out, "%s%3.0f%%  %s of %s  %zu of %zu files",
                   p->phase == LC_HUB_CHECKING ? "checking what is here  " : "",
                   p->bytes ? 100.0 * (double)p->bytes_done / (double)p->bytes : 100.0,
-                  show_bytes(done, (double)p->bytes_done), show_bytes(all, (double)p->bytes),
+                  lc_show_bytes(done, (double)p->bytes_done), lc_show_bytes(all, (double)p->bytes),
                   p->files_done, p->files);
     if (p->phase == LC_HUB_LOADING && speed >= 1)
-        lc_buf_printf(out, "  %s/s  %s left", show_bytes(rate, speed),
-                      show_time(left, (double)(p->bytes - p->bytes_done) / speed));
+        lc_buf_printf(out, "  %s/s  %s left", lc_show_bytes(rate, speed),
+                      lc_show_time(left, (double)(p->bytes - p->bytes_done) / speed));
     if (p->n_active) lc_buf_printf(out, "  %s", p->active[0].path);
     if (p->n_active > 1) lc_buf_printf(out, " +%zu", p->n_active - 1);
-}
-
-static void draw_line(screen *s, const char *text) {
-    struct winsize size;
-    int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
-    /* Cut by bytes: a name in another script may lose more than needed, never less. */
-    fprintf(stderr, "\r%.*s\033[K", columns - 1, text);
-    fflush(stderr);
-    s->line_open = true;
-}
-
-static void print_line(screen *s, const char *text) {
-    fprintf(stderr, "%s%s%s\n", s->line_open ? "\r" : "", text, s->terminal ? "\033[K" : "");
-    s->line_open = false;
-}
-
-/* True if one of the signals that end the program has come. */
-static bool interrupted(const screen *s) {
-    const struct timespec now = {0, 0};
-    return sigtimedwait(&s->signals, NULL, &now) > 0;
 }
 
 static bool on_progress(void *ctx, const lc_hub_progress *p) {
     screen *s = ctx;
     lc_buf text = {0};
-    uint64_t now = now_ms();
-    if (p->note) print_line(s, p->note);
+    if (p->note) lc_progress_print(&s->line, p->note);
     if (p->finished) {
         lc_buf_printf(&text, "%s: done", p->finished);
-        if (!text.failed) print_line(s, text.data);
+        if (!text.failed) lc_progress_print(&s->line, text.data);
         lc_buf_clear(&text);
     }
-    bool new_phase = p->phase != s->phase || !s->drawn;
-    if (!p->finished &&
-        (new_phase || now - s->drawn >= (s->terminal ? (uint64_t)REDRAW_MS : (uint64_t)PLAIN_MS))) {
-        s->drawn = now;
+    if (!p->finished && (p->phase != s->phase || lc_progress_due(&s->line))) {
         s->phase = p->phase;
         status_text(s, p, &text);
-        if (!text.failed && s->terminal)
-            draw_line(s, text.data);
-        else if (!text.failed)
-            print_line(s, text.data);
+        if (!text.failed) lc_progress_draw(&s->line, text.data);
     }
     lc_buf_free(&text);
-    return !interrupted(s);
+    return !lc_progress_interrupted(&s->line);
 }
 
 /* The first line of a file, or HF_TOKEN; *token stays NULL if there is neither. */
@@ -159,8 +83,8 @@ static int finish(const lc_hub_options *o, int status, const lc_hub_result *r, c
                     o->out);
         return LC_EXIT_FAILED;
     }
-    printf("%s: %zu files, %s", o->out, r->files, show_bytes(bytes, (double)r->bytes));
-    printf(" (%s downloaded, %zu files were here)", show_bytes(received, (double)r->received),
+    printf("%s: %zu files, %s", o->out, r->files, lc_show_bytes(bytes, (double)r->bytes));
+    printf(" (%s downloaded, %zu files were here)", lc_show_bytes(received, (double)r->received),
            r->kept);
     if (r->commit[0]) printf(", commit %s", r->commit);
     putchar('\n');
@@ -172,22 +96,17 @@ static int finish(const lc_hub_options *o, int status, const lc_hub_result *r, c
 }
 
 static int pull(const lc_hub_options *given) {
-    screen s = {.terminal = isatty(STDERR_FILENO) == 1};
-    sigset_t before;
+    screen s = {0};
     lc_hub_result result;
     lc_err err;
-    sigemptyset(&s.signals);
-    sigaddset(&s.signals, SIGINT);
-    sigaddset(&s.signals, SIGTERM);
-    sigaddset(&s.signals, SIGHUP);
-    sigprocmask(SIG_BLOCK, &s.signals, &before);
+    lc_progress_begin(&s.line, PLAIN_MS);
     lc_hub_options o = *given;
     o.progress = on_progress;
     o.ctx = &s;
     int status = lc_hub_pull(&o, &result, &err);
-    if (s.line_open) fputs("\r\033[K", stderr);
+    lc_progress_clear(&s.line);
     int code = finish(&o, status, &result, &err);
-    sigprocmask(SIG_SETMASK, &before, NULL);
+    lc_progress_end(&s.line);
     return code;
 }
 

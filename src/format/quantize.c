@@ -74,7 +74,7 @@ static void encode_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-static int write_block(const block *b, lc_safetensors_writer *writer) {
+static int write_block(const block *b, lc_safetensors_file *file) {
     const lc_quantize_item *item = b->item;
     size_t code = lc_quantize_code_bytes(item), scale = lc_quantize_scale_bytes(item);
     lc_err *err = b->r->err;
@@ -82,11 +82,11 @@ static int write_block(const block *b, lc_safetensors_writer *writer) {
         if (b->not_finite[i])
             return lc_fail(err, LC_EFORMAT, "tensor %s: row %zu holds an infinity or NaN",
                            item->name, b->row + i);
-    int status = lc_safetensors_writer_put(writer, item->first_output, b->row * code, b->codes,
-                                           b->n * code, err);
+    int status =
+        lc_safetensors_put(file, item->first_output, b->row * code, b->codes, b->n * code, err);
     if (status == LC_OK)
-        status = lc_safetensors_writer_put(writer, item->first_output + 1, b->row * scale,
-                                           b->scales, b->n * scale, err);
+        status = lc_safetensors_put(file, item->first_output + 1, b->row * scale, b->scales,
+                                    b->n * scale, err);
     for (size_t i = 0; i < b->n; i++) {
         b->r->result->error += b->sums[2 * i];
         b->r->result->power += b->sums[2 * i + 1];
@@ -94,14 +94,14 @@ static int write_block(const block *b, lc_safetensors_writer *writer) {
     return status;
 }
 
-static int each_block(block *b, size_t rows, lc_safetensors_writer *writer) {
+static int each_block(block *b, size_t rows, lc_safetensors_file *file) {
     const lc_quantize_item *item = b->item;
     run *r = b->r;
     int status = LC_OK;
     for (b->row = 0; b->row < item->rows && status == LC_OK; b->row += b->n) {
         b->n = item->rows - b->row < rows ? item->rows - b->row : rows;
         lc_pool_for(r->o->pool, b->n, 4, encode_rows, b);
-        status = write_block(b, writer);
+        status = write_block(b, file);
         if (status == LC_OK)
             status = report(r,
                             item->source_bytes * (b->row + b->n) / item->rows -
@@ -111,7 +111,7 @@ static int each_block(block *b, size_t rows, lc_safetensors_writer *writer) {
     return status;
 }
 
-static int quantize_weight(run *r, const lc_quantize_item *item, lc_safetensors_writer *writer) {
+static int quantize_weight(run *r, const lc_quantize_item *item, lc_safetensors_file *file) {
     lc_mat mat;
     size_t code = lc_quantize_code_bytes(item), scale = lc_quantize_scale_bytes(item);
     size_t threads = r->o->pool ? (size_t)lc_pool_threads(r->o->pool) : 1;
@@ -128,11 +128,10 @@ static int quantize_weight(run *r, const lc_quantize_item *item, lc_safetensors_
     if (!b.codes || !b.scales || !b.scratch || !b.sums || !b.not_finite)
         status = lc_fail(r->err, LC_ENOMEM, "tensor %s: out of memory", item->name);
     else
-        status = each_block(&b, rows, writer);
+        status = each_block(&b, rows, file);
     if (status == LC_OK && item->bits == 4) {
         int64_t shape[2] = {(int64_t)item->rows, (int64_t)item->cols};
-        status = lc_safetensors_writer_put(writer, item->first_output + 2, 0, shape, sizeof shape,
-                                           r->err);
+        status = lc_safetensors_put(file, item->first_output + 2, 0, shape, sizeof shape, r->err);
     }
     lc_free(b.codes);
     lc_free(b.scales);
@@ -143,13 +142,13 @@ static int quantize_weight(run *r, const lc_quantize_item *item, lc_safetensors_
     return status;
 }
 
-static int copy_tensor(run *r, const lc_quantize_item *item, lc_safetensors_writer *writer) {
+static int copy_tensor(run *r, const lc_quantize_item *item, lc_safetensors_file *file) {
     const lc_tensor *t = item->source;
     int status = LC_OK;
     for (size_t at = 0; at < t->size && status == LC_OK;) {
         size_t n = t->size - at < BLOCK_BYTES ? t->size - at : BLOCK_BYTES;
-        status = lc_safetensors_writer_put(writer, item->first_output, at,
-                                           (const char *)t->data + at, n, r->err);
+        status =
+            lc_safetensors_put(file, item->first_output, at, (const char *)t->data + at, n, r->err);
         if (status == LC_OK) status = report(r, n, false);
         at += n;
     }
@@ -171,16 +170,17 @@ static int write_items(run *r, const lc_quantize_shard *shard, const char *path)
         else
             count += (size_t)n;
     }
-    lc_safetensors_writer *writer = NULL;
-    if (status == LC_OK) status = lc_safetensors_writer_open(path, outputs, count, &writer, r->err);
+    lc_safetensors_file *file = NULL;
+    if (status == LC_OK) status = lc_safetensors_create(path, outputs, count, &file, r->err);
     for (size_t i = 0; i < shard->count && status == LC_OK; i++) {
         const lc_quantize_item *item = &r->plan->items[shard->first + i];
-        status = item->source ? copy_tensor(r, item, writer) : quantize_weight(r, item, writer);
+        status = item->source ? copy_tensor(r, item, file) : quantize_weight(r, item, file);
     }
     lc_free(outputs);
-    if (!writer) return status;
-    int closed = lc_safetensors_writer_close(writer, status == LC_OK, r->err);
-    return status == LC_OK ? closed : status;
+    if (!file) return status;
+    if (status == LC_OK) return lc_safetensors_commit(file, r->err);
+    lc_safetensors_discard(file);
+    return status;
 }
 
 /* Whether an earlier call made the shard, and nothing has happened to it since. */

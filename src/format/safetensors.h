@@ -56,17 +56,19 @@ void lc_tensors_set_quant(lc_tensors *tensors, const lc_quant *quant);
  * used. Written to path.part, synced, renamed. */
 int lc_safetensors_write(const char *path, const lc_tensor *tensors, size_t count, lc_err *err);
 
-/* The same for data that comes in pieces, in any order: path.part is made at its full size, holes
- * are zeros. `tensors` (without data) and their names are not needed after the call. */
-typedef struct lc_safetensors_writer lc_safetensors_writer;
-int lc_safetensors_writer_open(const char *path, const lc_tensor *tensors, size_t count,
-                               lc_safetensors_writer **out, lc_err *err);
-/* Bytes offset .. offset+size-1 of tensor i. Several threads may write different bytes. */
-int lc_safetensors_writer_put(lc_safetensors_writer *writer, size_t i, size_t offset,
-                              const void *data, size_t size, lc_err *err);
-/* Frees the writer. keep: syncs and renames, or fails; else path.part is removed. */
-int lc_safetensors_writer_close(lc_safetensors_writer *writer, bool keep, lc_err *err);
-/* Size of the file that writer_open makes; 0 after an error. */
-size_t lc_safetensors_size(const lc_tensor *tensors, size_t count, lc_err *err);
+/*
+ * The same file in pieces, for what is larger than memory. create writes the header (the tensors'
+ * data is not used, their names and shapes only during the call); put writes bytes offset ..
+ * offset + size - 1 of the tensor at that place of the list, in any order, from several threads at
+ * a time; commit fails with LC_EINVAL unless as many bytes were put as the tensors have, syncs and
+ * renames. commit and discard both free the file; discard leaves nothing behind.
+ */
+typedef struct lc_safetensors_file lc_safetensors_file;
+int lc_safetensors_create(const char *path, const lc_tensor *tensors, size_t count,
+                          lc_safetensors_file **out, lc_err *err);
+int lc_safetensors_put(lc_safetensors_file *file, size_t tensor, size_t offset, const void *data,
+                       size_t size, lc_err *err);
+int lc_safetensors_commit(lc_safetensors_file *file, lc_err *err);
+void lc_safetensors_discard(lc_safetensors_file *file);
 
 #endif

@@ -1,9 +1,10 @@
 /*
- * safetensors_write.c: writing one safetensors file, whole or piece by piece.
+ * safetensors_write.c: writing one safetensors file, at once or in pieces.
  *
  * Bargain: a reader sees the old file or the whole new one: data goes to <path>.part, is synced,
  * and takes the name at the end. What is written passes our own reader's checks, because the same
- * rules are checked here first.
+ * rules are checked here first. Every tensor's place is known from the start, so pieces may come in
+ * any order and from several threads.
  */
 #include "format/safetensors.h"
 
@@ -13,22 +14,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A tensor, its place in the caller's order, and its bytes in the data. */
+/* A tensor and its place in the caller's order. */
 typedef struct item {
     const lc_tensor *tensor;
-    size_t order, bytes, offset;
+    size_t order, bytes;
 } item;
-
-struct lc_safetensors_writer {
-    char *path, *part;
-    int fd;
-    size_t count;
-    size_t *offsets, *bytes; /* of tensor i, in the file */
-};
 
 static int by_alignment(const void *a, const void *b) {
     const item *x = a, *y = b;
@@ -36,6 +31,16 @@ static int by_alignment(const void *a, const void *b) {
     if (p != q) return p > q ? -1 : 1;
     return (x->order > y->order) - (x->order < y->order);
 }
+
+struct lc_safetensors_file {
+    char *path, *part;
+    int fd;
+    size_t count, bytes; /* tensors; of all tensors */
+    struct {
+        size_t at, bytes; /* place in the file */
+    } * tensors;          /* [count], in the caller's order */
+    atomic_size_t written;
+};
 
 static int by_name(const void *a, const void *b) {
     return strcmp(((const item *)a)->tensor->name, ((const item *)b)->tensor->name);
@@ -65,7 +70,8 @@ static int check(const char *path, item *items, size_t count, lc_err *err) {
 }
 
 /* Length, JSON, and spaces up to a multiple of 8. */
-static int make_header(const char *path, item *items, size_t count, lc_buf *out, lc_err *err) {
+static int make_header(const char *path, const item *items, size_t count, lc_buf *out,
+                       lc_err *err) {
     size_t offset = 0, end;
     lc_buf_append(out, "\0\0\0\0\0\0\0\0{", 9);
     for (size_t i = 0; i < count; i++) {
@@ -80,7 +86,6 @@ static int make_header(const char *path, item *items, size_t count, lc_buf *out,
         if (!lc_size_add(offset, items[i].bytes, &end))
             return lc_fail(err, LC_ELIMIT, "%s: too large", path);
         lc_buf_printf(out, "],\"data_offsets\":[%zu,%zu]}", offset, end);
-        items[i].offset = offset;
         offset = end;
     }
     lc_buf_putc(out, '}');
@@ -89,19 +94,21 @@ static int make_header(const char *path, item *items, size_t count, lc_buf *out,
     if (out->failed) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
     if (out->len - 8 > LC_MAX_HEADER)
         return lc_fail(err, LC_ELIMIT, "%s: header above %d bytes", path, LC_MAX_HEADER);
+    if (!lc_size_add(offset, out->len, &end) || end > INT64_MAX)
+        return lc_fail(err, LC_ELIMIT, "%s: too large", path);
     for (int i = 0; i < 8; i++) out->data[i] = (char)((uint64_t)(out->len - 8) >> 8 * i);
     return LC_OK;
 }
 
-static bool write_all(int fd, const void *bytes, size_t size, size_t offset) {
-    const char *at = bytes;
+static bool write_all(int fd, const void *bytes, size_t size, size_t at) {
+    const char *from = bytes;
     while (size) {
-        ssize_t n = pwrite(fd, at, size < (1u << 30) ? size : (1u << 30), (off_t)offset);
+        ssize_t n = pwrite(fd, from, size < (1u << 30) ? size : (1u << 30), (off_t)at);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return false;
-        at += n;
+        from += n;
+        at += (size_t)n;
         size -= (size_t)n;
-        offset += (size_t)n;
     }
     return true;
 }
@@ -118,116 +125,118 @@ static void sync_folder(const char *path) {
     lc_free(folder);
 }
 
-/* The header in `out`, items in file order: *bytes of data behind it. Release items, out. */
-static int lay_out(const char *path, const lc_tensor *tensors, size_t count, item **out_items,
-                   lc_buf *header, lc_err *err) {
-    item *items = *out_items = lc_calloc(count ? count : 1, sizeof *items);
-    if (!items) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
-    for (size_t i = 0; i < count; i++) items[i] = (item){.tensor = &tensors[i], .order = i};
-    int status = check(path, items, count, err);
-    return status == LC_OK ? make_header(path, items, count, header, err) : status;
+static void release(lc_safetensors_file *f) {
+    if (f->fd >= 0) close(f->fd);
+    lc_free(f->path);
+    lc_free(f->part);
+    lc_free(f->tensors);
+    lc_free(f);
 }
 
-size_t lc_safetensors_size(const lc_tensor *tensors, size_t count, lc_err *err) {
-    lc_buf header = {0};
-    item *items;
-    size_t size = 0;
-    if (lay_out("checkpoint", tensors, count, &items, &header, err) == LC_OK)
-        size = header.len + (count ? items[count - 1].offset + items[count - 1].bytes : 0);
-    lc_free(items);
-    lc_buf_free(&header);
-    return size;
+void lc_safetensors_discard(lc_safetensors_file *f) {
+    if (!f) return;
+    if (f->fd >= 0) unlink(f->part);
+    release(f);
 }
 
-static int create(lc_safetensors_writer *w, const lc_buf *header, size_t size, lc_err *err) {
-    w->fd = open(w->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (w->fd < 0) return lc_fail_errno(err, LC_EIO, "%s", w->part);
-    if (!write_all(w->fd, header->data, header->len, 0) || ftruncate(w->fd, (off_t)size))
-        return lc_fail_errno(err, LC_EIO, "%s: write failed", w->part);
+/* The file's struct with both names and the tensors' places behind `start` bytes of header. */
+static lc_safetensors_file *new_file(const char *path, const item *items, size_t count,
+                                     size_t start) {
+    lc_safetensors_file *f = lc_calloc(1, sizeof *f);
+    if (!f) return NULL;
+    f->fd = -1;
+    f->count = count;
+    f->path = lc_strdup(path);
+    f->part = lc_alloc(strlen(path) + sizeof ".part");
+    f->tensors = lc_calloc(count ? count : 1, sizeof *f->tensors);
+    if (!f->path || !f->part || !f->tensors) {
+        release(f);
+        return NULL;
+    }
+    memcpy(f->part, path, strlen(path));
+    memcpy(f->part + strlen(path), ".part", sizeof ".part");
+    for (size_t i = 0; i < count; i++) {
+        f->tensors[items[i].order].at = start + f->bytes;
+        f->tensors[items[i].order].bytes = items[i].bytes;
+        f->bytes += items[i].bytes;
+    }
+    return f;
+}
+
+static int begin_file(lc_safetensors_file *f, const lc_buf *header, lc_err *err) {
+    f->fd = open(f->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (f->fd < 0) return lc_fail_errno(err, LC_EIO, "%s", f->part);
+    if (!write_all(f->fd, header->data, header->len, 0))
+        return lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
     return LC_OK;
 }
 
-static void free_writer(lc_safetensors_writer *w) {
-    lc_free(w->path);
-    lc_free(w->part);
-    lc_free(w->offsets);
-    lc_free(w->bytes);
-    lc_free(w);
-}
-
-static int start(lc_safetensors_writer *w, const char *path, const lc_tensor *tensors,
-                 lc_err *err) {
-    lc_buf header = {0}, part = {0};
-    item *items = NULL;
-    size_t size = 0;
-    w->path = lc_strdup(path);
-    w->part = lc_buf_printf(&part, "%s.part", path) ? part.data : NULL;
-    w->offsets = lc_calloc(w->count + 1, sizeof *w->offsets);
-    w->bytes = lc_calloc(w->count + 1, sizeof *w->bytes);
-    int status = w->path && w->part && w->offsets && w->bytes
-                     ? lay_out(path, tensors, w->count, &items, &header, err)
-                     : lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
-    for (size_t i = 0; i < w->count && status == LC_OK; i++) {
-        w->offsets[items[i].order] = header.len + items[i].offset;
-        w->bytes[items[i].order] = items[i].bytes;
-        size = header.len + items[i].offset + items[i].bytes;
-    }
-    if (status == LC_OK) status = create(w, &header, w->count ? size : header.len, err);
-    lc_free(items);
-    lc_buf_free(&header);
-    return status;
-}
-
-int lc_safetensors_writer_open(const char *path, const lc_tensor *tensors, size_t count,
-                               lc_safetensors_writer **out, lc_err *err) {
-    lc_safetensors_writer *w = lc_calloc(1, sizeof *w);
+int lc_safetensors_create(const char *path, const lc_tensor *tensors, size_t count,
+                          lc_safetensors_file **out, lc_err *err) {
     *out = NULL;
-    if (!w) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
-    w->count = count;
-    w->fd = -1;
-    int status = start(w, path, tensors, err);
+    lc_buf header = {0};
+    item *items = lc_calloc(count ? count : 1, sizeof *items);
+    if (!items) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    for (size_t i = 0; i < count; i++) items[i] = (item){.tensor = &tensors[i], .order = i};
+    int status = check(path, items, count, err);
+    if (status == LC_OK) status = make_header(path, items, count, &header, err);
+    lc_safetensors_file *f = status == LC_OK ? new_file(path, items, count, header.len) : NULL;
+    if (status == LC_OK && !f) status = lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    if (status == LC_OK) status = begin_file(f, &header, err);
+    lc_buf_free(&header);
+    lc_free(items);
     if (status == LC_OK)
-        *out = w;
+        *out = f;
     else
-        lc_safetensors_writer_close(w, false, NULL);
+        lc_safetensors_discard(f);
     return status;
 }
 
-int lc_safetensors_writer_put(lc_safetensors_writer *w, size_t i, size_t offset, const void *data,
-                              size_t size, lc_err *err) {
-    if (i >= w->count || offset > w->bytes[i] || size > w->bytes[i] - offset)
-        return lc_fail(err, LC_EINVAL, "%s: %zu bytes at %zu of tensor %zu are outside", w->path,
-                       size, offset, i);
-    if (write_all(w->fd, data, size, w->offsets[i] + offset)) return LC_OK;
-    return lc_fail_errno(err, LC_EIO, "%s: write failed", w->part);
+int lc_safetensors_put(lc_safetensors_file *f, size_t tensor, size_t offset, const void *data,
+                       size_t size, lc_err *err) {
+    if (tensor >= f->count || offset > f->tensors[tensor].bytes ||
+        size > f->tensors[tensor].bytes - offset)
+        return lc_fail(err, LC_EINVAL, "%s: %zu bytes at %zu are not inside of tensor %zu", f->path,
+                       size, offset, tensor);
+    if (!write_all(f->fd, data, size, f->tensors[tensor].at + offset))
+        return lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
+    atomic_fetch_add(&f->written, size);
+    return LC_OK;
 }
 
-int lc_safetensors_writer_close(lc_safetensors_writer *w, bool keep, lc_err *err) {
+int lc_safetensors_commit(lc_safetensors_file *f, lc_err *err) {
     int status = LC_OK;
-    bool made = w->fd >= 0;
-    if (keep && fsync(w->fd)) status = lc_fail_errno(err, LC_EIO, "%s: write failed", w->part);
-    if (made && close(w->fd) && keep && status == LC_OK)
-        status = lc_fail_errno(err, LC_EIO, "%s: write failed", w->part);
-    if (keep && status == LC_OK && rename(w->part, w->path))
-        status = lc_fail_errno(err, LC_EIO, "%s", w->path);
-    if (keep && status == LC_OK)
-        sync_folder(w->path);
-    else if (made)
-        unlink(w->part);
-    free_writer(w);
+    if (atomic_load(&f->written) != f->bytes)
+        status = lc_fail(err, LC_EINVAL, "%s: %zu of %zu bytes were written", f->path,
+                         atomic_load(&f->written), f->bytes);
+    if (status == LC_OK && fsync(f->fd))
+        status = lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
+    int fd = f->fd;
+    f->fd = -1;
+    if (close(fd) && status == LC_OK)
+        status = lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
+    if (status == LC_OK && rename(f->part, f->path))
+        status = lc_fail_errno(err, LC_EIO, "%s", f->path);
+    if (status == LC_OK)
+        sync_folder(f->path);
+    else
+        unlink(f->part);
+    release(f);
     return status;
 }
 
 int lc_safetensors_write(const char *path, const lc_tensor *tensors, size_t count, lc_err *err) {
-    lc_safetensors_writer *w;
-    int status = lc_safetensors_writer_open(path, tensors, count, &w, err);
+    lc_safetensors_file *f;
+    int status = lc_safetensors_create(path, tensors, count, &f, err);
     if (status != LC_OK) return status;
     for (size_t i = 0; i < count && status == LC_OK; i++) {
-        if (w->bytes[i] && !tensors[i].data)
+        size_t bytes = f->tensors[i].bytes;
+        if (bytes && !tensors[i].data)
             status = lc_fail(err, LC_EINVAL, "%s: tensor %s has no data", path, tensors[i].name);
         else
-            status = lc_safetensors_writer_put(w, i, 0, tensors[i].data, w->bytes[i], err);
+            status = lc_safetensors_put(f, i, 0, tensors[i].data, bytes, err);
     }
-    int closed = lc_safetensors_writer_close(w, status == LC_OK, err);
-    return status == LC_OK ? closed : status;
+    if (status == LC_OK) return lc_safetensors_commit(f, err);
+    lc_safetensors_discard(f);
+    return status;
 }

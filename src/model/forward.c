@@ -58,13 +58,17 @@ static void emit_router(const pass *p, size_t layer) {
 
 /* ---- parts ---- */
 
+static void lap(const pass *p, lc_stage stage) { lc_op_lap(&p->w->op, stage); }
+
 /* work->norm = norm(h) in fp32; returns it as operand. */
 static lc_operand normed(const pass *p, const float *h, const float *weight) {
     size_t hidden = p->m->config.hidden;
     lc_work *w = p->w;
     lc_norm norm = {weight, (float)p->m->config.norm_eps, 1.0f};
     lc_norm_rows(&w->op, p->step->m, hidden, h, hidden, norm, w->norm, hidden);
-    return lc_operand_pack(&w->op, p->step->m, hidden, w->norm, hidden, w->operand);
+    lc_operand x = lc_operand_pack(&w->op, p->step->m, hidden, w->norm, hidden, w->operand);
+    lap(p, LC_STAGE_NORM);
+    return x;
 }
 
 static lc_rope_rows rope_rows(const pass *p) { return (lc_rope_rows){p->w->cosines, p->w->sines}; }
@@ -82,7 +86,9 @@ static int choose_keys(const pass *p, const lc_indexer_weights *weights, size_t 
         .force_lists = p->step->probe != NULL,
         .probe = p->step->probe,
     };
-    return lc_index(&p->w->op, &p->m->index, weights, &args, &p->w->index, p->err);
+    int status = lc_index(&p->w->op, &p->m->index, weights, &args, &p->w->index, p->err);
+    lap(p, LC_STAGE_INDEX);
+    return status;
 }
 
 static lc_keys chosen_keys(const pass *p) {
@@ -94,18 +100,41 @@ static lc_keys chosen_keys(const pass *p) {
 static int attention(const pass *p, const lc_mla_weights *weights, size_t slot, lc_operand x,
                      lc_keys keys) {
     lc_mla_args args = {p->step->rows, rope_rows(p), slot, keys};
-    return lc_mla(&p->w->op, &p->m->mla, weights, x, &args, &p->w->mla, p->w->sub, p->err);
+    int status = lc_mla(&p->w->op, &p->m->mla, weights, x, &args, &p->w->mla, p->w->sub, p->err);
+    lap(p, LC_STAGE_PROJECT); /* attention itself has its own, in lc_mla */
+    return status;
 }
 
 static void add_to_residual(const pass *p, const float *x) {
     lc_add(&p->w->op, p->step->m * p->m->config.hidden, x, p->w->h);
+    lap(p, LC_STAGE_NORM);
+}
+
+/* The query latent, which the indexer needs before attention. */
+static int query_latent(const pass *p, const lc_mla_weights *weights, lc_operand x) {
+    int status = lc_mla_query_latent(&p->w->op, &p->m->mla, weights, x, &p->w->mla, p->err);
+    lap(p, LC_STAGE_PROJECT);
+    return status;
+}
+
+/* work->sub = FFN(x). */
+static int dense_ffn(const pass *p, const lc_ffn_weights *weights, lc_operand x) {
+    int status = lc_ffn(&p->w->op, weights, x, &p->w->ffn, p->w->sub, p->err);
+    lap(p, LC_STAGE_DENSE);
+    return status;
+}
+
+static void fill_rope_rows(const pass *p) {
+    lc_rope_rows_fill(&p->w->op, &p->m->rope, p->step->m, p->step->rows, p->w->cosines,
+                      p->w->sines);
+    lap(p, LC_STAGE_NORM);
 }
 
 /* h += Attn(n_in(h)): sublayer 0 also chooses the keys of both. */
 static int attention_sublayer(const pass *p, size_t layer, int sub) {
     const lc_layer *l = &p->m->layers[layer];
     lc_operand x = normed(p, p->w->h, l->norm_in[sub]);
-    int status = lc_mla_query_latent(&p->w->op, &p->m->mla, &l->attn[sub], x, &p->w->mla, p->err);
+    int status = query_latent(p, &l->attn[sub], x);
     if (status == LC_OK && sub == 0 && p->m->sparse) {
         status = choose_keys(p, &l->index, layer, x);
         char prefix[32];
@@ -122,7 +151,7 @@ static int attention_sublayer(const pass *p, size_t layer, int sub) {
 
 /* h += FFN(x) for the normed input x. */
 static int ffn_sublayer(const pass *p, size_t layer, int sub, lc_operand x) {
-    int status = lc_ffn(&p->w->op, &p->m->layers[layer].ffn[sub], x, &p->w->ffn, p->w->sub, p->err);
+    int status = dense_ffn(p, &p->m->layers[layer].ffn[sub], x);
     if (status != LC_OK) return status;
     emit_hidden(p, p->w->sub, "layers.%zu.ffn.%d", layer, sub);
     add_to_residual(p, p->w->sub);
@@ -135,8 +164,10 @@ static int moe_branch(const pass *p, size_t layer) {
     int status = lc_route(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->err);
     if (status != LC_OK) return status;
     emit_router(p, layer);
+    lap(p, LC_STAGE_ROUTE);
     status = lc_moe(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->w->moe_out,
                     p->err);
+    lap(p, LC_STAGE_EXPERTS);
     if (status == LC_OK) emit_hidden(p, p->w->moe_out, "layers.%zu.moe", layer, 0);
     return status;
 }
@@ -162,12 +193,15 @@ static int output(const pass *p, const float *weight) {
     lc_norm norm = {weight, (float)p->m->config.norm_eps, 1.0f};
     lc_work *w = p->w;
     lc_norm_rows(&w->op, p->step->m, hidden, w->h, hidden, norm, w->hidden, hidden);
+    lap(p, LC_STAGE_NORM);
     if (!n) return LC_OK;
     for (size_t i = 0; i < n; i++)
         memcpy(w->sub + i * hidden, w->hidden + p->step->logit_rows[i] * hidden,
                hidden * sizeof *w->sub);
     lc_operand x = lc_operand_pack(&w->op, n, hidden, w->sub, hidden, w->operand);
-    return lc_linear(&w->op, &p->m->head, x, p->step->logits, vocab, p->err);
+    int status = lc_linear(&w->op, &p->m->head, x, p->step->logits, vocab, p->err);
+    lap(p, LC_STAGE_HEAD);
+    return status;
 }
 
 /* ---- the two passes ---- */
@@ -175,9 +209,11 @@ static int output(const pass *p, const float *weight) {
 static int main_pass(const pass *p) {
     const lc_model *m = p->m;
     lc_work *w = p->w;
-    lc_rope_rows_fill(&w->op, &m->rope, p->step->m, p->step->rows, w->cosines, w->sines);
+    lc_op_start(&w->op);
+    fill_rope_rows(p);
     int status =
         lc_embed(&w->op, &m->embedding, p->step->m, p->step->rows, w->gather, w->h, p->err);
+    lap(p, LC_STAGE_EMBED);
     if (status == LC_OK) emit_hidden(p, w->h, "embed", 0, 0);
     for (size_t l = 0; l < m->config.layers && status == LC_OK; l++) status = layer_forward(p, l);
     if (status == LC_OK) status = output(p, m->norm);
@@ -206,11 +242,13 @@ static int draft_input(const pass *p, const lc_draft *d) {
 static int draft_pass(const pass *p, const lc_draft *d) {
     const lc_mtp_weights *mtp = p->m->mtp;
     lc_work *w = p->w;
-    lc_rope_rows_fill(&w->op, &p->m->rope, p->step->m, p->step->rows, w->cosines, w->sines);
+    lc_op_start(&w->op);
+    fill_rope_rows(p);
     int status = draft_input(p, d);
+    lap(p, LC_STAGE_EMBED);
     if (status != LC_OK) return status;
     lc_operand x = normed(p, w->h, mtp->norm_in);
-    status = lc_mla_query_latent(&w->op, &p->m->mla, &mtp->attn, x, &w->mla, p->err);
+    status = query_latent(p, &mtp->attn, x);
     if (status == LC_OK && !d->keys && p->m->sparse) {
         status = choose_keys(p, &mtp->index, 0, x);
         if (status == LC_OK) emit_index(p, "mtp.");
@@ -219,7 +257,7 @@ static int draft_pass(const pass *p, const lc_draft *d) {
         status = attention(p, &mtp->attn, 0, x, d->keys ? *d->keys : chosen_keys(p));
     if (status != LC_OK) return status;
     add_to_residual(p, w->sub);
-    status = lc_ffn(&w->op, &mtp->ffn, normed(p, w->h, mtp->norm_post), &w->ffn, w->sub, p->err);
+    status = dense_ffn(p, &mtp->ffn, normed(p, w->h, mtp->norm_post));
     if (status != LC_OK) return status;
     add_to_residual(p, w->sub);
     return output(p, mtp->norm);

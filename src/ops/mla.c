@@ -171,7 +171,9 @@ int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_o
     if (status != LC_OK) return status;
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, finish_rows, &t);
     lc_pool_for(op->pool, s->heads, 1, absorb_heads, &t);
+    lc_op_lap(op, LC_STAGE_PROJECT);
     lc_attend(op, s, m, args, b->absorbed);
+    lc_op_lap(op, LC_STAGE_ATTEND);
     lc_pool_for(op->pool, s->heads, 1, expand_heads, &t);
     lc_mat_release(&w->kv_b);
     lc_operand heads = lc_operand_pack(op, m, v, b->heads, v, b->heads_packed);

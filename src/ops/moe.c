@@ -290,6 +290,12 @@ static void add_identity(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
+static void count_expert(lc_op_times *times, const lc_ffn_weights *w, size_t rows) {
+    times->experts++;
+    times->expert_rows += rows;
+    times->expert_bytes += lc_mat_bytes(&w->gate) + lc_mat_bytes(&w->up) + lc_mat_bytes(&w->down);
+}
+
 int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
            const float *u, const lc_moe_buffers *b, float *out, lc_err *err) {
     enum { WAVE = 64 }; /* experts pinned at a time */
@@ -303,6 +309,7 @@ int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size
         for (; e < s->experts && n < WAVE; e++) {
             size_t first = b->first[e], rows = b->first[e + 1] - first;
             if (!rows) continue;
+            if (op->times) count_expert(op->times, &w->experts[e], rows);
             groups[n++] =
                 (ffn_group){.w = &w->experts[e],
                             .rows = rows,

@@ -23,14 +23,9 @@ static int no_memory(const char *name, lc_err *err) {
 
 static int add_template(lc_chat_template *tmpl, bool tool_use, const char *source, size_t len,
                         const char *name, lc_err *err) {
-    lc_chat_source *slot = tool_use ? &tmpl->tool_use : &tmpl->main;
-    lc_jinja_free(slot->jinja);
-    lc_free(slot->text);
-    slot->jinja = NULL;
-    slot->text = lc_strndup(source, len);
-    slot->len = len;
-    if (!slot->text) return no_memory(name, err);
-    return lc_jinja_compile(source, len, name, &slot->jinja, NULL, err);
+    lc_jinja **slot = tool_use ? &tmpl->tool_use : &tmpl->main;
+    lc_jinja_free(*slot);
+    return lc_jinja_compile(source, len, name, slot, NULL, err);
 }
 
 static int new_template(const char *name, lc_chat_template **out, lc_err *err) {
@@ -57,10 +52,8 @@ int lc_chat_template_parse(const char *source, size_t len, const char *name, lc_
 
 void lc_chat_template_free(lc_chat_template *tmpl) {
     if (!tmpl) return;
-    lc_jinja_free(tmpl->main.jinja);
-    lc_jinja_free(tmpl->tool_use.jinja);
-    lc_free(tmpl->main.text);
-    lc_free(tmpl->tool_use.text);
+    lc_jinja_free(tmpl->main);
+    lc_jinja_free(tmpl->tool_use);
     for (int i = 0; i < LC_CHAT_TOKENS; i++) json_object_put(tmpl->tokens[i]);
     lc_free(tmpl);
 }
@@ -183,7 +176,7 @@ int lc_chat_template_load(const char *path, lc_chat_template **out, lc_err *err)
         status = read_config(tmpl, path, true, err);
     else
         status = load_jinja(tmpl, path, &name, err);
-    if (status == LC_OK && !tmpl->main.jinja)
+    if (status == LC_OK && !tmpl->main)
         status = lc_fail(err, LC_ENOTFOUND, "%s: no chat template", path);
     lc_buf_free(&name);
     return finish(status, tmpl, out);
@@ -191,18 +184,19 @@ int lc_chat_template_load(const char *path, lc_chat_template **out, lc_err *err)
 
 /* ---- messages ---- */
 
-/* Without null members, and with the reasoning under both of its names. */
+/* Without null members, and with the reasoning under both of its names: "thinking" comes first and
+ * keeps a value of its own, "reasoning_content" is set to the first name that has a value. */
 static struct json_object *prepare_message(struct json_object *message) {
     static const char *const aliases[] = {"reasoning_content", "thinking", "reasoning"};
     struct json_object *copy = json_object_new_object(), *reasoning = NULL;
     bool ok = copy != NULL;
+    for (int i = 0; i < 3 && !reasoning; i++) reasoning = member(message, aliases[i]);
+    if (reasoning && ok) ok = !json_object_object_add(copy, "thinking", json_object_get(reasoning));
     json_object_object_foreach(message, key, value) {
         if (value) ok = ok && !json_object_object_add(copy, key, json_object_get(value));
     }
-    for (int i = 0; i < 3 && !reasoning; i++) reasoning = member(message, aliases[i]);
-    for (int i = 0; i < 2 && reasoning && ok; i++)
-        if (!member(copy, aliases[i]))
-            ok = !json_object_object_add(copy, aliases[i], json_object_get(reasoning));
+    if (reasoning && ok)
+        ok = !json_object_object_add(copy, "reasoning_content", json_object_get(reasoning));
     if (ok) return copy;
     json_object_put(copy);
     return NULL;
@@ -213,10 +207,8 @@ static struct json_object *prepare_messages(struct json_object *messages) {
     size_t len = json_object_array_length(messages);
     bool ok = copy != NULL;
     for (size_t i = 0; i < len && ok; i++) {
-        struct json_object *message = json_object_array_get_idx(messages, i);
-        bool object = json_object_is_type(message, json_type_object);
-        struct json_object *item = object ? prepare_message(message) : json_object_get(message);
-        ok = (item || !object) && !json_object_array_add(copy, item);
+        struct json_object *message = prepare_message(json_object_array_get_idx(messages, i));
+        ok = message && !json_object_array_add(copy, message);
     }
     if (ok) return copy;
     json_object_put(copy);
@@ -245,13 +237,16 @@ static size_t list_vars(const lc_chat_template *tmpl, const lc_chat *chat,
     return n;
 }
 
-const lc_chat_source *lc_chat_source_for(const lc_chat_template *tmpl, const lc_chat *chat) {
-    return chat->tools && tmpl->tool_use.jinja ? &tmpl->tool_use : &tmpl->main;
+const lc_jinja *lc_chat_jinja(const lc_chat_template *tmpl, const lc_chat *chat) {
+    return chat->tools && tmpl->tool_use ? tmpl->tool_use : tmpl->main;
 }
 
 static int check_chat(const lc_chat *chat, lc_err *err) {
     if (!json_object_is_type(chat->messages, json_type_array))
         return lc_fail(err, LC_EINVAL, "messages: not an array");
+    for (size_t i = 0; i < json_object_array_length(chat->messages); i++)
+        if (!json_object_is_type(json_object_array_get_idx(chat->messages, i), json_type_object))
+            return lc_fail(err, LC_EINVAL, "messages[%zu]: not an object", i);
     if (chat->tools && !json_object_is_type(chat->tools, json_type_array))
         return lc_fail(err, LC_EINVAL, "tools: not an array");
     if (chat->arguments && !json_object_is_type(chat->arguments, json_type_object))
@@ -274,7 +269,7 @@ int lc_chat_render_marked(const lc_chat_template *tmpl, const lc_chat *chat, uin
                             .marks_first = marks_first,
                             .marks_count = marks_count,
                             .fault = chat->fault};
-        status = lc_jinja_render(lc_chat_source_for(tmpl, chat)->jinja, &job, out, err);
+        status = lc_jinja_render(lc_chat_jinja(tmpl, chat), &job, out, err);
     } else {
         status = no_memory("chat template", err);
     }

@@ -2,15 +2,14 @@
  * chat_encode.c: a rendered conversation to token ids, in which tags inside data stay plain text.
  *
  * Before rendering, each tag in a string of the data (messages, tools, arguments; not their keys)
- * gets a mark on both sides: a private character before it that says which tag, one behind it. The
- * characters are chosen from plane 16 so that the data holds none of them: nobody can forge a mark.
- * The template works with the tags as ever, since they are still there. In the rendered text a tag
- * between its marks is encoded alone as plain text; the text on each side is encoded apart; marks
- * vanish.
+ * gets a mark on both sides: private characters that say which tag it is. They are chosen from
+ * plane 16 so that the data holds none of them: nobody can forge a mark. The template works with
+ * the tags as ever, since they are still there. In the rendered text a tag between its marks is
+ * encoded alone as plain text; the text on each side is encoded apart; marks vanish.
  *
- * A template may cut a string between tag and mark. One mark of its own is enough to keep a special
+ * A template may cut a string between tag and mark. One of its marks is enough to keep a special
  * token plain; other tags need both, since templates take reasoning apart at them and write the
- * tags anew. U+F0000 is dropped and parts the text like a mark, as the reference does with its own.
+ * tags anew. U+F0000 is taken out of the data's strings, since the reference does so.
  */
 #include "text/chat_internal.h"
 
@@ -31,9 +30,9 @@ typedef struct sanitizer {
     const lc_tokenizer *tokenizer;
     tag *tags; /* longest first */
     size_t n_tags;
-    bool starts[256]; /* first bytes of tags */
-    uint32_t first;   /* the mark behind a tag; first + 1 + k stands before tag k */
-    lc_buf text;      /* scratch */
+    bool starts[256];    /* first bytes of tags */
+    uint32_t first;      /* first + 2k stands before tag k, first + 2k + 1 behind it */
+    lc_buf text, marked; /* scratch */
     lc_ids *out;
     lc_err *err;
 } sanitizer;
@@ -42,8 +41,12 @@ static int no_memory(lc_err *err) { return lc_fail(err, LC_ENOMEM, "chat: out of
 
 /* ---- tags ---- */
 
-static bool template_names(const lc_chat_source *source, const char *text) {
-    return source->len && memmem(source->text, source->len, text, strlen(text)) != NULL;
+/* Whether the template writes an added token, which then is a tag. One of white space only is not:
+ * templates hold it as ordinary text. */
+static bool template_writes(const lc_jinja *jinja, const char *text) {
+    size_t len;
+    const char *literals = lc_jinja_literals(jinja, &len);
+    return text[strspn(text, " \t\n\r\v\f")] && memmem(literals, len, text, strlen(text)) != NULL;
 }
 
 static int longer_first(const void *a, const void *b) {
@@ -52,7 +55,7 @@ static int longer_first(const void *a, const void *b) {
 }
 
 /* Special tokens, and other added tokens that the template writes. */
-static int collect_tags(sanitizer *s, const lc_chat_source *source) {
+static int collect_tags(sanitizer *s, const lc_jinja *jinja) {
     size_t count = lc_tokenizer_added_count(s->tokenizer);
     s->tags = lc_calloc(count + 1, sizeof *s->tags);
     if (!s->tags) return no_memory(s->err);
@@ -60,7 +63,7 @@ static int collect_tags(sanitizer *s, const lc_chat_source *source) {
         int32_t id;
         bool special;
         const char *text = lc_tokenizer_added(s->tokenizer, i, &id, &special);
-        if (!*text || !(special || template_names(source, text))) continue;
+        if (!*text || !(special || template_writes(jinja, text))) continue;
         if (s->n_tags == MAX_TAGS)
             return lc_fail(s->err, LC_ELIMIT, "chat: more than %d added tokens to look for",
                            MAX_TAGS);
@@ -124,11 +127,11 @@ static int choose_marks(sanitizer *s, const lc_chat *chat) {
     bool ok = note_all(used, chat->messages, 0) && note_all(used, chat->tools, 0) &&
               note_all(used, chat->arguments, 0);
     size_t run = 0, at = 0;
-    for (; at < PLANE_SIZE && run < s->n_tags + 1; at++)
+    for (; at < PLANE_SIZE && run < 2 * s->n_tags; at++)
         run = used[at / 8] >> (at & 7) & 1 ? 0 : run + 1;
     lc_free(used);
     if (!ok) return lc_fail(s->err, LC_ELIMIT, "chat: nested deeper than %d", LC_JSON_DEPTH);
-    if (run < s->n_tags + 1)
+    if (run < 2 * s->n_tags)
         return lc_fail(s->err, LC_ELIMIT, "chat: the data uses all private characters of plane 16");
     s->first = (uint32_t)(PLANE + at - run);
     return LC_OK;
@@ -141,27 +144,49 @@ static bool put_mark(lc_buf *out, uint32_t code) {
     return lc_buf_append(out, utf8, lc_utf8_encode(code, utf8));
 }
 
-static struct json_object *mark_string(sanitizer *s, struct json_object *value) {
-    const char *text = json_object_get_string(value);
-    size_t len = (size_t)json_object_get_string_len(value), from = 0;
-    bool any = false;
+/* text without U+F0000, in s->text. */
+static bool drop_reserved(sanitizer *s, const char *text, size_t len) {
+    static const char reserved[] = "\xF3\xB0\x80\x80";
+    lc_buf_clear(&s->text);
+    for (const char *end = text + len, *at; text < end; text = at + 4) {
+        at = memmem(text, (size_t)(end - text), reserved, 4);
+        if (!at) return lc_buf_append(&s->text, text, (size_t)(end - text));
+        lc_buf_append(&s->text, text, (size_t)(at - text));
+    }
+    return lc_buf_reserve(&s->text, 0);
+}
+
+static bool put_marked(sanitizer *s, const char *text, size_t len, bool *any) {
+    size_t from = 0;
+    lc_buf_clear(&s->marked);
     for (size_t i = 0; i < len;) {
         size_t k = tag_at(s, text + i, len - i);
         if (k == s->n_tags) {
             i++;
             continue;
         }
-        if (!any) lc_buf_clear(&s->text);
-        any = true;
-        lc_buf_append(&s->text, text + from, i - from);
-        put_mark(&s->text, s->first + 1 + (uint32_t)k);
-        lc_buf_append(&s->text, s->tags[k].text, s->tags[k].len);
-        put_mark(&s->text, s->first);
+        *any = true;
+        lc_buf_append(&s->marked, text + from, i - from);
+        put_mark(&s->marked, s->first + 2 * (uint32_t)k);
+        lc_buf_append(&s->marked, s->tags[k].text, s->tags[k].len);
+        put_mark(&s->marked, s->first + 2 * (uint32_t)k + 1);
         from = i += s->tags[k].len;
     }
-    if (!any) return json_object_get(value);
-    if (!lc_buf_append(&s->text, text + from, len - from) || s->text.len > INT32_MAX) return NULL;
-    return json_object_new_string_len(s->text.data, (int)s->text.len);
+    return lc_buf_append(&s->marked, text + from, len - from);
+}
+
+static struct json_object *mark_string(sanitizer *s, struct json_object *value) {
+    const char *text = json_object_get_string(value);
+    size_t len = (size_t)json_object_get_string_len(value);
+    bool changed = memmem(text, len, "\xF3\xB0\x80\x80", 4) != NULL;
+    if (changed) {
+        if (!drop_reserved(s, text, len)) return NULL;
+        text = s->text.data;
+        len = s->text.len;
+    }
+    if (!put_marked(s, text, len, &changed) || s->marked.len > INT32_MAX) return NULL;
+    if (!changed) return json_object_get(value);
+    return json_object_new_string_len(s->marked.data, (int)s->marked.len);
 }
 
 /* A copy with marked strings; strings without tags are shared. *ok turns false when memory is
@@ -201,33 +226,32 @@ static int encode(sanitizer *s, const char *text, size_t len, bool plain) {
                                false, s->out, s->err);
 }
 
-/* Text between two marks. behind: it ends before the mark that stands behind a tag, whose other
- * mark is gone. */
-static int encode_part(sanitizer *s, const char *text, size_t len, bool behind) {
-    for (size_t k = 0; behind && k < s->n_tags; k++) {
-        const tag *t = &s->tags[k];
-        if (!t->special || t->len > len || memcmp(text + len - t->len, t->text, t->len)) continue;
-        int status = encode(s, text, len - t->len, false);
-        return status == LC_OK ? encode(s, t->text, t->len, true) : status;
-    }
-    return encode(s, text, len, false);
+/* Text up to a mark. behind: the mark is the one behind that tag, whose other mark is gone. */
+static int encode_part(sanitizer *s, const char *text, size_t len, const tag *behind) {
+    bool tagged = behind && behind->special && behind->len <= len &&
+                  !memcmp(text + len - behind->len, behind->text, behind->len);
+    if (!tagged) return encode(s, text, len, false);
+    int status = encode(s, text, len - behind->len, false);
+    return status == LC_OK ? encode(s, behind->text, behind->len, true) : status;
 }
 
-/* The mark at text: 0 none, 1 behind a tag, 2 + k before tag k, -1 a character to drop. */
+/* The mark at text: its number, DROPPED, or -1 for none. */
 static int64_t mark_at(const sanitizer *s, const char *text, size_t len, size_t *used) {
     int32_t code = lc_utf8_decode(text, len, used);
-    if (code == DROPPED) return -1;
-    if (code < 0 || (uint32_t)code < s->first || (uint32_t)code > s->first + s->n_tags) return 0;
-    return (int64_t)((uint32_t)code - s->first) + 1;
+    if (code == DROPPED) return DROPPED;
+    int64_t mark = (int64_t)code - (int64_t)s->first;
+    return mark >= 0 && mark < 2 * (int64_t)s->n_tags ? mark : -1;
 }
 
-/* The tag behind its own mark: how many bytes of text it takes with the mark that follows; 0 if it
- * was cut off or must not be taken as data. */
-static size_t marked_tag(const sanitizer *s, const tag *t, const char *text, size_t len) {
+/* Behind the first mark of tag k: how many bytes the tag takes with its second mark; 0 if it was
+ * cut or must not be taken as data. */
+static size_t marked_tag(const sanitizer *s, size_t k, const char *text, size_t len) {
+    const tag *t = &s->tags[k];
     size_t used;
     if (t->len > len || memcmp(text, t->text, t->len)) return 0;
-    if (t->len < len && mark_at(s, text + t->len, len - t->len, &used) == 1) return t->len + used;
-    return t->special ? t->len : 0;
+    bool whole =
+        t->len < len && mark_at(s, text + t->len, len - t->len, &used) == 2 * (int64_t)k + 1;
+    return whole ? t->len + used : t->special ? t->len : 0;
 }
 
 static int encode_marked(sanitizer *s, const char *text, size_t len) {
@@ -236,20 +260,18 @@ static int encode_marked(sanitizer *s, const char *text, size_t len) {
     for (size_t i = 0; i < len && status == LC_OK;) {
         size_t used = 1;
         bool wide = (unsigned char)text[i] >= 0xF3; /* U+C0000 and up */
-        int64_t mark = wide ? mark_at(s, text + i, len - i, &used) : 0;
-        if (!mark) {
+        int64_t mark = wide ? mark_at(s, text + i, len - i, &used) : -1;
+        if (mark < 0) {
             i += used;
             continue;
         }
-        status = encode_part(s, text + from, i - from, mark == 1);
+        bool is_tag = mark != DROPPED, first = is_tag && mark % 2 == 0;
+        const tag *t = is_tag ? &s->tags[mark / 2] : NULL;
+        status = encode_part(s, text + from, i - from, first ? NULL : t);
         i += used;
-        if (mark >= 2 && status == LC_OK) {
-            const tag *t = &s->tags[mark - 2];
-            size_t taken = marked_tag(s, t, text + i, len - i);
-            if (taken) status = encode(s, t->text, t->len, true);
-            i += taken;
-        }
-        from = i;
+        size_t taken = first ? marked_tag(s, (size_t)mark / 2, text + i, len - i) : 0;
+        if (taken && status == LC_OK) status = encode(s, t->text, t->len, true);
+        from = i += taken;
     }
     return status == LC_OK ? encode(s, text + from, len - from, false) : status;
 }
@@ -262,7 +284,7 @@ static int render_marked(sanitizer *s, const lc_chat_template *tmpl, const lc_ch
     marked.tools = mark_value(s, chat->tools, &ok);
     marked.arguments = mark_value(s, chat->arguments, &ok);
     int status =
-        ok ? lc_chat_render_marked(tmpl, &marked, s->first, (uint32_t)s->n_tags + 1, text, s->err)
+        ok ? lc_chat_render_marked(tmpl, &marked, s->first, 2 * (uint32_t)s->n_tags, text, s->err)
            : no_memory(s->err);
     json_object_put(marked.messages);
     json_object_put(marked.tools);
@@ -276,7 +298,7 @@ int lc_chat_encode(const lc_chat_template *tmpl, const lc_chat *chat, const lc_t
     lc_buf text = {0};
     int status;
     if (sanitize) {
-        status = collect_tags(&s, lc_chat_source_for(tmpl, chat));
+        status = collect_tags(&s, lc_chat_jinja(tmpl, chat));
         if (status == LC_OK) status = choose_marks(&s, chat);
         if (status == LC_OK) status = render_marked(&s, tmpl, chat, &text);
         if (status == LC_OK) status = encode_marked(&s, text.data, text.len);
@@ -286,6 +308,7 @@ int lc_chat_encode(const lc_chat_template *tmpl, const lc_chat *chat, const lc_t
     }
     lc_buf_free(&text);
     lc_buf_free(&s.text);
+    lc_buf_free(&s.marked);
     lc_free(s.tags);
     return status;
 }

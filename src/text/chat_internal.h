@@ -8,19 +8,13 @@
 
 enum { LC_CHAT_TOKENS = 7 };
 
-typedef struct lc_chat_source {
-    lc_jinja *jinja;
-    char *text;
-    size_t len;
-} lc_chat_source;
-
 struct lc_chat_template {
-    lc_chat_source main, tool_use; /* tool_use.jinja is NULL for most */
+    lc_jinja *main, *tool_use; /* tool_use is NULL for most */
     struct json_object *tokens[LC_CHAT_TOKENS];
 };
 
 /* The template that serves the conversation. */
-const lc_chat_source *lc_chat_source_for(const lc_chat_template *tmpl, const lc_chat *chat);
+const lc_jinja *lc_chat_jinja(const lc_chat_template *tmpl, const lc_chat *chat);
 
 /* lc_chat_render of a conversation whose strings hold marks (jinja.h). */
 int lc_chat_render_marked(const lc_chat_template *tmpl, const lc_chat *chat, uint32_t marks_first,

@@ -560,8 +560,10 @@ static bool has_alt(const golden *g, const char *alt) {
 
 static void add(golden_tests *tests, CMUnitTestFunction function, model_case *c, const char *what,
                 const char *alt, const char *setting) {
-    aspect *a = lc_alloc(sizeof *a);
-    if (!a) abort();
+    static aspect aspects[128];
+    static size_t used;
+    if (used == sizeof aspects / sizeof *aspects) abort();
+    aspect *a = &aspects[used++];
     *a = (aspect){c, alt, setting};
     golden_add(tests, function, a, "%s: %s%s", c->name, what, alt ? alt : "");
 }

@@ -14,7 +14,12 @@
 
 #define TINY "models/tiny"
 
-enum { MAX_LENGTH = 256, DRAFTS = 3, KEPT_LENGTH = 192 };
+enum {
+    MAX_LENGTH = 256,
+    DRAFTS = 3,
+    TINY_LENGTH = GOLDEN_SANITIZED ? 24 : 140, /* of its indexer's 128 chosen keys and more */
+    KEPT_LENGTH = 192,
+};
 
 typedef struct subject {
     const char *name, *dir;
@@ -115,7 +120,7 @@ static void test_manners(void **state) {
             run_and_compare(t, (manner){NULL, 1 + (int)c % 3, chunks[c], together}, &want, &runs);
     /* of the larger model, the first run and the kept hashes are the other instruction sets */
     for (size_t i = t->s->small ? 0 : n_isas - 1; i < n_isas; i++)
-        for (int threads = 1; threads <= 3; threads++) {
+        for (int threads = GOLDEN_SANITIZED ? 3 : 1; threads <= 3; threads++) {
             size_t turn = i + (size_t)threads;
             run_and_compare(t, (manner){isas[i], threads, chunks[turn % 3], turn % t->s->batch + 1},
                             &want, &runs);
@@ -309,7 +314,7 @@ static void test_hashes(void **state) {
     assert_true(json_object_object_get_ex(json, t->compute, &kept));
     const char *isas[LC_ISA_COUNT];
     size_t n = isa_names(isas), bad = 0;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = GOLDEN_SANITIZED ? n - 1 : 0; i < n; i++) {
         lc_eval_result result;
         run(t, (manner){isas[i], 2, 64, 2}, &result);
         json_object_object_foreach(kept, entry, value) {
@@ -361,7 +366,7 @@ int main(void) {
     static subject kept = {.name = "tiny", .dir = TINY, .drafts = true};
     golden_tests tests = {0};
     load_tokens(&kept, KEPT_LENGTH);
-    for (size_t i = 0; i < N_SUBJECTS; i++) load_tokens(&subjects[i], 140);
+    for (size_t i = 0; i < N_SUBJECTS; i++) load_tokens(&subjects[i], TINY_LENGTH);
     for (size_t i = 0; i < 2 * (N_SUBJECTS + 1); i++) {
         trial *t = &trials[i];
         *t = (trial){i / 2 < N_SUBJECTS ? &subjects[i / 2] : &kept, computes[i % 2]};

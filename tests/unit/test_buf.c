@@ -121,6 +121,35 @@ static void files_are_read_whole(void **state) {
     lc_buf_free(&buf);
 }
 
+static void files_are_written_whole(void **state) {
+    (void)state;
+    char folder[] = "/tmp/longcat-buf-XXXXXX", path[64], part[80];
+    lc_buf back = {0};
+    lc_err err = {0};
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/file", folder);
+    snprintf(part, sizeof part, "%s.part", path);
+    assert_ok(lc_file_write(path, "an older, longer text", 21, &err), err);
+    assert_ok(lc_file_write(path, "a\0b", 3, &err), err);
+    assert_ok(lc_file_read(path, 0, &back, &err), err);
+    assert_int_equal(back.len, 3);
+    assert_memory_equal(back.data, "a\0b", 3);
+    assert_int_equal(access(part, F_OK), -1);
+    if (!access("/dev/full", W_OK)) { /* a full disk: the old file stays */
+        assert_int_equal(symlink("/dev/full", part), 0);
+        assert_int_equal(lc_file_write(path, "new", 3, &err), LC_EIO);
+        assert_non_null(strstr(err.text, "file.part: write failed"));
+        assert_int_equal(access(part, F_OK), -1);
+        lc_buf_clear(&back);
+        assert_ok(lc_file_read(path, 0, &back, &err), err);
+        assert_memory_equal(back.data, "a\0b", 3);
+    }
+    unlink(path);
+    rmdir(folder);
+    assert_int_equal(lc_file_write(path, "x", 1, &err), LC_EIO);
+    lc_buf_free(&back);
+}
+
 static void errors_carry_code_and_text(void **state) {
     (void)state;
     lc_err err = {0};
@@ -184,6 +213,7 @@ int main(void) {
         cmocka_unit_test(limits_and_short_memory_stick),
         cmocka_unit_test(ids_are_appended),
         cmocka_unit_test(files_are_read_whole),
+        cmocka_unit_test(files_are_written_whole),
         cmocka_unit_test(errors_carry_code_and_text),
         cmocka_unit_test(long_error_texts_are_cut),
         cmocka_unit_test(error_texts_are_clean),

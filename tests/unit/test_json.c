@@ -175,11 +175,45 @@ static void files_are_read_up_to_a_limit(void **state) {
     assert_int_equal(lc_mem_current(), before);
 }
 
+/* Whole numbers of any size keep their text; json-c alone would cut them to 64 bits. */
+static void long_numbers_keep_their_text(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"a\":[18446744073709551616,-9223372036854775809,\"18446744073709551616\",1e30],"
+        "\"n\":123456789012345678901234567890,\"s\":\"\\\"99999999999999999999\","
+        "\"u\":18446744073709551615,\"i\":-9223372036854775808,\"f\":99999999999999999999.5}";
+    struct json_object *value, *member;
+    lc_err err = {0};
+    assert_ok(lc_json_parse(text, sizeof text - 1, "long", &value, &err), err);
+    assert_string_equal(json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN), text);
+    assert_true(json_object_object_get_ex(value, "n", &member));
+    assert_true(json_object_is_type(member, json_type_double));
+    assert_true(json_object_get_double(member) == 123456789012345678901234567890.0);
+    assert_true(json_object_object_get_ex(value, "u", &member));
+    assert_true(json_object_get_uint64(member) == UINT64_MAX);
+    json_object_put(value);
+    assert_ok(lc_json_parse("-99999999999999999999", 21, "root", &value, &err), err);
+    assert_string_equal(json_object_to_json_string(value), "-99999999999999999999");
+    json_object_put(value);
+    size_t before = lc_mem_current();
+    for (long n = 0;; n++) {
+        lc_mem_fail_after(n);
+        int code = lc_json_parse(text, sizeof text - 1, "short", &value, &err);
+        lc_mem_fail_after(-1);
+        json_object_put(value);
+        assert_int_equal(lc_mem_current(), before);
+        if (code == LC_OK) break;
+        assert_int_equal(code, LC_ENOMEM);
+        assert_null(value);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_texts_are_read),
         cmocka_unit_test(bad_texts_are_refused_with_the_place),
         cmocka_unit_test(depth_is_limited),
+        cmocka_unit_test(long_numbers_keep_their_text),
         cmocka_unit_test(files_are_read_up_to_a_limit),
     };
     return test_main(tests);

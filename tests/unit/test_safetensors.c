@@ -4,7 +4,7 @@
  */
 #include "test.h"
 
-#include "base/mem.h"
+#include "base/buf.h"
 #include "format/safetensors.h"
 
 #include <sys/stat.h>
@@ -486,6 +486,60 @@ static void test_round_trip(void **state) {
     lc_tensors_close(t);
 }
 
+/* In pieces, backwards, the bytes are those of the file that is written at once. */
+static void test_pieces(void **state) {
+    (void)state;
+    unsigned char data[3][48];
+    static const lc_dtype types[3] = {LC_U8, LC_F32, LC_BF16};
+    char once[512], pieces[512], part[600];
+    lc_tensor tensors[3];
+    lc_safetensors_file *f;
+    lc_err err = {0};
+    for (size_t k = 0; k < 3; k++) {
+        fill(data[k], sizeof data[k], k);
+        tensors[k] = (lc_tensor){
+            .name = (const char *[]){"b", "c", "a"}[k],
+            .dtype = types[k],
+            .rank = 2,
+            .shape = {4, 12 / lc_dtype_size(types[k])},
+            .data = data[k],
+        };
+    }
+    in_folder("once.safetensors", once);
+    in_folder("pieces.safetensors", pieces);
+    snprintf(part, sizeof part, "%s.part", pieces);
+    assert_ok(lc_safetensors_write(once, tensors, 3, &err), err);
+    for (size_t k = 0; k < 3; k++) tensors[k].data = NULL;
+    assert_ok(lc_safetensors_create(pieces, tensors, 3, &f, &err), err);
+    for (size_t k = 3; k-- > 0;)
+        for (size_t at = 48; at > 0; at -= 16)
+            assert_ok(lc_safetensors_put(f, k, at - 16, data[k] + at - 16, 16, &err), err);
+    assert_int_equal(lc_safetensors_put(f, 3, 0, data, 1, &err), LC_EINVAL);
+    assert_int_equal(lc_safetensors_put(f, 0, 40, data, 9, &err), LC_EINVAL);
+    assert_int_equal(lc_safetensors_put(f, 0, 49, data, 0, &err), LC_EINVAL);
+    assert_int_equal(access(pieces, F_OK), -1);
+    assert_ok(lc_safetensors_commit(f, &err), err);
+    lc_buf a = {0}, b = {0};
+    assert_ok(lc_file_read(once, 0, &a, &err), err);
+    assert_ok(lc_file_read(pieces, 0, &b, &err), err);
+    assert_int_equal(a.len, b.len);
+    assert_memory_equal(a.data, b.data, a.len);
+    lc_buf_free(&a);
+    lc_buf_free(&b);
+    /* What isn't complete doesn't take the name. */
+    unlink(pieces);
+    assert_ok(lc_safetensors_create(pieces, tensors, 3, &f, &err), err);
+    assert_ok(lc_safetensors_put(f, 1, 0, data[1], 47, &err), err);
+    assert_int_equal(lc_safetensors_commit(f, &err), LC_EINVAL);
+    assert_non_null(strstr(err.text, "47 of 144 bytes"));
+    assert_ok(lc_safetensors_create(pieces, tensors, 3, &f, &err), err);
+    assert_int_equal(access(part, F_OK), 0);
+    lc_safetensors_discard(f);
+    lc_safetensors_discard(NULL);
+    assert_int_equal(access(pieces, F_OK), -1);
+    assert_int_equal(access(part, F_OK), -1);
+}
+
 static void test_writer_refuses(void **state) {
     (void)state;
     float data[4] = {1, 2, 3, 4};
@@ -610,6 +664,7 @@ int main(void) {
         cmocka_unit_test(test_unknown_dtype),
         cmocka_unit_test_setup_teardown(test_shards, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_round_trip, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_pieces, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_writer_refuses, make_folder, remove_folder),
         cmocka_unit_test(test_golden_files),
         cmocka_unit_test_setup_teardown(test_many_tensors, make_folder, remove_folder),
