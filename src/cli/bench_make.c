@@ -31,7 +31,8 @@ static bool type_of(const char *name, lc_dtype *out) {
     static const struct {
         const char *name;
         lc_dtype type;
-    } types[] = {{"f32", LC_F32}, {"bf16", LC_BF16}, {"fp8", LC_F8_E4M3}, {"int8", LC_I8}};
+    } types[] = {
+        {"f32", LC_F32}, {"bf16", LC_BF16}, {"fp8", LC_F8_E4M3}, {"int8", LC_I8}, {"int4", LC_I32}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (!strcmp(name, types[i].name)) {
             *out = types[i].type;
@@ -69,7 +70,7 @@ int lc_bench_make(int argc, char **argv) {
         {"layers", 0, LC_OPT_INT, &layers, "N", "layers (default: as many as the shape has)", 1,
          1024},
         {"type", 0, LC_OPT_STRING, &type, "TYPE",
-         "bf16 (default), f32, fp8 (projections and FFNs) or int8 (FFNs)", 0, 0},
+         "bf16 (default), f32, fp8 or int4 (projections and FFNs) or int8 (FFNs)", 0, 0},
         {"vocab", 0, LC_OPT_INT, &vocab, "N", "words (default: as many as the shape has)", 8,
          1 << 24},
         {"ngram-ratio", 0, LC_OPT_FLOAT, &ratio, "R",
@@ -103,7 +104,7 @@ int lc_bench_make(int argc, char **argv) {
                         .shard_bytes = (size_t)(shard * 1e9),
                         .threads = (int)threads};
     if (!type_of(type, &how.type)) {
-        fprintf(stderr, "longcat: --type: \"%s\" is unknown: bf16, f32, fp8 or int8\n", type);
+        fprintf(stderr, "longcat: --type: \"%s\" is unknown: bf16, f32, fp8, int8 or int4\n", type);
         return LC_EXIT_USAGE;
     }
     lc_buf config = {0};
