@@ -291,12 +291,14 @@ static bool restore_numbers(struct json_object **value) {
         for (size_t i = 0; ok && i < json_object_array_length(*value); i++) {
             struct json_object *item = json_object_get(json_object_array_get_idx(*value, i));
             ok = restore_numbers(&item) && json_object_array_put_idx(*value, i, item) == 0;
+            if (!ok) json_object_put(item);
         }
         return ok;
     case json_type_object: {
         json_object_object_foreach(*value, key, child) {
             struct json_object *item = ok ? json_object_get(child) : NULL;
             ok = ok && restore_numbers(&item) && json_object_object_add(*value, key, item) == 0;
+            if (!ok) json_object_put(item);
         }
         return ok;
     }

@@ -147,11 +147,11 @@ typedef struct weight_type {
 } weight_type;
 
 static const weight_type types[] = {
-    {"f32", LC_F32, LC_SCALE_NONE, false},
-    {"bf16", LC_BF16, LC_SCALE_NONE, true},
-    {"fp8", LC_F8_E4M3, LC_SCALE_BLOCK, true},
-    {"int8", LC_I8, LC_SCALE_ROW, true},
+    {"f32", LC_F32, LC_SCALE_NONE, false},     {"bf16", LC_BF16, LC_SCALE_NONE, true},
+    {"fp8", LC_F8_E4M3, LC_SCALE_BLOCK, true}, {"int8", LC_I8, LC_SCALE_ROW, true},
+    {"int4", LC_I32, LC_SCALE_GROUP, true}, /* 4-bit codes, groups of 64 */
 };
+enum { GROUP = 64 };
 
 typedef struct shape {
     const char *name;
@@ -178,19 +178,32 @@ typedef struct linear {
     float *scales;
 } linear;
 
+/* Without scales. */
 static size_t matrix_bytes(const weight_type *t, size_t k, size_t columns) {
-    return k * columns * lc_dtype_size(t->type);
+    return t->scaling == LC_SCALE_GROUP ? k * columns / 2 : k * columns * lc_dtype_size(t->type);
 }
 
 static lc_mat matrix(const linear *l, size_t copy) {
-    return (lc_mat){.name = "bench",
-                    .type = l->type->type,
-                    .scaling = l->type->scaling,
-                    .place = LC_PLACE_RESIDENT,
-                    .rows = l->columns,
-                    .cols = l->k,
-                    .data = l->b->data.data + copy * l->stride,
-                    .scales = l->type->scaling == LC_SCALE_NONE ? NULL : l->scales};
+    lc_mat w = {.name = "bench",
+                .type = l->type->type,
+                .scaling = l->type->scaling,
+                .place = LC_PLACE_RESIDENT,
+                .rows = l->columns,
+                .cols = l->k,
+                .bytes = l->stride,
+                .data = l->b->data.data + copy * l->stride};
+    if (w.scaling == LC_SCALE_ROW || w.scaling == LC_SCALE_BLOCK) w.scales = l->scales;
+    if (w.scaling == LC_SCALE_GROUP)
+        w.groups = (lc_groups){.kind = LC_CODES_U4,
+                               .layout = LC_CODES_BY_ROW,
+                               .size = GROUP,
+                               .count = l->k / GROUP,
+                               .stride = l->k / 2,
+                               .scale_type = LC_F32,
+                               .scales = l->scales,
+                               .zero_base = 8,
+                               .zero_mask = -1};
+    return w;
 }
 
 static void run_linear(void *ctx, size_t i) {
@@ -261,7 +274,7 @@ static int measure_linear(linear *l, const char *name) {
 }
 
 static int bench_shape(lc_kernel_bench *b, const shape *s, const weight_type *t) {
-    size_t most = 1, n_scales = s->columns > 4096 ? s->columns : 4096;
+    size_t most = 1, n_scales = s->columns * (s->k / GROUP); /* as many as any type has */
     for (size_t i = 0; i < 6; i++)
         if (s->rows[i] > most) most = s->rows[i];
     linear l = {.b = b, .type = t, .k = s->k, .columns = s->columns};
@@ -346,7 +359,7 @@ int lc_bench_kernels(int argc, char **argv) {
     int64_t threads = 0, repeat = 5, rows = 1 << 20;
     bool json = false;
     double gb = 0;
-    lc_err err;
+    lc_err err = {0};
     lc_kernel_bench b = {.seconds = 0.05, .err = &err};
     const lc_opt options[] = {
         {"isa", 0, LC_OPT_STRING, &isa, "NAME",

@@ -250,6 +250,20 @@ static void row_widen(const row_kernel *r) {
     r->k->widen_bf16(ROW, (const uint16_t *)(const void *)r->w, r->y);
 }
 
+/* 4-bit codes in groups of 64. */
+static void row_decode(const row_kernel *r) {
+    float zeros[ROW / 64];
+    for (size_t i = 0; i < ROW / 64; i++) zeros[i] = 8;
+    r->k->decode(&(lc_coded_row){.codes = (const uint8_t *)r->w,
+                                 .kind = LC_CODES_U4,
+                                 .n = ROW,
+                                 .size = 64,
+                                 .zeros = zeros,
+                                 .scales = r->x,
+                                 .biases = r->x + ROW / 64},
+                 r->y);
+}
+
 static void run_row(void *ctx, size_t i) {
     const row_kernel *r = ctx;
     (void)i;
@@ -266,11 +280,12 @@ int lc_bench_rows(lc_kernel_bench *b) {
         {"row exp_sum", row_exp_sum, 1, 8},      {"row max", row_max, 1, 4},
         {"row scale_add", row_scale_add, 3, 12}, {"row add_scaled", row_add_scaled, 2, 12},
         {"row round_bf16", row_round, 1, 8},     {"row narrow_bf16", row_narrow, 1, 6},
-        {"row widen_bf16", row_widen, 1, 6},
+        {"row widen_bf16", row_widen, 1, 6},     {"row decode int4", row_decode, 2, 4.5},
     };
     int status = bench_absorb(b);
-    float *x = lc_calloc(4 * ROW, sizeof *x), *w = x + ROW, *y = w + ROW, *expected = y + ROW;
+    float *x = lc_calloc(4 * ROW, sizeof *x);
     if (!x) return lc_fail(b->err, LC_ENOMEM, "bench kernels: out of memory");
+    float *w = x + ROW, *y = w + ROW, *expected = y + ROW;
     lc_kernel_floats(b, 99, 2 * ROW, x);
     uint64_t fp = lc_fp_enter();
     for (size_t n = 0; n < sizeof kernels / sizeof *kernels && status == LC_OK; n++) {

@@ -109,7 +109,7 @@ int lc_bench_machine(int argc, char **argv) {
     if (code >= 0) return code;
     lc_bench_report r;
     lc_pool *pool;
-    lc_err err;
+    lc_err err = {0};
     int status = lc_pool_new((int)threads, &pool, &err);
     if (status != LC_OK) return lc_cli_fail(&err);
     status = lc_bench_begin(&r, json, "bench machine", lc_pool_threads(pool), &err);

@@ -31,7 +31,8 @@ static bool type_of(const char *name, lc_dtype *out) {
     static const struct {
         const char *name;
         lc_dtype type;
-    } types[] = {{"f32", LC_F32}, {"bf16", LC_BF16}, {"fp8", LC_F8_E4M3}, {"int8", LC_I8}};
+    } types[] = {
+        {"f32", LC_F32}, {"bf16", LC_BF16}, {"fp8", LC_F8_E4M3}, {"int8", LC_I8}, {"int4", LC_I32}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (!strcmp(name, types[i].name)) {
             *out = types[i].type;
@@ -47,12 +48,13 @@ static int read_shape(const char *shape, lc_buf *config, lc_err *err) {
     return lc_file_read(shape, 1 << 24, config, err);
 }
 
-static int make(lc_synthetic *how, const char *out, uint64_t *bytes, lc_err *err) {
+static int make(const lc_synthetic *given, const char *out, uint64_t *bytes, lc_err *err) {
     lc_progress line;
+    lc_synthetic how = *given;
     lc_progress_begin(&line, PLAIN_MS);
-    how->progress = on_progress;
-    how->ctx = &line;
-    int status = lc_synthetic_write(how, out, bytes, err);
+    how.progress = on_progress;
+    how.ctx = &line;
+    int status = lc_synthetic_write(&how, out, bytes, err);
     lc_progress_end(&line);
     return status;
 }
@@ -68,7 +70,7 @@ int lc_bench_make(int argc, char **argv) {
         {"layers", 0, LC_OPT_INT, &layers, "N", "layers (default: as many as the shape has)", 1,
          1024},
         {"type", 0, LC_OPT_STRING, &type, "TYPE",
-         "bf16 (default), f32, fp8 (projections and FFNs) or int8 (FFNs)", 0, 0},
+         "bf16 (default), f32, fp8 or int4 (projections and FFNs) or int8 (FFNs)", 0, 0},
         {"vocab", 0, LC_OPT_INT, &vocab, "N", "words (default: as many as the shape has)", 8,
          1 << 24},
         {"ngram-ratio", 0, LC_OPT_FLOAT, &ratio, "R",
@@ -102,11 +104,11 @@ int lc_bench_make(int argc, char **argv) {
                         .shard_bytes = (size_t)(shard * 1e9),
                         .threads = (int)threads};
     if (!type_of(type, &how.type)) {
-        fprintf(stderr, "longcat: --type: \"%s\" is unknown: bf16, f32, fp8 or int8\n", type);
+        fprintf(stderr, "longcat: --type: \"%s\" is unknown: bf16, f32, fp8, int8 or int4\n", type);
         return LC_EXIT_USAGE;
     }
     lc_buf config = {0};
-    lc_err err;
+    lc_err err = {0};
     uint64_t bytes = 0;
     int status = read_shape(shape, &config, &err);
     how.config = config.data;

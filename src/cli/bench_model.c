@@ -18,7 +18,7 @@ enum { MAX_REPEAT = 64, MAX_TESTS = 64, MAX_BATCH = 64, BAR = 30 };
 typedef struct model_flags {
     lc_engine_flags engine;
     const char *prefill, *depths, *compare;
-    int64_t steps, batch, batch_depth, repeat;
+    int64_t steps, batch, batch_depth, repeat, project;
     double gb;
     bool json;
 } model_flags;
@@ -277,6 +277,36 @@ static void report_stages(model_bench *b, const result *r) {
     }
 }
 
+/* Tokens a second of a model with N layers like these: the time in layers grows with their number,
+ * that of embedding and head does not. What no stage has counts to the layers. */
+static void report_projection(model_bench *b) {
+    static const lc_column columns[] = {
+        {"test", "test", -19, 0, 0},
+        {"isa", "isa", -10, 0, 0},
+        {"layer_seconds", "ms/layer", 11, 3, 1e-3},
+        {"rest_seconds", "ms/rest", 11, 3, 1e-3},
+        {"tokens_per_s", "tok/s", 11, 2, 0},
+    };
+    char title[128];
+    double n = (double)b->flags->project;
+    size_t layers = b->variants[0].engine->model->config.layers;
+    snprintf(title, sizeof title, "Projected from %zu to %.0f layers: 1 / (%.0f layers + rest)",
+             layers, n, n);
+    lc_bench_table(&b->report, "projection", title, columns, 5);
+    for (size_t i = 0; i < b->n_results; i++) {
+        const result *r = &b->results[i];
+        double tokens = (double)r->run.tokens;
+        double rest = (double)(r->run.times.ns[LC_STAGE_EMBED] + r->run.times.ns[LC_STAGE_HEAD]) /
+                      1e9 / tokens;
+        double layer = (r->run.seconds / tokens - rest) / (double)layers;
+        const lc_cell cells[] = {
+            {.text = r->test->name}, {.text = r->variant->isa},          {.number = layer},
+            {.number = rest},        {.number = 1 / (n * layer + rest)},
+        };
+        lc_bench_row(&b->report, cells);
+    }
+}
+
 static void report_comparison(model_bench *b) {
     static const lc_column columns[] = {
         {"test", "test", -19, 0, 0},
@@ -310,6 +340,15 @@ static void report_model(model_bench *b, const char *path) {
                   "first token of a prompt of one after %.3f s more", v->first_seconds);
 }
 
+/* Says so where the model has too few positions for a test. */
+static bool fits_context(model_bench *b, const test *t) {
+    size_t context = b->variants[0].engine->context;
+    size_t needed = t->prefill ? t->prefill : t->depth + (size_t)b->flags->steps;
+    if (needed <= context) return true;
+    lc_bench_note(&b->report, "%s: left out, the model has %zu positions", t->name, context);
+    return false;
+}
+
 static int run_all(model_bench *b, const char *model) {
     int status = list_tests(b);
     if (status == LC_OK) status = open_variants(b, model);
@@ -324,9 +363,11 @@ static int run_all(model_bench *b, const char *model) {
     lc_limits_measure(b->variants[0].engine->pool, 0.03, &b->limits);
     lc_bench_limits(&b->report, lc_read_rate(&b->buffer, b->variants[0].engine->pool), &b->limits);
     open_results(&b->report);
-    for (size_t i = 0; i < b->n_tests && status == LC_OK; i++) status = run_test(b, &b->tests[i]);
+    for (size_t i = 0; i < b->n_tests && status == LC_OK; i++)
+        if (fits_context(b, &b->tests[i])) status = run_test(b, &b->tests[i]);
     if (status != LC_OK) return status;
     if (b->n_variants == 2) report_comparison(b);
+    if (b->flags->project) report_projection(b);
     for (size_t i = 0; i < b->n_results; i++) report_stages(b, &b->results[i]);
     lc_bench_end(&b->report);
     return LC_OK;
@@ -360,6 +401,8 @@ int lc_bench_model(int argc, char **argv) {
         {"repeat", 0, LC_OPT_INT, &f.repeat, "N", "repetitions (default: 3)", 1, MAX_REPEAT},
         {"compare-isa", 0, LC_OPT_STRING, &f.compare, "A,B",
          "run two instruction sets in turns, A B A B", 0, 0},
+        {"project", 0, LC_OPT_INT, &f.project, "N", "also tokens a second of N layers like these",
+         1, 1024},
         {"memory-gb", 0, LC_OPT_FLOAT, &f.gb, "GB",
          "memory to read for the limit (default: 4 times the largest cache, at least 1 GiB)", 0.01,
          100000},
@@ -376,7 +419,7 @@ int lc_bench_model(int argc, char **argv) {
     const char *args[1];
     int n_args, code = lc_cli_parse(&usage, argc, argv, args, &n_args);
     if (code >= 0) return code;
-    lc_err err;
+    lc_err err = {0};
     model_bench b = {.flags = &f, .err = &err};
     int status = run_all(&b, args[0]);
     close_variants(&b);

@@ -72,6 +72,7 @@ static int input_load(const char *path, eval_input *in, lc_err *err) {
 static int evaluate(const char *model, const eval_flags *f, const eval_input *in,
                     lc_eval_result *result, lc_err *err) {
     lc_engine_options options = lc_cli_engine_options(&f->engine);
+    if (!options.compute) options.compute = "f32"; /* these numbers are for comparison */
     size_t chunk = f->engine.chunk ? (size_t)f->engine.chunk : EVAL_CHUNK;
     if (in->length && chunk > in->length) chunk = in->length;
     size_t together = f->batch ? (size_t)f->batch : 1;
@@ -248,6 +249,7 @@ static int eval_kl(const char *model, const char *reference, const eval_flags *f
 static int eval_draft(const char *model, const eval_flags *f, lc_err *err) {
     if (!f->ids) return lc_fail(err, LC_EINVAL, "--ids 1,2,3 is needed");
     lc_engine_options options = lc_cli_engine_options(&f->engine);
+    if (!options.compute) options.compute = "f32";
     options.drafts = true;
     lc_engine *engine = NULL;
     lc_session *session = NULL;
@@ -304,7 +306,8 @@ int lc_cmd_eval(int argc, char **argv) {
             "ppl     perplexity of --text: nats per token, bits per byte\n"
             "kl      how far MODEL's predictions are from REFERENCE's on --text: mean divergence,\n"
             "        share of positions with the same likeliest token\n"
-            "draft   the greedy token after --ids and the draft module's chain behind it",
+            "draft   the greedy token after --ids and the draft module's chain behind it\n\n"
+            "logits, hash and draft compute in f32 unless --compute says otherwise.",
         .options = options,
         .min_args = 2,
         .max_args = 3,

@@ -1,75 +1,37 @@
 /*
- * cmd_quantize.c: `longcat quantize MODEL OUT --type ...`. Options and what a person sees; the work
- * is format/quantize.h. On a terminal one line is redrawn, elsewhere a line every half minute.
+ * cmd_quantize.c: `longcat quantize MODEL OUT --type ...`: options, progress and the closing line;
+ * the work is format/quantize.h.
  */
 #include "cli/cli.h"
+#include "cli/progress.h"
 
 #include "base/cpu.h"
 #include "format/quantize.h"
 
 #include <math.h>
-#include <signal.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
-enum { REDRAW_MS = 200, PLAIN_MS = 30000 };
-
-typedef struct screen {
-    bool terminal, line_open;
-    uint64_t begun, drawn; /* ms; begun: of the first byte that this call computed */
-    uint64_t first;        /* bytes that were done then */
-    size_t checked;
-    sigset_t signals;
-} screen;
-
-static uint64_t now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-static double gigabytes(uint64_t bytes) { return (double)bytes / 1e9; }
-
-/* True if one of the signals that end the program has come. */
-static bool interrupted(const screen *s) {
-    const struct timespec now = {0, 0};
-    return sigtimedwait(&s->signals, NULL, &now) > 0;
-}
-
-static void show(screen *s, const lc_quantize_progress *p) {
-    double percent = p->bytes ? 100 * (double)p->done / (double)p->bytes : 100;
-    uint64_t time = s->begun ? now_ms() - s->begun : 0;
-    double rate = time > 500 ? (double)(p->done - s->first) * 1000 / (double)time : 0;
-    fprintf(stderr, "%s%3.0f%%  %.2f of %.2f GB  shard %zu of %zu", s->terminal ? "\r" : "",
-            percent, gigabytes(p->done), gigabytes(p->bytes),
-            p->shards_done + (p->shards_done < p->shards), p->shards);
-    if (p->checking) fprintf(stderr, "  checking %s", p->shard);
-    if (!p->checking && rate >= 1) {
-        uint64_t left = (uint64_t)((double)(p->bytes - p->done) / rate);
-        fprintf(stderr, "  %.0f MB/s  %llu:%02llu:%02llu left", rate / 1e6,
-                (unsigned long long)left / 3600, (unsigned long long)left / 60 % 60,
-                (unsigned long long)left % 60);
-    }
-    fputs(s->terminal ? "\033[K" : "\n", stderr);
-    fflush(stderr);
-    s->line_open = s->terminal;
-}
+enum { PLAIN_MS = 30000 };
 
 static bool on_progress(void *ctx, const lc_quantize_progress *p) {
-    screen *s = ctx;
-    uint64_t now = now_ms();
-    if (!p->checking && (!s->begun || p->checked != s->checked)) {
-        s->begun = now;
-        s->first = p->done;
-        s->checked = p->checked;
+    lc_progress *line = ctx;
+    char done[32], all[32], speed[32], left[32];
+    lc_buf text = {0};
+    double rate = lc_progress_rate(line, p->done - p->kept);
+    if (lc_progress_due(line)) {
+        lc_buf_printf(&text, "%3.0f%%  %s of %s  shard %zu of %zu",
+                      p->bytes ? 100 * (double)p->done / (double)p->bytes : 100.0,
+                      lc_show_bytes(done, (double)p->done), lc_show_bytes(all, (double)p->bytes),
+                      p->shards_done + (p->shards_done < p->shards), p->shards);
+        if (p->checking)
+            lc_buf_printf(&text, "  checking %s", p->shard);
+        else if (rate >= 1)
+            lc_buf_printf(&text, "  %s/s  %s left", lc_show_bytes(speed, rate),
+                          lc_show_time(left, (double)(p->bytes - p->done) / rate));
+        if (!text.failed) lc_progress_draw(line, text.data);
     }
-    bool last = p->shards_done == p->shards;
-    if (!s->drawn || last || now - s->drawn >= (uint64_t)(s->terminal ? REDRAW_MS : PLAIN_MS)) {
-        s->drawn = now;
-        show(s, p);
-    }
-    return !interrupted(s);
+    lc_buf_free(&text);
+    return !lc_progress_interrupted(line);
 }
 
 static int finish(const char *out, int status, const lc_quantize_result *r, const lc_err *err) {
@@ -85,8 +47,10 @@ static int finish(const char *out, int status, const lc_quantize_result *r, cons
                     out);
         return LC_EXIT_FAILED;
     }
-    printf("%s: %zu of %zu tensors quantised, %.3f GB from %.3f GB, %zu shards", out, r->quantised,
-           r->tensors, gigabytes(r->bytes), gigabytes(r->source_bytes), r->shards);
+    char bytes[32], source[32];
+    printf("%s: %zu of %zu tensors quantised, %s from %s, %zu shard%s", out, r->quantised,
+           r->tensors, lc_show_bytes(bytes, (double)r->bytes),
+           lc_show_bytes(source, (double)r->source_bytes), r->shards, r->shards == 1 ? "" : "s");
     if (r->kept) printf(" (%zu were there)", r->kept);
     if (r->power > 0)
         printf(", error %.3f %% of the weights' RMS", 100 * sqrt(r->error / r->power));
@@ -99,28 +63,21 @@ static int finish(const char *out, int status, const lc_quantize_result *r, cons
     return LC_EXIT_OK;
 }
 
-static int quantize(const char *model, const char *out, lc_quantize_options *o, int threads) {
-    screen s = {.terminal = isatty(STDERR_FILENO) == 1};
-    sigset_t before;
+static int quantize(const char *model, const char *out, const lc_quantize_options *given,
+                    int threads) {
+    lc_quantize_options o = *given;
     lc_quantize_result result = {0};
     lc_err err = {0};
-    lc_pool *pool = NULL;
-    sigemptyset(&s.signals);
-    sigaddset(&s.signals, SIGINT);
-    sigaddset(&s.signals, SIGTERM);
-    sigaddset(&s.signals, SIGHUP);
-    sigprocmask(SIG_BLOCK, &s.signals, &before); /* before the threads, which inherit it */
-    int status = lc_pool_new(threads, &pool, &err);
-    o->pool = pool;
-    o->kernels = lc_kernels_best(LC_ISA_COUNT - 1, NULL);
-    o->progress = on_progress;
-    o->ctx = &s;
-    if (status == LC_OK) status = lc_quantize(model, out, o, &result, &err);
-    if (s.line_open) fputs("\n", stderr);
-    int code = finish(out, status, &result, &err);
-    lc_pool_free(pool);
-    sigprocmask(SIG_SETMASK, &before, NULL);
-    return code;
+    lc_progress line;
+    lc_progress_begin(&line, PLAIN_MS); /* before the threads, which inherit the held signals */
+    int status = lc_pool_new(threads, &o.pool, &err);
+    o.kernels = lc_kernels_best(LC_ISA_COUNT - 1, NULL);
+    o.progress = on_progress;
+    o.ctx = &line;
+    if (status == LC_OK) status = lc_quantize(model, out, &o, &result, &err);
+    lc_pool_free(o.pool);
+    lc_progress_end(&line);
+    return finish(out, status, &result, &err);
 }
 
 int lc_cmd_quantize(int argc, char **argv) {

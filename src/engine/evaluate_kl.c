@@ -27,8 +27,10 @@ static int forward(side *s, const int32_t *tokens, size_t t, size_t m, lc_err *e
 
 /* log of the sum of exp(logits). */
 static double log_total(const float *logits, size_t vocab) {
-    double max = (double)logits[lc_argmax(logits, vocab)], sum = 0;
-    for (size_t i = 0; i < vocab; i++) sum += exp((double)logits[i] - max);
+    size_t best = (size_t)lc_argmax(logits, vocab);
+    double max = (double)logits[best], sum = 1;
+    for (size_t i = 0; i < vocab; i++)
+        if (i != best) sum += exp((double)logits[i] - max);
     return max + log(sum);
 }
 

@@ -55,9 +55,9 @@ int lc_read_buffer_new(size_t bytes, lc_pool *pool, lc_read_buffer *out, lc_err 
     if (!out->data)
         return lc_fail(err, LC_ENOMEM, "read benchmark: no %zu bytes of memory left", bytes);
     /* Large pages where there are any: they only raise the limit. */
-    uintptr_t first = ((uintptr_t)out->data + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    uintptr_t last = ((uintptr_t)out->data + bytes) / HUGE_PAGE * HUGE_PAGE;
-    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
+    size_t before = (HUGE_PAGE - (uintptr_t)out->data % HUGE_PAGE) % HUGE_PAGE;
+    if (bytes >= before + HUGE_PAGE)
+        madvise(out->data + before, (bytes - before) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     lc_pool_for(pool, bytes / PIECE, 1, touch, out->data);
     return LC_OK;
 }

@@ -28,6 +28,7 @@ enum {
     PIECE = 1 << 20,   /* elements that a task makes: whole random blocks of any element type */
     WAVE = 32,         /* pieces a thread between two reports of progress */
     BATCH = 64,        /* random blocks at a time */
+    GROUP = 64,        /* weights of an int4 scale */
     SPARE = 256 << 20, /* bytes of the disk that are left free */
     NAME = 160,
 };
@@ -38,7 +39,7 @@ typedef enum law {
     LAW_ZERO,     /* router bias: no entry is preferred */
     LAW_NEAR_ONE, /* norms: 0.9 .. 1.1 */
     LAW_UNIFORM,  /* -amplitude .. amplitude */
-    LAW_CODES,    /* uniform, as codes of FP8 or int8; amplitude is in the scales */
+    LAW_CODES,    /* uniform, as codes of FP8, int8 or int4; amplitude is in the scales */
     LAW_SCALES,   /* of codes: amplitude / largest code, times 0.95 .. 1.05 */
 } law;
 
@@ -62,7 +63,7 @@ typedef struct plan {
     lc_err *err;
 } plan;
 
-static const float F8_MOST = 448.0f, I8_MOST = 127.0f;
+static const float F8_MOST = 448.0f, I8_MOST = 127.0f, I4_MOST = 7.0f;
 
 /* ---- values ---- */
 
@@ -101,7 +102,7 @@ static void make_floats(const plan *p, const recipe *r, size_t at, size_t n, flo
                                          : r->amplitude;
     for (size_t done = 0; done < n; done += 8 * BATCH) {
         size_t m = n - done < 8 * BATCH ? n - done : 8 * BATCH;
-        uint16_t halves[8 * BATCH];
+        uint16_t halves[8 * BATCH] = {0};
         random_blocks(p, r, (at + done) / 8, (m + 7) / 8, blocks);
         memcpy(halves, blocks, (m + 7) / 8 * sizeof *blocks);
         for (size_t i = 0; i < m; i++)
@@ -109,7 +110,13 @@ static void make_floats(const plan *p, const recipe *r, size_t at, size_t n, flo
     }
 }
 
-/* The same as codes of one byte, 16 a random block. */
+/* Codes -7 .. 7 of 4 bits: the middle one takes the place of -8, so the mean is 0. */
+static uint8_t balanced_pair(uint8_t pair) {
+    uint8_t low = pair & 15u, high = pair >> 4;
+    return (uint8_t)((low ? low : 8) | (high ? high : 8) << 4);
+}
+
+/* The same as bytes of codes, 16 a random block. */
 static void make_codes(const plan *p, const recipe *r, lc_dtype type, size_t at, size_t n,
                        uint8_t *out) {
     lc_rng_block blocks[BATCH];
@@ -118,8 +125,14 @@ static void make_codes(const plan *p, const recipe *r, lc_dtype type, size_t at,
         random_blocks(p, r, (at + done) / 16, (m + 15) / 16, blocks);
         memcpy(out + done, blocks, m);
     }
-    for (size_t i = 0; i < n; i++)
-        out[i] = type == LC_F8_E4M3 ? p->f8_codes[out[i]] : out[i] == 0x80 ? 0x81 : out[i];
+    for (size_t i = 0; i < n; i++) {
+        if (type == LC_I32)
+            out[i] = balanced_pair(out[i]);
+        else if (type == LC_F8_E4M3)
+            out[i] = p->f8_codes[out[i]];
+        else if (out[i] == 0x80)
+            out[i] = 0x81;
+    }
 }
 
 /* Elements at .. at + n - 1, n <= PIECE, as stored. floats: PIECE of them. */
@@ -128,7 +141,7 @@ static void make_piece(const plan *p, size_t tensor, size_t at, size_t n, float 
     const recipe *r = &p->recipes[tensor];
     lc_dtype type = p->tensors[tensor].dtype;
     if (r->law == LAW_CODES) {
-        make_codes(p, r, type, at, n, out);
+        make_codes(p, r, type, at * lc_dtype_size(type), n * lc_dtype_size(type), out);
     } else if (type == LC_F32) {
         make_floats(p, r, at, n, out);
     } else {
@@ -176,7 +189,7 @@ static int add_tensor(plan *p, const char *name, lc_dtype type, const lc_name *n
 }
 
 static bool is_quantised(const plan *p, const lc_name *n) {
-    if (p->how->type == LC_F8_E4M3)
+    if (p->how->type == LC_F8_E4M3 || p->how->type == LC_I32)
         return n->weight == LC_WEIGHT_PROJ || n->weight == LC_WEIGHT_FFN;
     return p->how->type == LC_I8 && n->weight == LC_WEIGHT_FFN;
 }
@@ -209,9 +222,23 @@ static recipe recipe_of(const lc_config *c, const lc_name *n) {
     return (recipe){.law = LAW_UNIFORM, .amplitude = (float)(sqrt(3) * deviation_of(c, n))};
 }
 
+/* int4 in compressed-tensors' packing: 8 codes a word, a scale for 64. */
+static int plan_int4(plan *p, const lc_name *n, recipe r) {
+    char name[NAME];
+    recipe scales = {.law = LAW_SCALES, .amplitude = r.amplitude / I4_MOST};
+    lc_name words = {.rank = 2, .shape = {n->shape[0], (n->shape[1] + 7) / 8}};
+    lc_name grid = {.rank = 2, .shape = {n->shape[0], (n->shape[1] + GROUP - 1) / GROUP}};
+    snprintf(name, sizeof name, "%s_packed", n->name);
+    r.law = LAW_CODES;
+    int status = add_tensor(p, name, LC_I32, &words, r);
+    snprintf(name, sizeof name, "%s_scale", n->name);
+    return status == LC_OK ? add_tensor(p, name, LC_BF16, &grid, scales) : status;
+}
+
 /* A matrix in codes, and its scales. */
 static int plan_quantised(plan *p, const lc_name *n, recipe r) {
     char name[NAME];
+    if (p->how->type == LC_I32) return plan_int4(p, n, r);
     bool f8 = p->how->type == LC_F8_E4M3;
     recipe scales = {.law = LAW_SCALES, .amplitude = r.amplitude / (f8 ? F8_MOST : I8_MOST)};
     lc_name grid = {.rank = 2, .shape = {n->shape[0], 1}};
@@ -241,11 +268,18 @@ static void set_number(struct json_object *o, const char *key, struct json_objec
         json_object_put(number);
 }
 
-/* As the published FP8 and INT8 checkpoints say it. */
+/* As the published FP8 and INT8 checkpoints say it, and `longcat quantize`. */
 static const char *quantization_text(lc_dtype type) {
     if (type == LC_F8_E4M3)
         return "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\","
                "\"weight_block_size\":[128,128]}";
+    if (type == LC_I32)
+        return "{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\","
+               "\"quantization_status\":\"compressed\",\"config_groups\":{\"group_0\":{\"targets\":"
+               "["
+               "\"Linear\"],\"weights\":{\"num_bits\":4,\"type\":\"int\",\"symmetric\":true,"
+               "\"strategy\":\"group\",\"group_size\":64,\"dynamic\":false}}},"
+               "\"ignore\":[\"lm_head\",\"re:.*router.*\",\"re:.*indexer.*\",\"re:.*embed.*\"]}";
     return "{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\","
            "\"quantization_status\":\"compressed\",\"config_groups\":{\"group_0\":{\"targets\":["
            "\"re:.*mlp\\\\.experts\\\\..*\",\"re:.*mlps\\\\..*\","
@@ -259,7 +293,7 @@ static int set_quantization(const plan *p, struct json_object *o) {
     lc_dtype type = p->how->type;
     struct json_object *quantization;
     json_object_object_del(o, "quantization_config");
-    if (type != LC_F8_E4M3 && type != LC_I8) return LC_OK;
+    if (type != LC_F8_E4M3 && type != LC_I8 && type != LC_I32) return LC_OK;
     const char *text = quantization_text(type);
     int status = lc_json_parse(text, strlen(text), p->how->name, &quantization, p->err);
     if (status == LC_OK) json_object_object_add(o, "quantization_config", quantization);
@@ -520,7 +554,7 @@ int lc_synthetic_write(const lc_synthetic *how, const char *out, uint64_t *bytes
     plan p = {.how = how, .err = err};
     lc_buf config = {0};
     if (how->type != LC_F32 && how->type != LC_BF16 && how->type != LC_F8_E4M3 &&
-        how->type != LC_I8)
+        how->type != LC_I8 && how->type != LC_I32)
         return lc_fail(err, LC_EINVAL, "%s: weights of type %s can't be made", how->name,
                        lc_dtype_name(how->type));
     fill_f8_codes(p.f8_codes);

@@ -43,7 +43,8 @@ static int zero_of(const lc_mat *m, size_t row, size_t group) {
     int z = 0;
     if (!g->zeros) return g->zero_base;
     if (g->zeros_layout == LC_ZEROS_I8) {
-        z = (int8_t)g->zeros[row * g->count + group];
+        z = g->zeros[row * g->count + group];
+        z = z < 128 ? z : z - 256; /* signed */
     } else if (g->zeros_layout == LC_ZEROS_BY_ROW) {
         z = spread_code(g->zeros + 4 * group, row, 4 * g->count, g->kind);
     } else {

@@ -207,7 +207,7 @@ static int make_shard(run *r, const char *out, size_t i) {
     r->progress.shard = shard->file;
     int status = is_done(r, i, path.data, &done);
     if (status == LC_OK && done) {
-        r->progress.checked++;
+        r->progress.kept += shard->bytes;
         r->result->kept++;
         r->progress.done += shard->bytes;
     } else if (status == LC_OK) {

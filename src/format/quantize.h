@@ -24,9 +24,8 @@ typedef enum lc_quantize_type {
 bool lc_quantize_type_from_name(const char *name, lc_quantize_type *out);
 
 typedef struct lc_quantize_progress {
-    uint64_t bytes, done; /* of the source */
+    uint64_t bytes, done, kept; /* of the source; kept: of shards that an earlier call made */
     size_t shards, shards_done;
-    size_t checked;    /* shards of an earlier call that were found right */
     const char *shard; /* the one at work, or checked if `checking` */
     bool checking;
 } lc_quantize_progress;

@@ -24,32 +24,13 @@ static int no_memory(lc_err *err) { return lc_fail(err, LC_ENOMEM, "quantize: ou
 
 /* ---- writing ---- */
 
-/* out/name whole or not at all. */
 static int write_file(const char *out, const char *name, const void *data, size_t size,
                       lc_err *err) {
-    lc_buf path = {0}, part = {0};
-    int status = LC_OK, fd = -1;
-    if (!lc_buf_printf(&path, "%s/%s", out, name) || !lc_buf_printf(&part, "%s.part", path.data))
-        status = no_memory(err);
-    if (status == LC_OK) {
-        fd = open(part.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-        if (fd < 0) status = lc_fail_errno(err, LC_EIO, "%s", part.data);
-    }
-    for (size_t done = 0; status == LC_OK && done < size;) {
-        ssize_t n = write(fd, (const char *)data + done, size - done);
-        if (n > 0)
-            done += (size_t)n;
-        else if (errno != EINTR)
-            status = lc_fail_errno(err, LC_EIO, "%s: write failed", part.data);
-    }
-    if (status == LC_OK && fsync(fd))
-        status = lc_fail_errno(err, LC_EIO, "%s: write failed", part.data);
-    if (fd >= 0) close(fd);
-    if (status == LC_OK && rename(part.data, path.data))
-        status = lc_fail_errno(err, LC_EIO, "%s", path.data);
-    if (status != LC_OK && fd >= 0) unlink(part.data);
+    lc_buf path = {0};
+    int status = lc_buf_printf(&path, "%s/%s", out, name)
+                     ? lc_file_write(path.data, data, size, err)
+                     : no_memory(err);
     lc_buf_free(&path);
-    lc_buf_free(&part);
     return status;
 }
 

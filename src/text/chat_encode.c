@@ -203,19 +203,25 @@ static struct json_object *mark_value(sanitizer *s, struct json_object *value, b
         *ok = copy != NULL;
         for (size_t i = 0; *ok && i < json_object_array_length(value); i++) {
             struct json_object *child = mark_value(s, json_object_array_get_idx(value, i), ok);
-            if (*ok && json_object_array_add(copy, child) != 0) *ok = false;
+            if (!*ok || json_object_array_add(copy, child) == 0) continue;
+            json_object_put(child);
+            *ok = false;
         }
     } else if (type == json_type_object) {
         copy = json_object_new_object();
         *ok = copy != NULL;
         json_object_object_foreach(value, key, child) {
             struct json_object *marked = *ok ? mark_value(s, child, ok) : NULL;
-            if (*ok && json_object_object_add(copy, key, marked) != 0) *ok = false;
+            if (!*ok || json_object_object_add(copy, key, marked) == 0) continue;
+            json_object_put(marked);
+            *ok = false;
         }
     } else {
         copy = json_object_get(value);
     }
-    return copy;
+    if (*ok) return copy;
+    json_object_put(copy);
+    return NULL;
 }
 
 /* ---- encoding ---- */

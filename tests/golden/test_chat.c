@@ -96,7 +96,7 @@ static bool right_render(const fixture *f, struct json_object *line) {
     lc_err err = {0};
     lc_chat chat = chat_of(line);
     chat.fault = &fault;
-    const char *before = json_object_to_json_string(chat.messages);
+    char *before = strdup(json_object_to_json_string(chat.messages));
     int status = lc_chat_render(template_of(f, line), &chat, &out, &err);
     bool right;
     if (member(line, "error")) {
@@ -110,7 +110,8 @@ static bool right_render(const fixture *f, struct json_object *line) {
         right = status == LC_OK && out.len == len &&
                 !memcmp(out.data, json_object_get_string(expected), len);
     }
-    assert_string_equal(before, json_object_to_json_string(chat.messages));
+    assert_string_equal(before, json_object_to_json_string(chat.messages)); /* not changed */
+    free(before);
     if (!right)
         print_message("cases.jsonl %s: %s\n", text_of(line, "n"),
                       status     ? err.text

@@ -440,8 +440,7 @@ static void test_refused(void **unused) {
         build(cases[i].format, &cases[i].change);
         refuse(cases[i].status, cases[i].words);
     }
-    image_start();
-    put_packed(false); /* a group that isn't there */
+    /* a group that isn't there */
     draw_codes(16, 64, 32, 4, "F16");
     image_start();
     put_gptq(true, false, true);

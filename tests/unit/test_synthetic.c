@@ -89,6 +89,7 @@ static lc_tensors *open_checkpoint(const char *path, lc_config *config) {
     lc_err err = {0};
     assert_ok(lc_config_load(path, config, &err), err);
     assert_ok(lc_tensors_open(path, &tensors, &err), err);
+    lc_tensors_set_quant(tensors, &config->quant);
     return tensors;
 }
 
@@ -97,6 +98,7 @@ static uint64_t expected_bytes(const lc_config *c, lc_dtype type) {
     lc_part_sum parts[LC_PART_COUNT];
     lc_storage storage = type == LC_F8_E4M3 ? LC_STORE_FP8
                          : type == LC_I8    ? LC_STORE_INT8
+                         : type == LC_I32   ? LC_STORE_INT4
                                             : LC_STORE_BF16;
     uint64_t sum = 0;
     lc_names_estimate(c, storage, parts);
@@ -110,9 +112,10 @@ static void checkpoints_are_complete(void **state) {
     static const struct {
         lc_dtype type;
         const char *name;
-    } types[] = {{LC_F32, "f32"}, {LC_BF16, "bf16"}, {LC_F8_E4M3, "fp8"}, {LC_I8, "int8"}};
+    } types[] = {
+        {LC_F32, "f32"}, {LC_BF16, "bf16"}, {LC_F8_E4M3, "fp8"}, {LC_I8, "int8"}, {LC_I32, "int4"}};
     lc_err err = {0};
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         lc_synthetic how = arguments(types[i].type);
         lc_config config;
         lc_inventory inventory;
@@ -128,7 +131,7 @@ static void checkpoints_are_complete(void **state) {
         assert_int_equal(inventory.n_unknown, 0);
         assert_int_equal(inventory.misaligned, 0);
         uint64_t of_type = inventory.dtype_bytes[types[i].type];
-        assert_true(of_type > bytes / 2);
+        assert_true(of_type > bytes / (types[i].type == LC_I32 ? 4 : 2));
         print_message("# %s: %llu bytes in %zu tensors\n", types[i].name, (unsigned long long)bytes,
                       lc_tensors_count(tensors));
         lc_inventory_free(&inventory);
@@ -196,10 +199,15 @@ static void same_arguments_give_the_same_bytes(void **state) {
 /* Mean and standard deviation of a weight's values, by the program's own reader. */
 static void moments(const lc_tensors *tensors, const char *name, double *mean, double *deviation) {
     const lc_tensor *t = lc_tensors_find(tensors, name);
+    char packed[160];
     lc_mat mat;
     lc_err err = {0};
+    snprintf(packed, sizeof packed, "%s_packed", name);
+    size_t codes = t ? 1 : 8; /* of an element */
+    if (!t) t = lc_tensors_find(tensors, packed);
     assert_non_null(t);
-    size_t rows = t->rank == 2 ? t->shape[0] : 1, cols = t->rank == 2 ? t->shape[1] : t->shape[0];
+    size_t rows = t->rank == 2 ? t->shape[0] : 1;
+    size_t cols = t->rank == 2 ? codes * t->shape[1] : t->shape[0];
     float *row = calloc(cols, sizeof *row);
     double sum = 0, squares = 0, n = (double)rows * (double)cols;
     assert_ok(lc_mat_bind(tensors, name, rows, cols, &mat, &err), err);
@@ -230,7 +238,7 @@ static void values_have_the_right_size(void **state) {
         {"model.layers.0.mlp.router.classifier.weight", 1 / 16.0},
         {"lm_head.weight", 1 / 16.0},
     };
-    static const lc_dtype types[] = {LC_F32, LC_BF16, LC_F8_E4M3, LC_I8};
+    static const lc_dtype types[] = {LC_F32, LC_BF16, LC_F8_E4M3, LC_I8, LC_I32};
     lc_err err = {0};
     for (size_t k = 0; k < 4; k++) {
         char name[8];
@@ -253,6 +261,34 @@ static void values_have_the_right_size(void **state) {
         assert_true(mean == 0 && deviation == 0);
         lc_tensors_close(tensors);
     }
+}
+
+/* No two tensors, and no two pieces of a long one, are alike. */
+static void nothing_is_repeated(void **state) {
+    (void)state;
+    enum { PROBE = 32 };
+    lc_synthetic how = arguments(LC_BF16);
+    lc_config config;
+    lc_err err = {0};
+    how.vocab = 20000; /* a table of 5 million values */
+    how.layers = 1;
+    how.ngram_ratio = 0.1;
+    assert_ok(lc_synthetic_write(&how, in_folder("long"), NULL, &err), err);
+    lc_tensors *tensors = open_checkpoint(in_folder("long"), &config);
+    size_t compared = 0;
+    const lc_tensor *words = lc_tensors_find(tensors, "model.embed_tokens.weight");
+    for (size_t at = 65536; at + PROBE <= words->size; at += 65536, compared++)
+        assert_memory_not_equal(words->data, (const char *)words->data + at, PROBE);
+    const lc_tensor *first =
+        lc_tensors_find(tensors, "model.layers.0.mlp.experts.0.up_proj.weight");
+    for (size_t i = 0; i < lc_tensors_count(tensors); i++) {
+        const lc_tensor *t = lc_tensors_at(tensors, i);
+        if (t == first || t->dtype != LC_BF16 || t->size != first->size) continue;
+        assert_memory_not_equal(first->data, t->data, PROBE);
+        compared++;
+    }
+    assert_true(compared > 300);
+    lc_tensors_close(tensors);
 }
 
 /* How often each entry of each layer's router is chosen. */
@@ -335,7 +371,7 @@ static void the_router_spreads_its_load(void **state) {
 /* All types run, with drafts. */
 static void all_types_run(void **state) {
     (void)state;
-    static const lc_dtype types[] = {LC_F32, LC_BF16, LC_F8_E4M3, LC_I8};
+    static const lc_dtype types[] = {LC_F32, LC_BF16, LC_F8_E4M3, LC_I8, LC_I32};
     static const int32_t prompt[] = {5, 9, 200, 31, 77};
     lc_err err = {0};
     for (size_t k = 0; k < 4; k++) {
@@ -433,6 +469,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(same_arguments_give_the_same_bytes, make_folder,
                                         remove_folder),
         cmocka_unit_test_setup_teardown(values_have_the_right_size, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(nothing_is_repeated, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(the_router_spreads_its_load, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(all_types_run, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(what_fails_leaves_nothing, make_folder, remove_folder),

@@ -182,7 +182,7 @@ bool lcj_eval_filter(lcj_rt *rt, lcj_act *act, const lcj_node *node, const lcj_v
                      lcj_val *out) {
     lcj_call call = {.def = node->def};
     if (!node->a)
-        call.self = *block_text;
+        call.self = block_text ? *block_text : lcj_none();
     else if (node->a->kind == LCJ_N_FILTER && block_text) {
         if (!lcj_eval_filter(rt, act, node->a, block_text, &call.self)) return false;
     } else if (!lcj_eval(rt, act, node->a, &call.self)) {

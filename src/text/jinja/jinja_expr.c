@@ -331,8 +331,10 @@ static lcj_node *parse_strings(lcj_comp *comp) {
             memcpy(grown, all.s, all.len);
             joined = grown;
         }
-        if (part.len) memcpy(joined + all.len, part.s, part.len);
-        if (joined) all = (lcj_str){joined, (uint32_t)len};
+        if (joined) {
+            memcpy(joined + all.len, part.s, part.len);
+            all = (lcj_str){joined, (uint32_t)len};
+        }
         if (!lcj_advance(comp)) return NULL;
     }
     node->value = lcj_text(all);

@@ -189,7 +189,7 @@ static bool keyed_arg(percent *p, lcj_val *out) {
 }
 
 static bool number_or_star(percent *p, int64_t *out) {
-    lcj_val v;
+    lcj_val v = lcj_none();
     if (p->s < p->end && *p->s == '*') {
         p->s++;
         if (!next_arg(p, &v)) return false;

@@ -47,7 +47,7 @@ static bool big_from_json(lcj_rt *rt, struct json_object *json, lcj_val *out) {
 static bool dict_from_json(lcj_rt *rt, struct json_object *json, uint32_t depth, lcj_val *out) {
     if (!lcj_dict_new(rt, (uint32_t)json_object_object_length(json), out)) return false;
     json_object_object_foreach(json, name, member) {
-        lcj_val key, value;
+        lcj_val key = lcj_none(), value = lcj_none();
         if (!text_from_json(rt, name, strlen(name), &key) ||
             !lcj_from_json(rt, member, depth + 1, &value) ||
             !lcj_dict_set(rt, out->u.dict, key, value))
@@ -60,7 +60,7 @@ static bool list_from_json(lcj_rt *rt, struct json_object *json, uint32_t depth,
     lcj_items items = {0};
     size_t len = json_object_array_length(json);
     for (size_t i = 0; i < len; i++) {
-        lcj_val v;
+        lcj_val v = lcj_none();
         if (!lcj_from_json(rt, json_object_array_get_idx(json, i), depth + 1, &v) ||
             !lcj_items_push(rt, &items, v))
             return false;

@@ -50,18 +50,16 @@ size_t lcj_float_repr(double f, char out[32]) {
     if (f == 0) return (size_t)snprintf(out, 32, signbit(f) ? "-0.0" : "0.0");
     int len = shortest(f, digits, &exponent);
     if (f < 0) out[n++] = '-';
-    if (exponent < -4 || exponent >= 16) {
-        out[n++] = digits[0];
-        if (len > 1) n += snprintf(out + n, 32 - (size_t)n, ".%s", digits + 1);
-        return (size_t)(n + snprintf(out + n, 32 - (size_t)n, "e%c%02d", exponent < 0 ? '-' : '+',
-                                     abs(exponent)));
-    }
-    if (exponent < 0) {
-        n += snprintf(out + n, 32 - (size_t)n, "0.%.*s%s", -exponent - 1, "000", digits);
-        return (size_t)n;
-    }
-    for (int i = 0; i <= exponent; i++) out[n++] = i < len ? digits[i] : '0';
-    n += snprintf(out + n, 32 - (size_t)n, ".%s", len > exponent + 1 ? digits + exponent + 1 : "0");
+    size_t room = 32 - (size_t)n;
+    if (exponent < -4 || exponent >= 16)
+        n += snprintf(out + n, room, "%c%s%se%c%02d", digits[0], len > 1 ? "." : "", digits + 1,
+                      exponent < 0 ? '-' : '+', abs(exponent));
+    else if (exponent < 0)
+        n += snprintf(out + n, room, "0.%.*s%s", -exponent - 1, "000", digits);
+    else
+        n += snprintf(out + n, room, "%.*s%.*s.%s", exponent + 1, digits,
+                      exponent + 1 > len ? exponent + 1 - len : 0, "000000000000000",
+                      len > exponent + 1 ? digits + exponent + 1 : "0");
     return (size_t)n;
 }
 

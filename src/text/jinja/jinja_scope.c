@@ -158,8 +158,13 @@ static bool branch_update(binder *b, uint32_t count) {
     return true;
 }
 
-static bool enter_frame(binder *b, symbols *s, lcj_func *func) {
-    *s = (symbols){.parent = b->now, .func = func ? func : b->now->func};
+/* func: the function that the frame is, NULL for a part of the function around it. */
+static bool enter_frame(binder *b, lcj_func *func) {
+    symbols *s = lcj_comp_alloc(b->comp, sizeof *s);
+    if (!s) return false;
+    s->parent = b->now;
+    s->func = func;
+    if (b->now && !func) s->func = b->now->func;
     if (b->now) s->func_depth = b->now->func_depth + (func != NULL);
     b->now = s;
     return true;
@@ -428,35 +433,32 @@ static lcj_node *copy_target(lcj_comp *comp, const lcj_node *target) {
 }
 
 static bool bind_loop_test(binder *b, lcj_node *node) {
-    symbols test;
     lcj_node *target = copy_target(b->comp, node->a);
-    if (!target || !enter_frame(b, &test, NULL)) return false;
+    if (!target || !enter_frame(b, NULL)) return false;
     node->scope->test_target = target;
     return analyse_target(b, target) && analyse_expr(b, node->c) && bind_expr(b, target, false) &&
            bind_expr(b, node->c, false) && leave_frame(b, &node->scope->test);
 }
 
 static bool bind_loop_body(binder *b, lcj_node *node) {
-    symbols body, orelse;
     lcj_scope *scope = node->scope;
-    if (!enter_frame(b, &body, NULL)) return false;
+    if (!enter_frame(b, NULL)) return false;
     scope->has_loop = scope->func || uses(&node->body, LCJ_STR("loop"));
     if (scope->has_loop && !declare_param(b, LCJ_STR("loop"), &scope->loop)) return false;
     if (!analyse_target(b, node->a) || !analyse_body(b, &node->body) ||
         !bind_expr(b, node->a, false) || !bind_body(b, &node->body, false) ||
         !leave_frame(b, &scope->frame))
         return false;
-    return enter_frame(b, &orelse, NULL) && analyse_body(b, &node->orelse) &&
+    return enter_frame(b, NULL) && analyse_body(b, &node->orelse) &&
            bind_body(b, &node->orelse, false) && leave_frame(b, &scope->orelse);
 }
 
 /* A recursive loop is a function around all of its frames, without variables of its own. */
 static bool bind_for(binder *b, lcj_node *node, bool soft) {
-    symbols function;
     lcj_frame none;
     bool recursive = node->scope->func != NULL;
     if (!bind_expr(b, node->b, soft)) return false;
-    if (recursive && !enter_frame(b, &function, node->scope->func)) return false;
+    if (recursive && !enter_frame(b, node->scope->func)) return false;
     b->in_for++;
     bool ok = (!node->c || bind_loop_test(b, node)) && bind_loop_body(b, node);
     b->in_for--;
@@ -464,13 +466,12 @@ static bool bind_for(binder *b, lcj_node *node, bool soft) {
 }
 
 static bool bind_function(binder *b, lcj_node *node) {
-    symbols s;
     lcj_func *func = node->scope->func;
     wanted w = {.names = {LCJ_STR("caller"), LCJ_STR("kwargs"), LCJ_STR("varargs")},
                 .active = {true, true, true},
                 .count = 3};
     bool explicit_caller = false, named[3] = {false};
-    if (!enter_frame(b, &s, func)) return false;
+    if (!enter_frame(b, func)) return false;
     for (uint32_t i = 0; i < node->items.len; i++) {
         if (!declare_param(b, node->items.list[i]->name, &node->items.list[i]->ref)) return false;
         for (uint32_t k = 0; k < 3; k++)
@@ -500,30 +501,26 @@ static bool bind_function(binder *b, lcj_node *node) {
 }
 
 static bool bind_setblock(binder *b, lcj_node *node, bool soft) {
-    symbols s;
-    return bind_expr(b, node->a, soft) && enter_frame(b, &s, NULL) &&
-           analyse_body(b, &node->body) && bind_body(b, &node->body, false) &&
-           bind_expr(b, node->b, false) && leave_frame(b, &node->scope->frame);
+    return bind_expr(b, node->a, soft) && enter_frame(b, NULL) && analyse_body(b, &node->body) &&
+           bind_body(b, &node->body, false) && bind_expr(b, node->b, false) &&
+           leave_frame(b, &node->scope->frame);
 }
 
 static bool bind_filterblock(binder *b, lcj_node *node) {
-    symbols s;
-    return enter_frame(b, &s, NULL) && analyse_body(b, &node->body) && analyse_expr(b, node->b) &&
+    return enter_frame(b, NULL) && analyse_body(b, &node->body) && analyse_expr(b, node->b) &&
            bind_body(b, &node->body, false) && bind_expr(b, node->b, false) &&
            leave_frame(b, &node->scope->frame);
 }
 
 static bool bind_with(binder *b, lcj_node *node, bool soft) {
-    symbols s;
-    return bind_exprs(b, &node->more, soft) && enter_frame(b, &s, NULL) &&
+    return bind_exprs(b, &node->more, soft) && enter_frame(b, NULL) &&
            analyse_exprs(b, &node->items) && analyse_body(b, &node->body) &&
            bind_exprs(b, &node->items, false) && bind_body(b, &node->body, false) &&
            leave_frame(b, &node->scope->frame);
 }
 
 static bool bind_scope(binder *b, lcj_node *node) {
-    symbols s;
-    return enter_frame(b, &s, NULL) && analyse_body(b, &node->body) &&
+    return enter_frame(b, NULL) && analyse_body(b, &node->body) &&
            bind_body(b, &node->body, false) && leave_frame(b, &node->scope->frame);
 }
 
@@ -564,12 +561,10 @@ static bool bind_body(binder *b, lcj_nodes *body, bool soft) {
 
 bool lcj_scope_template(lcj_comp *comp) {
     binder b = {.comp = comp};
-    symbols root;
     lc_jinja *tmpl = comp->tmpl;
     b.buckets = lcj_comp_alloc(comp, BUCKETS * sizeof *b.buckets);
     tmpl->root.func = lcj_comp_alloc(comp, sizeof *tmpl->root.func);
-    if (!b.buckets || !tmpl->root.func || !enter_frame(&b, &root, tmpl->root.func)) return false;
-    root.func_depth = 0;
+    if (!b.buckets || !tmpl->root.func || !enter_frame(&b, tmpl->root.func)) return false;
     return analyse_body(&b, &tmpl->body) && bind_body(&b, &tmpl->body, false) &&
            leave_frame(&b, &tmpl->root.frame);
 }

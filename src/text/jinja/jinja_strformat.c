@@ -61,6 +61,7 @@ static bool argument(formatter *f, lcj_str name, lcj_val *out) {
 
 static bool lookup(formatter *f, lcj_str field, lcj_val *out) {
     uint32_t i = 0;
+    *out = lcj_none();
     while (i < field.len && field.s[i] != '.' && field.s[i] != '[') i++;
     if (!argument(f, (lcj_str){field.s, i}, out)) return false;
     while (i < field.len) {
@@ -210,7 +211,7 @@ static bool put_field(formatter *f, lcj_str field, int depth) {
     }
     lcj_str name = {field.s, i}, spec = {"", 0};
     char how = 0;
-    lcj_val v, text;
+    lcj_val v = lcj_none(), text = v;
     if (i < field.len && field.s[i] == '!') {
         if (i + 1 >= field.len)
             return value_error(f->rt, "end of string while looking for "

@@ -131,7 +131,7 @@ bool lcj_items_push(lcj_rt *rt, lcj_items *items, lcj_val v) {
         size_t cap = items->array ? (size_t)items->array->cap * 2 : 8;
         lcj_array *grown = array_new(rt, cap);
         if (!grown) return false;
-        if (items->len) memcpy(grown->items, items->array->items, items->len * sizeof v);
+        if (items->array) memcpy(grown->items, items->array->items, items->len * sizeof v);
         items->array = grown;
     }
     items->array->items[items->len++] = v;
@@ -199,7 +199,7 @@ static uint64_t hash_float(double f) {
 static bool hash_items(lcj_rt *rt, const lcj_list *list, uint32_t nest, uint64_t *out) {
     uint64_t h = 3;
     for (uint32_t i = 0; i < list->len; i++) {
-        uint64_t one;
+        uint64_t one = 0;
         if (!hash_of(rt, list->items[i], nest + 1, &one)) return false;
         h = mix(h, one);
     }
@@ -315,7 +315,7 @@ static bool dict_find(lcj_rt *rt, const lcj_dict *dict, lcj_val key, uint64_t ha
 }
 
 bool lcj_dict_set(lcj_rt *rt, lcj_dict *dict, lcj_val key, lcj_val value) {
-    uint64_t hash;
+    uint64_t hash = 0;
     lcj_entry *found;
     if (!hash_of(rt, key, 0, &hash) || !dict_find(rt, dict, key, hash, &found)) return false;
     if (found) {
@@ -329,7 +329,7 @@ bool lcj_dict_set(lcj_rt *rt, lcj_dict *dict, lcj_val key, lcj_val value) {
 }
 
 bool lcj_dict_get(lcj_rt *rt, const lcj_dict *dict, lcj_val key, lcj_val *out) {
-    uint64_t hash;
+    uint64_t hash = 0;
     lcj_entry *found;
     *out = lcj_missing();
     if (!hash_of(rt, key, 0, &hash) || !dict_find(rt, dict, key, hash, &found)) return false;
@@ -576,7 +576,7 @@ typedef struct sorting {
 static bool merge(const sorting *s, size_t from, size_t middle, size_t to) {
     size_t left = from, right = middle, at = from;
     while (left < middle && right < to) {
-        bool take_right;
+        bool take_right = false;
         const lcj_val *a = &s->keys[right], *b = &s->keys[left];
         if (s->reverse) { /* equal keys stay in order here too */
             a = &s->keys[left];
