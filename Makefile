@@ -37,7 +37,7 @@ ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
 ISA_FLAGS_amx    := $(ISA_FLAGS_avx512) -mamx-tile -mamx-bf16
 
-DIRS  := base kernels $(ISAS:%=kernels/%) format text ops model store engine
+DIRS  := base kernels $(ISAS:%=kernels/%) format text text/jinja ops model store engine
 SRC   := $(wildcard $(DIRS:%=src/%/*.c))
 CLI   := $(wildcard src/cli/*.c)
 TESTS := $(patsubst tests/%.c,$B/tests/%,$(wildcard $(foreach d,unit golden server fault,tests/$d/test_*.c)))
@@ -103,7 +103,7 @@ lint: tidy                         ## check with clang-format, clang-tidy and cp
 	cppcheck --quiet --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
 	    --suppress=invalidPointerCast --library=tests/cppcheck.cfg --std=c11 -j2 -D__x86_64__ -Iinclude -Isrc src
 tidy: $(SRC:%.c=$B/tidy/%.ok) $(CLI:%.c=$B/tidy/%.ok)
-$B/tidy/%.ok: %.c .clang-tidy $(wildcard include/*.h src/*/*.h src/*/*.inc)
+$B/tidy/%.ok: %.c .clang-tidy $(wildcard include/*.h src/*/*.h src/*/*/*.h src/*/*.inc)
 	@mkdir -p $(@D)
 	$(call say,TIDY,$<)
 	$Qclang-tidy --quiet $< -- $(LANG_FLAGS) $(ISA_FLAGS) 2>$@.log || { cat $@.log; false; }

@@ -145,3 +145,55 @@ int lc_cli_ids(const char *text, lc_ids *out, lc_err *err) {
     }
     return LC_OK;
 }
+
+int lc_cli_stdin(size_t limit, lc_buf *text, lc_err *err) {
+    size_t got, start = text->len;
+    do {
+        if (!lc_buf_reserve(text, 65536))
+            return lc_fail(err, LC_ENOMEM, "standard input: out of memory");
+        got = fread(text->data + text->len, 1, 65536, stdin);
+        text->len += got;
+        text->data[text->len] = 0;
+    } while (got && text->len - start <= limit);
+    if (text->len - start > limit)
+        return lc_fail(err, LC_ELIMIT, "standard input: more than %zu bytes", limit);
+    return ferror(stdin) ? lc_fail_errno(err, LC_EIO, "reading standard input") : LC_OK;
+}
+
+bool lc_cli_put_json(lc_buf *out, const char *text, size_t len) {
+    static const char named[] = "\b\t\n\f\r\"\\", letters[] = "btnfr\"\\";
+    lc_buf_putc(out, '"');
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        const char *at = c ? strchr(named, c) : NULL;
+        if (at)
+            lc_buf_printf(out, "\\%c", letters[at - named]);
+        else if (c < 0x20)
+            lc_buf_printf(out, "\\u%04x", c);
+        else
+            lc_buf_putc(out, (char)c);
+    }
+    return lc_buf_putc(out, '"');
+}
+
+int lc_cli_filter(lc_cli_answer *answer, void *ctx) {
+    lc_buf line = {0}, out = {0};
+    lc_err err = {0};
+    while (!out.failed && lc_cli_line(stdin, &line)) {
+        lc_buf_clear(&out);
+        if (answer(ctx, &line, &out, &err) != LC_OK && !out.len) {
+            lc_buf_puts(&out, "{\"error\":");
+            lc_cli_put_json(&out, err.text, strlen(err.text));
+            lc_buf_putc(&out, '}');
+        }
+        lc_buf_putc(&out, '\n');
+        fwrite(out.data, 1, out.len, stdout);
+        fflush(stdout);
+    }
+    bool failed = line.failed || out.failed;
+    lc_buf_free(&line);
+    lc_buf_free(&out);
+    if (!failed && !ferror(stdin) && !ferror(stdout)) return LC_EXIT_OK;
+    lc_fail(&err, LC_EIO, failed ? "out of memory" : "input or output failed");
+    return lc_cli_fail(&err);
+}

@@ -53,6 +53,21 @@ int lc_cli_parse(const lc_usage *usage, int argc, char **argv, const char **args
 /* Prints "longcat: text" to stderr and returns LC_EXIT_FAILED. */
 int lc_cli_fail(const lc_err *err);
 
+/* All of standard input, at most `limit` bytes, appended to text. */
+int lc_cli_stdin(size_t limit, lc_buf *text, lc_err *err);
+
+/* Appends text as a JSON string with its quotes; UTF-8 stays as it is. */
+bool lc_cli_put_json(lc_buf *out, const char *text, size_t len);
+
+/*
+ * A filter over lines of JSON: calls `answer` for each line of standard input and prints what it
+ * appended to `out` (empty at the call) and a newline, at once, since a caller may wait for it.
+ * Where answer fails, the line printed is
+ * {"error":TEXT} unless it left something in out, and the run goes on. Returns the exit code.
+ */
+typedef int lc_cli_answer(void *ctx, const lc_buf *line, lc_buf *out, lc_err *err);
+int lc_cli_filter(lc_cli_answer *answer, void *ctx);
+
 /* Reads one line of any length from a stream, without its newline. false at the end. buf is reused.
  */
 bool lc_cli_line(FILE *file, lc_buf *buf);
@@ -68,5 +83,7 @@ int lc_cmd_template(int argc, char **argv);
 int lc_cmd_parse(int argc, char **argv);
 int lc_cmd_eval(int argc, char **argv);
 int lc_cmd_pull(int argc, char **argv);
+int lc_cmd_quantize(int argc, char **argv);
+int lc_cmd_bench(int argc, char **argv);
 
 #endif

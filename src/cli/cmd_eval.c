@@ -1,4 +1,4 @@
-/* cmd_eval.c: `longcat eval logits|hash|ppl|draft`: what checks and comparisons use. */
+/* cmd_eval.c: `longcat eval logits|hash|ppl|kl|draft`: what checks and comparisons use. */
 #include "base/hash.h"
 #include "base/json.h"
 #include "cli/engine_options.h"
@@ -72,6 +72,7 @@ static int input_load(const char *path, eval_input *in, lc_err *err) {
 static int evaluate(const char *model, const eval_flags *f, const eval_input *in,
                     lc_eval_result *result, lc_err *err) {
     lc_engine_options options = lc_cli_engine_options(&f->engine);
+    if (!options.compute) options.compute = "f32"; /* these numbers are for comparison */
     size_t chunk = f->engine.chunk ? (size_t)f->engine.chunk : EVAL_CHUNK;
     if (in->length && chunk > in->length) chunk = in->length;
     size_t together = f->batch ? (size_t)f->batch : 1;
@@ -146,20 +147,27 @@ static void show_progress(void *ctx, const lc_eval_nll *n) {
                 n->nats / (double)n->predicted);
 }
 
-static int eval_ppl(const char *model, const eval_flags *f, lc_err *err) {
+/* Opens the model and encodes the text. */
+static int open_text(const char *model, const eval_flags *f, lc_engine **engine, lc_buf *text,
+                     lc_ids *ids, lc_err *err) {
     if (!f->text) return lc_fail(err, LC_EINVAL, "--text FILE is needed");
     lc_engine_options options = lc_cli_engine_options(&f->engine);
+    int status = lc_file_read(f->text, 0, text, err);
+    if (status == LC_OK) status = lc_engine_open(model, &options, engine, err);
+    if (status == LC_OK && !(*engine)->tokenizer)
+        status = lc_fail(err, LC_ENOTFOUND, "%s: tokenizer.json is missing", model);
+    if (status == LC_OK)
+        status = lc_tokenizer_encode((*engine)->tokenizer, text->data, text->len, LC_ENCODE_ALL,
+                                     false, ids, err);
+    return status;
+}
+
+static int eval_ppl(const char *model, const eval_flags *f, lc_err *err) {
     lc_engine *engine = NULL;
     lc_buf text = {0};
     lc_ids ids = {0};
     lc_eval_nll n = {0};
-    int status = lc_file_read(f->text, 0, &text, err);
-    if (status == LC_OK) status = lc_engine_open(model, &options, &engine, err);
-    if (status == LC_OK && !engine->tokenizer)
-        status = lc_fail(err, LC_ENOTFOUND, "%s: tokenizer.json is missing", model);
-    if (status == LC_OK)
-        status = lc_tokenizer_encode(engine->tokenizer, text.data, text.len, LC_ENCODE_ALL, false,
-                                     &ids, err);
+    int status = open_text(model, f, &engine, &text, &ids, err);
     size_t window = (size_t)f->window;
     if (status == LC_OK && window > lc_engine_context(engine)) window = lc_engine_context(engine);
     if (status == LC_OK)
@@ -191,11 +199,57 @@ static int eval_ppl(const char *model, const eval_flags *f, lc_err *err) {
     return status;
 }
 
+/* ---- eval kl ---- */
+
+static void show_kl_progress(void *ctx, const lc_eval_kl *k) {
+    const size_t *total = ctx;
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r%zu of %zu tokens, KL %.5f nats ", k->tokens, *total,
+                k->nats / (double)k->positions);
+}
+
+static void print_kl(const lc_eval_kl *k, size_t window, bool json) {
+    double mean = k->nats / (double)k->positions, n = (double)k->predicted;
+    double top = 100 * (double)k->same_top / (double)k->positions;
+    printf(json ? "{\"mean_kl_nats\":%.9g,\"max_kl_nats\":%.9g,\"same_top_percent\":%.6g,"
+                  "\"perplexity\":%.9g,\"reference_perplexity\":%.9g,\"tokens\":%zu,"
+                  "\"window\":%zu}\n"
+                : "mean KL, nats     %12.5f\nlargest KL, nats  %12.4f\nsame top token, %% %12.2f\n"
+                  "perplexity        %12.3f\nof the reference  %12.3f\ntokens            %12zu\n"
+                  "window, tokens    %12zu\n",
+           mean, k->worst, top, exp(k->nll / n), exp(k->nll_reference / n), k->tokens, window);
+}
+
+static int eval_kl(const char *model, const char *reference, const eval_flags *f, lc_err *err) {
+    lc_engine_options options = lc_cli_engine_options(&f->engine);
+    lc_engine *engines[2] = {NULL, NULL};
+    lc_buf text = {0};
+    lc_ids ids = {0};
+    lc_eval_kl k = {0};
+    size_t window = (size_t)f->window;
+    int status = open_text(model, f, &engines[0], &text, &ids, err);
+    if (status == LC_OK) status = lc_engine_open(reference, &options, &engines[1], err);
+    for (int i = 0; i < 2 && status == LC_OK; i++)
+        if (window > lc_engine_context(engines[i])) window = lc_engine_context(engines[i]);
+    lc_eval_text input = {ids.data, ids.len, window, show_kl_progress, &ids.len};
+    if (status == LC_OK) status = lc_eval_kl_windows(engines[0], engines[1], &input, &k, err);
+    if (isatty(STDERR_FILENO)) fprintf(stderr, "\n");
+    if (status == LC_OK && !k.predicted)
+        status = lc_fail(err, LC_EINVAL, "%s: fewer than two tokens", f->text);
+    if (status == LC_OK) print_kl(&k, window, f->json);
+    lc_engine_close(engines[0]);
+    lc_engine_close(engines[1]);
+    lc_ids_free(&ids);
+    lc_buf_free(&text);
+    return status;
+}
+
 /* ---- eval draft ---- */
 
 static int eval_draft(const char *model, const eval_flags *f, lc_err *err) {
     if (!f->ids) return lc_fail(err, LC_EINVAL, "--ids 1,2,3 is needed");
     lc_engine_options options = lc_cli_engine_options(&f->engine);
+    if (!options.compute) options.compute = "f32";
     options.drafts = true;
     lc_engine *engine = NULL;
     lc_session *session = NULL;
@@ -234,9 +288,9 @@ int lc_cmd_eval(int argc, char **argv) {
          0, 0},
         {"batch", 0, LC_OPT_INT, &f.batch, "N",
          "sequences in one step (default 1); never changes a result", 1, 1024},
-        {"text", 0, LC_OPT_STRING, &f.text, "FILE", "text for ppl", 0, 0},
+        {"text", 0, LC_OPT_STRING, &f.text, "FILE", "text for ppl and kl", 0, 0},
         {"window", 0, LC_OPT_INT, &f.window, "N",
-         "ppl: tokens of a window, each a sequence of its own (default 512)", 2, 1 << 24},
+         "ppl, kl: tokens of a window, each a sequence of its own (default 512)", 2, 1 << 24},
         {"ids", 0, LC_OPT_STRING, &f.ids, "LIST", "token ids for draft: 1,2,3", 0, 0},
         {"count", 'n', LC_OPT_INT, &f.count, "N", "draft: tokens to draft (default 3)", 1, 64},
         {"json", 0, LC_OPT_FLAG, &f.json, NULL, "print JSON", 0, 0},
@@ -244,22 +298,34 @@ int lc_cmd_eval(int argc, char **argv) {
         {0},
     };
     const lc_usage usage = {
-        .synopsis = "longcat eval logits|hash|ppl|draft MODEL [options]",
+        .synopsis = "longcat eval logits|hash|ppl|draft MODEL [options]\n       longcat eval kl "
+                    "MODEL REFERENCE --text FILE [options]",
         .description =
             "logits  runs the token ids of --in and writes the logits to --out\n"
             "hash    prints one hash of the bits of those logits\n"
             "ppl     perplexity of --text: nats per token, bits per byte\n"
-            "draft   the greedy token after --ids and the draft module's chain behind it",
+            "kl      how far MODEL's predictions are from REFERENCE's on --text: mean divergence,\n"
+            "        share of positions with the same likeliest token\n"
+            "draft   the greedy token after --ids and the draft module's chain behind it\n\n"
+            "logits, hash and draft compute in f32 unless --compute says otherwise.",
         .options = options,
         .min_args = 2,
-        .max_args = 2,
+        .max_args = 3,
     };
-    const char *args[2];
+    const char *args[3];
     int n_args, code = lc_cli_parse(&usage, argc, argv, args, &n_args);
     if (code >= 0) return code;
     lc_err err = {0};
     int status;
-    if (!strcmp(args[0], "logits"))
+    bool kl = !strcmp(args[0], "kl");
+    if (n_args != (kl ? 3 : 2)) {
+        fprintf(stderr, "longcat: too %s arguments\nusage: %s\n", kl ? "few" : "many",
+                usage.synopsis);
+        return LC_EXIT_USAGE;
+    }
+    if (kl)
+        status = eval_kl(args[1], args[2], &f, &err);
+    else if (!strcmp(args[0], "logits"))
         status = eval_logits(args[1], &f, false, &err);
     else if (!strcmp(args[0], "hash"))
         status = eval_logits(args[1], &f, true, &err);

@@ -82,6 +82,7 @@ static int look(lc_report *r, lc_err *err) {
     lc_tensors *tensors;
     int status = lc_tensors_open(r->path, &tensors, err);
     if (status != LC_OK) return status;
+    lc_tensors_set_quant(tensors, &r->config.quant);
     status = lc_inventory_take(&r->config, tensors, &r->inventory, err);
     r->n_tensors = lc_tensors_count(tensors);
     memcpy(r->parts, r->inventory.parts, sizeof r->parts);

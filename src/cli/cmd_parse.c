@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { LINE_LIMIT = 1 << 30, PRINT = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE };
+enum { STDIN_LIMIT = 1 << 30, PRINT = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE };
 
 typedef struct parse_input {
     const char *text;
@@ -64,7 +64,7 @@ static struct json_object *calls_json(const lc_parsed *r) {
     return calls;
 }
 
-static int print_json(const lc_toolparser *parser, lc_err *err) {
+static int put_json(const lc_toolparser *parser, lc_buf *out, lc_err *err) {
     lc_parsed r = lc_toolparser_result(parser);
     struct json_object *line = json_object_new_object();
     bool ok = line != NULL;
@@ -76,9 +76,9 @@ static int print_json(const lc_toolparser *parser, lc_err *err) {
          add(line, "tool_calls", calls_json(&r)) &&
          add(line, "unfinished", json_object_new_boolean(r.unfinished));
     const char *text = ok ? json_object_to_json_string_ext(line, PRINT) : NULL;
-    if (text) puts(text);
+    ok = text && lc_buf_puts(out, text);
     json_object_put(line);
-    return text ? LC_OK : lc_fail(err, LC_ENOMEM, "out of memory");
+    return ok ? LC_OK : lc_fail(err, LC_ENOMEM, "out of memory");
 }
 
 static void print_part(const char *title, const char *text, size_t len) {
@@ -107,20 +107,16 @@ static struct json_object *member(struct json_object *line, const char *key) {
 /* Fills `in` from a line's fields; the line owns what it points to. */
 static int read_line(struct json_object *line, parse_input *in, lc_err *err) {
     if (!json_object_is_type(line, json_type_object))
-        return lc_fail(err, LC_EFORMAT, "line %llu: not a JSON object",
-                       (unsigned long long)in->line);
+        return lc_fail(err, LC_EFORMAT, "not a JSON object");
     struct json_object *text = member(line, "text"), *open = member(line, "thinking_open");
     struct json_object *finish = member(line, "finish");
     const char *how = finish ? json_object_get_string(finish) : "stop";
     if (!json_object_is_type(text, json_type_string))
-        return lc_fail(err, LC_EFORMAT, "line %llu: \"text\" is not a string",
-                       (unsigned long long)in->line);
+        return lc_fail(err, LC_EFORMAT, "\"text\" is not a string");
     if (open && !json_object_is_type(open, json_type_boolean))
-        return lc_fail(err, LC_EFORMAT, "line %llu: \"thinking_open\" is not true or false",
-                       (unsigned long long)in->line);
+        return lc_fail(err, LC_EFORMAT, "\"thinking_open\" is not true or false");
     if (strcmp(how, "stop") != 0 && strcmp(how, "length") != 0)
-        return lc_fail(err, LC_EFORMAT, "line %llu: \"finish\" is neither \"stop\" nor \"length\"",
-                       (unsigned long long)in->line);
+        return lc_fail(err, LC_EFORMAT, "\"finish\" is neither \"stop\" nor \"length\"");
     in->text = json_object_get_string(text);
     in->len = (size_t)json_object_get_string_len(text);
     in->tools = member(line, "tools");
@@ -129,48 +125,25 @@ static int read_line(struct json_object *line, parse_input *in, lc_err *err) {
     return LC_OK;
 }
 
-static int parse_line(const lc_buf *buf, parse_input *in, lc_err *err) {
+static int answer(void *ctx, const lc_buf *text, lc_buf *out, lc_err *err) {
+    parse_input *in = ctx;
     struct json_object *line = NULL;
     lc_toolparser *parser = NULL;
-    char name[32];
-    snprintf(name, sizeof name, "line %llu", (unsigned long long)in->line);
-    int status = lc_json_parse(buf->data, buf->len, name, &line, err);
+    in->line++;
+    int status = lc_json_parse(text->data, text->len, "line", &line, err);
     if (status == LC_OK) status = read_line(line, in, err);
-    if (status == LC_OK) {
-        status = parse(in, &parser, err);
-        if (status != LC_OK) lc_err_prefix(err, "%s", name);
-    }
-    if (status == LC_OK) status = print_json(parser, err);
+    if (status == LC_OK) status = parse(in, &parser, err);
+    if (status == LC_OK) status = put_json(parser, out, err);
     lc_toolparser_free(parser);
     json_object_put(line);
     return status;
 }
 
-static int parse_lines(parse_input *in) {
-    lc_buf buf = {.limit = LINE_LIMIT};
-    lc_err err;
-    int status = LC_OK;
-    for (in->line = 1; status == LC_OK && lc_cli_line(stdin, &buf); in->line++)
-        if (buf.len) status = parse_line(&buf, in, &err);
-    if (status == LC_OK && buf.failed)
-        status = lc_fail(&err, LC_ELIMIT, "line %llu: out of memory, or longer than %d bytes",
-                         (unsigned long long)in->line, LINE_LIMIT);
-    lc_buf_free(&buf);
-    return status == LC_OK ? LC_EXIT_OK : lc_cli_fail(&err);
-}
-
 static int parse_stdin(parse_input *in) {
-    lc_buf buf = {.limit = LINE_LIMIT};
+    lc_buf buf = {0};
     lc_err err;
     lc_toolparser *parser = NULL;
-    int status = LC_OK;
-    for (size_t got = 1; got && lc_buf_reserve(&buf, 65536); buf.len += got)
-        got = fread(buf.data + buf.len, 1, 65536, stdin);
-    if (buf.failed)
-        status =
-            lc_fail(&err, LC_ELIMIT, "out of memory, or text longer than %d bytes", LINE_LIMIT);
-    else if (ferror(stdin))
-        status = lc_fail(&err, LC_EIO, "reading standard input failed");
+    int status = lc_cli_stdin(STDIN_LIMIT, &buf, &err);
     in->text = buf.data;
     in->len = buf.len;
     if (status == LC_OK) status = parse(in, &parser, &err);
@@ -219,7 +192,7 @@ int lc_cmd_parse(int argc, char **argv) {
     in.stream = seed >= 0;
     in.seed = (uint64_t)seed;
     in.finish = cut ? LC_FINISH_LENGTH : LC_FINISH_STOP;
-    if (jsonl) return parse_lines(&in);
+    if (jsonl) return lc_cli_filter(answer, &in);
     lc_err err;
     if (tools_path && lc_json_load(tools_path, 0, &in.tools, &err) != LC_OK)
         return lc_cli_fail(&err);

@@ -50,7 +50,7 @@ static int read_prompt(const lc_engine *engine, const char *model, const run_fla
         return lc_fail(err, LC_ENOTFOUND,
                        "%s: tokenizer.json is missing; --ids gives token ids instead", model);
     lc_buf buf = {0};
-    int status = text ? LC_OK : lc_file_read("/dev/stdin", STDIN_LIMIT, &buf, err);
+    int status = text ? LC_OK : lc_cli_stdin(STDIN_LIMIT, &buf, err);
     if (status == LC_OK)
         status = lc_tokenizer_encode(engine->tokenizer, text ? text : buf.data,
                                      text ? strlen(text) : buf.len, LC_ENCODE_ALL, false, ids, err);

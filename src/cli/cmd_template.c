@@ -32,24 +32,6 @@ typedef struct job {
 
 static int no_memory(lc_err *err) { return lc_fail(err, LC_ENOMEM, "out of memory"); }
 
-/* ---- JSON ---- */
-
-static void put_json_string(lc_buf *out, const char *text, size_t len) {
-    lc_buf_putc(out, '"');
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-        static const char named[] = "\b\t\n\f\r\"\\", letters[] = "btnfr\"\\";
-        const char *at = c ? strchr(named, c) : NULL;
-        if (at)
-            lc_buf_printf(out, "\\%c", letters[at - named]);
-        else if (c < 0x20)
-            lc_buf_printf(out, "\\u%04x", c);
-        else
-            lc_buf_putc(out, (char)c);
-    }
-    lc_buf_putc(out, '"');
-}
-
 static void put_ids(lc_buf *out, const lc_ids *ids) {
     for (size_t i = 0; i < ids->len; i++)
         lc_buf_printf(out, "%s%d", i ? "," : "", (int)ids->data[i]);
@@ -209,70 +191,49 @@ static int do_line(job *j, const lc_buf *input) {
 static void put_error(job *j) {
     bool template_failed = j->fault.kind != LC_JINJA_NONE;
     const char *kind = template_failed ? lc_jinja_kind_name(j->fault.kind) : "input";
-    lc_buf_clear(&j->out);
     lc_buf_printf(&j->out, "{\"error\":\"%s\",\"message\":", kind);
     if (template_failed && j->fault.message.data)
-        put_json_string(&j->out, j->fault.message.data, j->fault.message.len);
+        lc_cli_put_json(&j->out, j->fault.message.data, j->fault.message.len);
     else
-        put_json_string(&j->out, j->err.text, strlen(j->err.text));
+        lc_cli_put_json(&j->out, j->err.text, strlen(j->err.text));
     if (j->fault.line) lc_buf_printf(&j->out, ",\"line\":%u", j->fault.line);
-    lc_buf_puts(&j->out, "}\n");
+    lc_buf_puts(&j->out, "}");
 }
 
 static void put_result(job *j) {
-    lc_buf_clear(&j->out);
     lc_buf_puts(&j->out, "{\"text\":");
-    put_json_string(&j->out, j->text.data, j->text.len);
+    lc_cli_put_json(&j->out, j->text.data, j->text.len);
     if (j->opts->ids) {
         lc_buf_puts(&j->out, ",\"ids\":[");
         put_ids(&j->out, &j->ids);
         lc_buf_putc(&j->out, ']');
     }
-    lc_buf_puts(&j->out, "}\n");
+    lc_buf_puts(&j->out, "}");
 }
 
-static int run_jsonl(job *j) {
-    lc_buf input = {0};
-    while (lc_cli_line(stdin, &input)) {
-        lc_buf_clear(&j->text);
-        lc_ids_free(&j->ids);
-        lc_jinja_fault_free(&j->fault);
-        if (do_line(j, &input) == LC_OK)
-            put_result(j);
-        else
-            put_error(j);
-        if (j->out.failed) break;
-        fwrite(j->out.data, 1, j->out.len, stdout);
-        fflush(stdout); /* a caller may wait for this answer before it asks again */
-    }
-    bool failed = input.failed || j->out.failed;
-    lc_buf_free(&input);
-    if (!failed && !ferror(stdin) && !ferror(stdout)) return LC_EXIT_OK;
-    lc_fail(&j->err, LC_EIO, failed ? "out of memory" : "input or output failed");
-    return lc_cli_fail(&j->err);
+static int answer(void *ctx, const lc_buf *line, lc_buf *out, lc_err *err) {
+    job *j = ctx;
+    lc_buf_clear(&j->text);
+    lc_buf_clear(&j->out);
+    lc_ids_free(&j->ids);
+    lc_jinja_fault_free(&j->fault);
+    int status = do_line(j, line);
+    if (status == LC_OK)
+        put_result(j);
+    else
+        put_error(j);
+    if (!lc_buf_append(out, j->out.data, j->out.len)) return no_memory(err);
+    return status;
 }
 
 /* ---- one conversation ---- */
-
-static int read_stdin(lc_buf *text, lc_err *err) {
-    size_t got;
-    do {
-        if (!lc_buf_reserve(text, 65536)) return no_memory(err);
-        got = fread(text->data + text->len, 1, 65536, stdin);
-        text->len += got;
-    } while (got && text->len <= MAX_INPUT);
-    text->data[text->len] = 0;
-    if (text->len > MAX_INPUT)
-        return lc_fail(err, LC_ELIMIT, "standard input: more than %d MiB", MAX_INPUT >> 20);
-    return ferror(stdin) ? lc_fail_errno(err, LC_EIO, "reading the standard input") : LC_OK;
-}
 
 static int run_once(job *j, const char *path) {
     struct json_object *json = NULL;
     lc_buf input = {0};
     const char *name = path && strcmp(path, "-") != 0 ? path : NULL;
-    int status =
-        name ? lc_file_read(name, MAX_INPUT, &input, &j->err) : read_stdin(&input, &j->err);
+    int status = name ? lc_file_read(name, MAX_INPUT, &input, &j->err)
+                      : lc_cli_stdin(MAX_INPUT, &input, &j->err);
     if (status == LC_OK)
         status = lc_json_parse(input.data ? input.data : "", input.len,
                                name ? name : "standard input", &json, &j->err);
@@ -310,7 +271,7 @@ static int run(job *j, const char **args, int n_args) {
             status = lc_fail(&j->err, LC_EINVAL, "--ids needs a model folder or --tokenizer");
     }
     if (status != LC_OK) return lc_cli_fail(&j->err);
-    return opts->jsonl ? run_jsonl(j) : run_once(j, n_args > 1 ? args[1] : NULL);
+    return opts->jsonl ? lc_cli_filter(answer, j) : run_once(j, n_args > 1 ? args[1] : NULL);
 }
 
 int lc_cmd_template(int argc, char **argv) {

@@ -12,7 +12,10 @@
 
 #include <string.h>
 
-enum { LC_RUN_BYTES_MAX = 256 << 20 }; /* what "runs" and "ids_runs" may grow to */
+enum {
+    LC_RUN_BYTES_MAX = 256 << 20, /* what "runs" and "ids_runs" may grow to */
+    STDIN_LIMIT = 1 << 30,
+};
 
 typedef struct tokenize_opts {
     bool jsonl, decode, stream, ids, skip_special;
@@ -48,22 +51,6 @@ static bool put_ids(lc_buf *out, const lc_ids *ids) {
     for (size_t i = 0; i < ids->len; i++)
         lc_buf_printf(out, "%s%d", i ? "," : "", (int)ids->data[i]);
     return !out->failed;
-}
-
-static bool put_json_string(lc_buf *out, const char *text, size_t len) {
-    lc_buf_putc(out, '"');
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)text[i];
-        static const char named[] = "\b\t\n\f\r\"\\", letters[] = "btnfr\"\\";
-        const char *at = c ? strchr(named, c) : NULL;
-        if (at)
-            lc_buf_printf(out, "\\%c", letters[at - named]);
-        else if (c < 0x20)
-            lc_buf_printf(out, "\\u%04x", c);
-        else
-            lc_buf_putc(out, (char)c);
-    }
-    return lc_buf_putc(out, '"');
 }
 
 /* ---- lines of JSON ---- */
@@ -205,7 +192,7 @@ static int decode_line(job *j, bool skip_special) {
         lc_tokenizer_decode(j->tokenizer, j->ids.data, j->ids.len, skip_special, &j->text, &j->err);
     if (status) return status;
     lc_buf_puts(&j->out, "{\"text\":");
-    put_json_string(&j->out, j->text.data, j->text.len);
+    lc_cli_put_json(&j->out, j->text.data, j->text.len);
     return lc_buf_putc(&j->out, '}') ? LC_OK : no_memory(&j->err);
 }
 
@@ -217,12 +204,12 @@ static int stream_line(job *j, bool skip_special) {
         int status = lc_decode_push(j->tokenizer, &stream, j->ids.data[i], &j->text, &j->err);
         if (status) return status;
         if (i) lc_buf_putc(&j->out, ',');
-        put_json_string(&j->out, j->text.data, j->text.len);
+        lc_cli_put_json(&j->out, j->text.data, j->text.len);
     }
     lc_buf_clear(&j->text);
     if (!lc_decode_finish(&stream, &j->text)) return no_memory(&j->err);
     lc_buf_puts(&j->out, "],\"end\":");
-    put_json_string(&j->out, j->text.data, j->text.len);
+    lc_cli_put_json(&j->out, j->text.data, j->text.len);
     return lc_buf_putc(&j->out, '}') ? LC_OK : no_memory(&j->err);
 }
 
@@ -242,46 +229,25 @@ static int do_line(job *j, const lc_buf *input) {
     return status;
 }
 
-static int run_jsonl(job *j) {
-    lc_buf input = {0};
-    while (lc_cli_line(stdin, &input)) {
-        lc_buf_clear(&j->text);
-        lc_buf_clear(&j->out);
-        lc_ids_free(&j->ids);
-        if (do_line(j, &input)) {
-            lc_buf_clear(&j->out);
-            lc_buf_puts(&j->out, "{\"error\":");
-            put_json_string(&j->out, j->err.text, strlen(j->err.text));
-            lc_buf_putc(&j->out, '}');
-        }
-        if (!lc_buf_putc(&j->out, '\n')) break;
-        fwrite(j->out.data, 1, j->out.len, stdout);
-        fflush(stdout); /* a caller may wait for this answer before it asks again */
+static int answer(void *ctx, const lc_buf *line, lc_buf *out, lc_err *err) {
+    job *j = ctx;
+    lc_buf_clear(&j->text);
+    lc_buf_clear(&j->out);
+    lc_ids_free(&j->ids);
+    int status = do_line(j, line);
+    if (status != LC_OK) {
+        *err = j->err;
+        return status;
     }
-    bool failed = input.failed || j->out.failed;
-    lc_buf_free(&input);
-    if (!failed && !ferror(stdin) && !ferror(stdout)) return LC_EXIT_OK;
-    lc_fail(&j->err, LC_EIO, failed ? "out of memory" : "input or output failed");
-    return lc_cli_fail(&j->err);
+    return lc_buf_append(out, j->out.data, j->out.len) ? LC_OK : no_memory(err);
 }
 
 /* ---- for people ---- */
 
-static int read_stdin(lc_buf *text, lc_err *err) {
-    size_t got;
-    do {
-        if (!lc_buf_reserve(text, 65536)) return no_memory(err);
-        got = fread(text->data + text->len, 1, 65536, stdin);
-        text->len += got;
-    } while (got);
-    text->data[text->len] = 0;
-    return ferror(stdin) ? lc_fail_errno(err, LC_EIO, "reading the standard input") : LC_OK;
-}
-
 static int decode_args(job *j, const char **args, int n_args) {
     int status = LC_OK;
     for (int i = 0; i < n_args && !status; i++) status = lc_cli_ids(args[i], &j->ids, &j->err);
-    if (!n_args && !(status = read_stdin(&j->text, &j->err))) {
+    if (!n_args && !(status = lc_cli_stdin(STDIN_LIMIT, &j->text, &j->err))) {
         for (char *c = j->text.data; *c; c++)
             if (strchr("\t\r\n[]", *c)) *c = ' ';
         status = lc_cli_ids(j->text.data, &j->ids, &j->err);
@@ -311,7 +277,7 @@ static int put_table(job *j) {
         size_t width = count_chars(content);
         lc_buf_printf(&j->out, "%7d  %s%*s  ", (int)j->ids.data[i], content,
                       width < 20 ? (int)(20 - width) : 0, "");
-        put_json_string(&j->out, j->text.data, j->text.len);
+        lc_cli_put_json(&j->out, j->text.data, j->text.len);
         if (lc_tokenizer_is_special(j->tokenizer, j->ids.data[i]))
             lc_buf_puts(&j->out, "  special");
         lc_buf_putc(&j->out, '\n');
@@ -326,7 +292,7 @@ static int encode_args(job *j, const char **args, int n_args) {
     if (!status && n_args > 1)
         status = lc_fail(&j->err, LC_EINVAL, "more than one text; put it in quotes");
     if (!status && n_args && !lc_buf_puts(&j->text, args[0])) status = no_memory(&j->err);
-    if (!status && !n_args) status = read_stdin(&j->text, &j->err);
+    if (!status && !n_args) status = lc_cli_stdin(STDIN_LIMIT, &j->text, &j->err);
     if (!status)
         status = lc_tokenizer_encode(j->tokenizer, j->text.data, j->text.len, m.encode, m.bos,
                                      &j->ids, &j->err);
@@ -389,7 +355,7 @@ int lc_cmd_tokenize(int argc, char **argv) {
     }
     if (lc_tokenizer_load(args[0], &tokenizer, &j.err)) return lc_cli_fail(&j.err);
     j.tokenizer = tokenizer;
-    code = opts.jsonl ? run_jsonl(&j) : run_once(&j, args + 1, n_args - 1);
+    code = opts.jsonl ? lc_cli_filter(answer, &j) : run_once(&j, args + 1, n_args - 1);
     lc_buf_free(&j.text);
     lc_buf_free(&j.out);
     lc_ids_free(&j.ids);

@@ -19,7 +19,8 @@ typedef struct lc_engine_flags {
      LC_OPT_STRING,                                                                                \
      &(flags).compute,                                                                             \
      "TYPE",                                                                                       \
-     "bf16 (default): products of BF16 values, fp32 sums; f32: all fp32",                          \
+     "bf16: products of BF16 values, fp32 sums; f32: all fp32 (default: bf16, f32 for F32 "        \
+     "checkpoints)",                                                                               \
      0,                                                                                            \
      0},                                                                                           \
         {"threads",  't',                                                                          \

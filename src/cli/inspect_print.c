@@ -203,6 +203,7 @@ static void print_tensors(const lc_report *r, FILE *out) {
             fprintf(out, "%s %s %s", used++ ? "," : "", lc_dtype_name((lc_dtype)d),
                     bytes(v->dtype_bytes[d]).s);
     fprintf(out, "\n");
+    if (r->config.quant.method[0]) fprintf(out, "  quantised: %s\n", r->config.quant.method);
     if (!v->n_missing && !v->n_wrong && !v->n_unknown)
         fprintf(out, "  all that the config asks for, and no others\n");
     print_list(out, "missing", &v->missing, v->n_missing);
@@ -359,6 +360,8 @@ static struct json_object *json_tensors(const lc_report *r) {
     const lc_inventory *v = &r->inventory;
     struct json_object *o = json_object_new_object(), *types = json_object_new_object();
     put_n(o, "count", r->n_tensors);
+    if (r->config.quant.method[0])
+        put(o, "quantised", json_object_new_string(r->config.quant.method));
     for (int d = 0; d <= LC_DTYPE_COUNT; d++)
         if (v->dtype_bytes[d]) put_n(types, lc_dtype_name((lc_dtype)d), v->dtype_bytes[d]);
     put(o, "bytes_by_dtype", types);

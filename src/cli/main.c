@@ -18,6 +18,8 @@ static const struct {
     {"parse", lc_cmd_parse, "model output to reasoning, content and tool calls"},
     {"eval", lc_cmd_eval, "logits, perplexity, hashes and draft chains"},
     {"pull", lc_cmd_pull, "download a model from a hub"},
+    {"quantize", lc_cmd_quantize, "a checkpoint as int4 or int8"},
+    {"bench", lc_cmd_bench, "what this machine can do, and how much of it is used"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

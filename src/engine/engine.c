@@ -24,10 +24,10 @@ static int choose_kernels(lc_engine *e, const char *isa, lc_err *err) {
     return LC_OK;
 }
 
+/* Weights stored in fp32 are not rounded unless somebody asks for it. */
 static int choose_compute(lc_engine *e, const char *compute, lc_err *err) {
-    if (!compute || !strcmp(compute, "bf16"))
-        e->bf16 = true;
-    else if (strcmp(compute, "f32"))
+    e->bf16 = compute ? !strcmp(compute, "bf16") : e->model->words.type != LC_F32;
+    if (compute && !e->bf16 && strcmp(compute, "f32") != 0)
         return lc_fail(err, LC_EINVAL, "compute type \"%s\" is unknown: bf16 or f32", compute);
     return LC_OK;
 }
@@ -69,11 +69,11 @@ int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine
     if (!e) return lc_fail(err, LC_ENOMEM, "engine: out of memory");
     e->chunk = options->chunk ? options->chunk : LC_DEFAULT_CHUNK;
     e->drafts = options->drafts;
-    int status = choose_compute(e, options->compute, err);
-    if (status == LC_OK) status = choose_kernels(e, options->isa, err);
+    int status = choose_kernels(e, options->isa, err);
     if (status == LC_OK) status = lc_pool_new(options->threads, &e->pool, err);
     if (status == LC_OK)
         status = lc_model_open(path, options->settings, options->n_settings, &e->model, err);
+    if (status == LC_OK) status = choose_compute(e, options->compute, err);
     if (status == LC_OK && e->drafts && !e->model->mtp)
         status = lc_fail(err, LC_ENOTFOUND, "%s: the checkpoint has no draft module (model.mtp.*)",
                          path);

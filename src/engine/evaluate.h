@@ -49,4 +49,25 @@ int lc_eval_nll_windows(lc_engine *engine, const int32_t *tokens, size_t count, 
                         void (*progress)(void *ctx, const lc_eval_nll *so_far), void *ctx,
                         lc_eval_nll *out, lc_err *err);
 
+/* ---- evaluate_kl.c: a model against a reference ---- */
+
+typedef struct lc_eval_kl {
+    double nats;                /* sum of KL(reference || model) over the positions */
+    double worst;               /* of a position */
+    double nll, nll_reference;  /* nats, totals over the predicted tokens */
+    size_t positions, same_top; /* same_top: the likeliest token is the same */
+    size_t predicted, tokens;
+} lc_eval_kl;
+
+typedef struct lc_eval_text {
+    const int32_t *tokens;
+    size_t count, window;
+    void (*progress)(void *ctx, const lc_eval_kl *so_far); /* or NULL */
+    void *ctx;
+} lc_eval_text;
+
+/* Both models over the same text, in windows as above. LC_EINVAL if their vocabularies differ. */
+int lc_eval_kl_windows(lc_engine *model, lc_engine *reference, const lc_eval_text *text,
+                       lc_eval_kl *out, lc_err *err);
+
 #endif

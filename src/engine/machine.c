@@ -34,7 +34,7 @@ lc_spread lc_spread_of(double *values, size_t n) {
 
 /* ---- memory ---- */
 
-size_t lc_read_buffer_bytes(void) {
+static size_t default_bytes(void) {
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     size_t want = cache > 0 ? 4 * (size_t)cache : 0, most = lc_cpu_memory() / 8;
     if (want < LEAST_BUFFER) want = LEAST_BUFFER;
@@ -49,14 +49,15 @@ static void touch(void *ctx, size_t begin, size_t end, int thread) {
 }
 
 int lc_read_buffer_new(size_t bytes, lc_pool *pool, lc_read_buffer *out, lc_err *err) {
+    if (!bytes) bytes = default_bytes();
     bytes = (bytes + PIECE - 1) / PIECE * PIECE;
     *out = (lc_read_buffer){lc_alloc(bytes), bytes};
     if (!out->data)
         return lc_fail(err, LC_ENOMEM, "read benchmark: no %zu bytes of memory left", bytes);
     /* Large pages where there are any: they only raise the limit. */
-    uintptr_t first = ((uintptr_t)out->data + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    uintptr_t last = ((uintptr_t)out->data + bytes) / HUGE_PAGE * HUGE_PAGE;
-    if (last > first) madvise((void *)first, last - first, MADV_HUGEPAGE);
+    size_t before = (HUGE_PAGE - (uintptr_t)out->data % HUGE_PAGE) % HUGE_PAGE;
+    if (bytes >= before + HUGE_PAGE)
+        madvise(out->data + before, (bytes - before) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     lc_pool_for(pool, bytes / PIECE, 1, touch, out->data);
     return LC_OK;
 }
@@ -154,15 +155,25 @@ double lc_peak_rate(const lc_peak *peak, lc_pool *pool, double seconds) {
     return peak->operations * (double)t.rounds * (double)pieces / taken;
 }
 
-lc_limit lc_limit_of(lc_isa isa, lc_peak_kind kind, lc_pool *pool, double seconds) {
-    const lc_peak *peaks[LC_PEAKS];
-    size_t n = lc_peaks(peaks);
-    lc_limit best = {0};
-    for (size_t i = 0; i < n; i++) {
-        /* BF16 products may also be done in fp32. */
-        if (peaks[i]->isa > isa || peaks[i]->kind > kind) continue;
-        double rate = lc_peak_rate(peaks[i], pool, seconds);
-        if (rate > best.rate) best = (lc_limit){peaks[i]->name, rate};
+double lc_peak_best(const lc_peak *peak, lc_pool *pool, double seconds) {
+    double best = 0;
+    for (int repeat = 0; repeat < 3; repeat++) {
+        double rate = lc_peak_rate(peak, pool, seconds);
+        if (rate > best) best = rate;
     }
+    return best;
+}
+
+void lc_limits_measure(lc_pool *pool, double seconds, lc_limits *out) {
+    out->n = lc_peaks(out->peaks);
+    for (size_t i = 0; i < out->n; i++) out->rates[i] = lc_peak_best(out->peaks[i], pool, seconds);
+}
+
+lc_limit lc_limits_of(const lc_limits *limits, lc_isa isa, lc_peak_kind kind) {
+    lc_limit best = {0};
+    for (size_t i = 0; i < limits->n; i++)
+        if (limits->peaks[i]->isa <= isa && limits->peaks[i]->kind <= kind &&
+            limits->rates[i] > best.rate)
+            best = (lc_limit){limits->peaks[i]->name, limits->rates[i], limits->peaks[i]};
     return best;
 }

@@ -26,10 +26,8 @@ typedef struct lc_read_buffer {
     size_t bytes;
 } lc_read_buffer;
 
-/* Bytes far beyond the caches: four times the largest cache, at least 1 GiB, at most an eighth of
- * RAM. */
-size_t lc_read_buffer_bytes(void);
-/* All pages are touched, by the pool's threads. */
+/* bytes 0: far beyond the caches, that is four times the largest cache, at least 1 GiB, at most an
+ * eighth of RAM. All pages are touched, by the pool's threads. */
 int lc_read_buffer_new(size_t bytes, lc_pool *pool, lc_read_buffer *out, lc_err *err);
 void lc_read_buffer_free(lc_read_buffer *buffer);
 /* Bytes a second of one pass over the buffer with the pool's threads (NULL = one thread). Two ways
@@ -41,13 +39,24 @@ double lc_read_rate(const lc_read_buffer *buffer, lc_pool *pool);
 /* Operations a second of all threads of the pool (NULL = one) over about `seconds`. */
 double lc_peak_rate(const lc_peak *peak, lc_pool *pool, double seconds);
 
-/* The best rate that kernels of an instruction set can reach. */
+/* What each instruction of this processor reaches. */
+typedef struct lc_limits {
+    const lc_peak *peaks[LC_PEAKS];
+    double rates[LC_PEAKS]; /* operations a second */
+    size_t n;
+} lc_limits;
+/* The best of three times `seconds`, for one instruction and for each. */
+double lc_peak_best(const lc_peak *peak, lc_pool *pool, double seconds);
+void lc_limits_measure(lc_pool *pool, double seconds, lc_limits *out);
+
+/* The best of them for the kernels of an instruction set. Products of BF16 and of bytes may also be
+ * done as those of a wider type. name NULL: there is none. */
 typedef struct lc_limit {
-    const char *name; /* instruction; NULL: unknown */
+    const char *name; /* instruction */
     double rate;      /* operations a second */
+    const lc_peak *peak;
 } lc_limit;
-/* For products of fp32 (kind LC_PEAK_F32), of BF16 or of bytes; measured for `seconds` each. */
-lc_limit lc_limit_of(lc_isa isa, lc_peak_kind kind, lc_pool *pool, double seconds);
+lc_limit lc_limits_of(const lc_limits *limits, lc_isa isa, lc_peak_kind kind);
 
 /* ---- disk ---- */
 

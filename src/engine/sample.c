@@ -38,7 +38,7 @@ static void apply_penalties(const lc_sampling *s, const lc_sample_args *a) {
 }
 
 static bool before(const float *probs, int32_t a, int32_t b) {
-    return probs[a] > probs[b] || (probs[a] == probs[b] && a < b);
+    return probs[a] > probs[b] || (a < b && probs[a] == probs[b]);
 }
 
 static void sift_down(const float *probs, int32_t *heap, size_t n, size_t i) {

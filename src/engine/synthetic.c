@@ -16,6 +16,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@ enum {
     PIECE = 1 << 20,   /* elements that a task makes: whole random blocks of any element type */
     WAVE = 32,         /* pieces a thread between two reports of progress */
     BATCH = 64,        /* random blocks at a time */
+    GROUP = 64,        /* weights of an int4 scale */
     SPARE = 256 << 20, /* bytes of the disk that are left free */
     NAME = 160,
 };
@@ -37,8 +39,8 @@ typedef enum law {
     LAW_ZERO,     /* router bias: no entry is preferred */
     LAW_NEAR_ONE, /* norms: 0.9 .. 1.1 */
     LAW_UNIFORM,  /* -amplitude .. amplitude */
-    LAW_CODES,    /* uniform, as codes of FP8 or int8; amplitude is in the scales */
-    LAW_SCALES,   /* of codes: amplitude / largest code, times 0.75 .. 1.25 */
+    LAW_CODES,    /* uniform, as codes of FP8, int8 or int4; amplitude is in the scales */
+    LAW_SCALES,   /* of codes: amplitude / largest code, times 0.95 .. 1.05 */
 } law;
 
 typedef struct recipe {
@@ -61,7 +63,7 @@ typedef struct plan {
     lc_err *err;
 } plan;
 
-static const float F8_MOST = 448.0f, I8_MOST = 127.0f;
+static const float F8_MOST = 448.0f, I8_MOST = 127.0f, I4_MOST = 7.0f;
 
 /* ---- values ---- */
 
@@ -96,11 +98,11 @@ static void make_floats(const plan *p, const recipe *r, size_t at, size_t n, flo
     }
     float middle = r->law == LAW_NEAR_ONE ? 1.0f : r->law == LAW_SCALES ? r->amplitude : 0.0f;
     float reach = r->law == LAW_NEAR_ONE ? 0.1f
-                  : r->law == LAW_SCALES ? r->amplitude / 4
+                  : r->law == LAW_SCALES ? r->amplitude / 20
                                          : r->amplitude;
     for (size_t done = 0; done < n; done += 8 * BATCH) {
         size_t m = n - done < 8 * BATCH ? n - done : 8 * BATCH;
-        uint16_t halves[8 * BATCH];
+        uint16_t halves[8 * BATCH] = {0};
         random_blocks(p, r, (at + done) / 8, (m + 7) / 8, blocks);
         memcpy(halves, blocks, (m + 7) / 8 * sizeof *blocks);
         for (size_t i = 0; i < m; i++)
@@ -108,7 +110,13 @@ static void make_floats(const plan *p, const recipe *r, size_t at, size_t n, flo
     }
 }
 
-/* The same as codes of one byte, 16 a random block. */
+/* Codes -7 .. 7 of 4 bits: the middle one takes the place of -8, so the mean is 0. */
+static uint8_t balanced_pair(uint8_t pair) {
+    uint8_t low = pair & 15u, high = pair >> 4;
+    return (uint8_t)((low ? low : 8) | (high ? high : 8) << 4);
+}
+
+/* The same as bytes of codes, 16 a random block. */
 static void make_codes(const plan *p, const recipe *r, lc_dtype type, size_t at, size_t n,
                        uint8_t *out) {
     lc_rng_block blocks[BATCH];
@@ -117,8 +125,14 @@ static void make_codes(const plan *p, const recipe *r, lc_dtype type, size_t at,
         random_blocks(p, r, (at + done) / 16, (m + 15) / 16, blocks);
         memcpy(out + done, blocks, m);
     }
-    for (size_t i = 0; i < n; i++)
-        out[i] = type == LC_F8_E4M3 ? p->f8_codes[out[i]] : out[i] == 0x80 ? 0x81 : out[i];
+    for (size_t i = 0; i < n; i++) {
+        if (type == LC_I32)
+            out[i] = balanced_pair(out[i]);
+        else if (type == LC_F8_E4M3)
+            out[i] = p->f8_codes[out[i]];
+        else if (out[i] == 0x80)
+            out[i] = 0x81;
+    }
 }
 
 /* Elements at .. at + n - 1, n <= PIECE, as stored. floats: PIECE of them. */
@@ -127,7 +141,7 @@ static void make_piece(const plan *p, size_t tensor, size_t at, size_t n, float 
     const recipe *r = &p->recipes[tensor];
     lc_dtype type = p->tensors[tensor].dtype;
     if (r->law == LAW_CODES) {
-        make_codes(p, r, type, at, n, out);
+        make_codes(p, r, type, at * lc_dtype_size(type), n * lc_dtype_size(type), out);
     } else if (type == LC_F32) {
         make_floats(p, r, at, n, out);
     } else {
@@ -175,7 +189,7 @@ static int add_tensor(plan *p, const char *name, lc_dtype type, const lc_name *n
 }
 
 static bool is_quantised(const plan *p, const lc_name *n) {
-    if (p->how->type == LC_F8_E4M3)
+    if (p->how->type == LC_F8_E4M3 || p->how->type == LC_I32)
         return n->weight == LC_WEIGHT_PROJ || n->weight == LC_WEIGHT_FFN;
     return p->how->type == LC_I8 && n->weight == LC_WEIGHT_FFN;
 }
@@ -184,21 +198,47 @@ static lc_dtype plain_type(const plan *p, const lc_name *n) {
     return p->how->type == LC_F32 || n->weight == LC_WEIGHT_F32 ? LC_F32 : LC_BF16;
 }
 
-/* Rows of tables have size 1; a matrix of K columns gives outputs of the size of its inputs when
- * its values have a standard deviation of 1 / sqrt(K). */
-static recipe recipe_of(const lc_name *n) {
-    const char *dot = strrchr(n->name, '.');
-    bool table = n->part == LC_PART_EMBEDDING || n->part == LC_PART_NGRAM_TABLES ||
-                 strstr(n->name, ".embed_tokens.") != NULL;
+static bool ends_with(const char *name, const char *end) {
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+
+/* Standard deviation of a matrix. With K columns, outputs have the size of the inputs at 1 /
+ * sqrt(K). Latents come scaled by sqrt(H / rank), so what is behind them takes 1 / sqrt(H).
+ * Embeddings are large enough for the mean over words and tables to have size 1: a token's own part
+ * then outweighs what attention adds to all alike, and routers tell tokens apart. */
+static double deviation_of(const lc_config *c, const lc_name *n) {
+    if (n->part == LC_PART_EMBEDDING || n->part == LC_PART_NGRAM_TABLES ||
+        strstr(n->name, ".embed_tokens."))
+        return sqrt((double)(1 + lc_config_ngram_tables(c)));
+    bool q = c->mla_scale_q && ends_with(n->name, ".q_b_proj.weight");
+    bool kv = c->mla_scale_kv && ends_with(n->name, ".kv_b_proj.weight");
+    return 1 / sqrt((double)(q || kv ? c->hidden : n->shape[1]));
+}
+
+static recipe recipe_of(const lc_config *c, const lc_name *n) {
     if (n->rank == 1)
-        return (recipe){.law = dot && !strcmp(dot, ".weight") ? LAW_NEAR_ONE : LAW_ZERO};
-    double deviation = table ? 1 : 1 / sqrt((double)n->shape[1]);
-    return (recipe){.law = LAW_UNIFORM, .amplitude = (float)(sqrt(3) * deviation)};
+        return (recipe){.law = ends_with(n->name, ".weight") ? LAW_NEAR_ONE : LAW_ZERO};
+    return (recipe){.law = LAW_UNIFORM, .amplitude = (float)(sqrt(3) * deviation_of(c, n))};
+}
+
+/* int4 in compressed-tensors' packing: 8 codes a word, a scale for 64. */
+static int plan_int4(plan *p, const lc_name *n, recipe r) {
+    char name[NAME];
+    recipe scales = {.law = LAW_SCALES, .amplitude = r.amplitude / I4_MOST};
+    lc_name words = {.rank = 2, .shape = {n->shape[0], (n->shape[1] + 7) / 8}};
+    lc_name grid = {.rank = 2, .shape = {n->shape[0], (n->shape[1] + GROUP - 1) / GROUP}};
+    snprintf(name, sizeof name, "%s_packed", n->name);
+    r.law = LAW_CODES;
+    int status = add_tensor(p, name, LC_I32, &words, r);
+    snprintf(name, sizeof name, "%s_scale", n->name);
+    return status == LC_OK ? add_tensor(p, name, LC_BF16, &grid, scales) : status;
 }
 
 /* A matrix in codes, and its scales. */
 static int plan_quantised(plan *p, const lc_name *n, recipe r) {
     char name[NAME];
+    if (p->how->type == LC_I32) return plan_int4(p, n, r);
     bool f8 = p->how->type == LC_F8_E4M3;
     recipe scales = {.law = LAW_SCALES, .amplitude = r.amplitude / (f8 ? F8_MOST : I8_MOST)};
     lc_name grid = {.rank = 2, .shape = {n->shape[0], 1}};
@@ -214,7 +254,7 @@ static int plan_quantised(plan *p, const lc_name *n, recipe r) {
 static int plan_tensor(void *ctx, const lc_name *n) {
     plan *p = ctx;
     if (n->part == LC_PART_MTP_NGRAM || (n->part == LC_PART_MTP && !p->how->draft)) return LC_OK;
-    recipe r = recipe_of(n);
+    recipe r = recipe_of(&p->config, n);
     if (is_quantised(p, n)) return plan_quantised(p, n, r);
     return add_tensor(p, n->name, plain_type(p, n), n, r);
 }
@@ -228,11 +268,18 @@ static void set_number(struct json_object *o, const char *key, struct json_objec
         json_object_put(number);
 }
 
-/* As the published FP8 and INT8 checkpoints say it. */
+/* As the published FP8 and INT8 checkpoints say it, and `longcat quantize`. */
 static const char *quantization_text(lc_dtype type) {
     if (type == LC_F8_E4M3)
         return "{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\",\"activation_scheme\":\"dynamic\","
                "\"weight_block_size\":[128,128]}";
+    if (type == LC_I32)
+        return "{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\","
+               "\"quantization_status\":\"compressed\",\"config_groups\":{\"group_0\":{\"targets\":"
+               "["
+               "\"Linear\"],\"weights\":{\"num_bits\":4,\"type\":\"int\",\"symmetric\":true,"
+               "\"strategy\":\"group\",\"group_size\":64,\"dynamic\":false}}},"
+               "\"ignore\":[\"lm_head\",\"re:.*router.*\",\"re:.*indexer.*\",\"re:.*embed.*\"]}";
     return "{\"quant_method\":\"compressed-tensors\",\"format\":\"int-quantized\","
            "\"quantization_status\":\"compressed\",\"config_groups\":{\"group_0\":{\"targets\":["
            "\"re:.*mlp\\\\.experts\\\\..*\",\"re:.*mlps\\\\..*\","
@@ -246,7 +293,7 @@ static int set_quantization(const plan *p, struct json_object *o) {
     lc_dtype type = p->how->type;
     struct json_object *quantization;
     json_object_object_del(o, "quantization_config");
-    if (type != LC_F8_E4M3 && type != LC_I8) return LC_OK;
+    if (type != LC_F8_E4M3 && type != LC_I8 && type != LC_I32) return LC_OK;
     const char *text = quantization_text(type);
     int status = lc_json_parse(text, strlen(text), p->how->name, &quantization, p->err);
     if (status == LC_OK) json_object_object_add(o, "quantization_config", quantization);
@@ -471,18 +518,19 @@ static int check_room(const char *out, uint64_t bytes, lc_err *err) {
                    out, (double)bytes / 1e9, (double)room / 1e9, SPARE >> 20);
 }
 
-/* Removes what an unfinished run has left. */
+/* Removes what an unfinished run has left; allocates nothing, since memory may be what is short. */
 static void clean_up(const plan *p, const char *out, bool made) {
-    lc_buf path = {0};
     char name[64];
+    int dir = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0) return;
     for (size_t file = 0; file < p->files; file++) {
         file_name(p, file, name);
-        if (in_folder(&path, out, name)) unlink(path.data);
+        unlinkat(dir, name, 0);
     }
-    if (in_folder(&path, out, "model.safetensors.index.json")) unlink(path.data);
-    if (in_folder(&path, out, "config.json")) unlink(path.data);
+    unlinkat(dir, "model.safetensors.index.json", 0);
+    unlinkat(dir, "config.json", 0);
+    close(dir);
     if (made) rmdir(out);
-    lc_buf_free(&path);
 }
 
 /* config.json comes last: a folder that has one is complete. */
@@ -506,7 +554,7 @@ int lc_synthetic_write(const lc_synthetic *how, const char *out, uint64_t *bytes
     plan p = {.how = how, .err = err};
     lc_buf config = {0};
     if (how->type != LC_F32 && how->type != LC_BF16 && how->type != LC_F8_E4M3 &&
-        how->type != LC_I8)
+        how->type != LC_I8 && how->type != LC_I32)
         return lc_fail(err, LC_EINVAL, "%s: weights of type %s can't be made", how->name,
                        lc_dtype_name(how->type));
     fill_f8_codes(p.f8_codes);

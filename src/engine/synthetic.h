@@ -29,8 +29,9 @@ typedef struct lc_synthetic {
     size_t layers, vocab; /* 0 = as in the config */
     double ngram_ratio;   /* rows of an n-gram table / vocab; 0 = as in the config */
     bool draft;           /* with the draft module */
-    lc_dtype type; /* LC_F32, LC_BF16, LC_F8_E4M3 (projections and FFNs) or LC_I8 (FFNs); what is
-                      not quantised is BF16, routers and index weights F32 */
+    lc_dtype type; /* LC_F32, LC_BF16, LC_F8_E4M3 (projections and FFNs), LC_I8 (FFNs) or LC_I32:
+                      int4 in groups of 64 (projections and FFNs); what is not quantised is BF16,
+                      routers and index weights F32 */
     uint64_t seed;
     size_t shard_bytes; /* a new file begins where one would exceed this; 0 = 4 GB */
     int threads;        /* 0 = the CPUs of this process */

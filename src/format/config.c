@@ -296,21 +296,6 @@ static int check_fixed(const parse *p) {
     return LC_OK;
 }
 
-/* FP8 scales are read as 128x128 blocks; which weights are FP8 is decided by the tensors. */
-static int check_quantization(const parse *p) {
-    struct json_object *q = get(p->root, "quantization_config");
-    if (!q) return LC_OK;
-    if (json_object_get_type(q) != json_type_object)
-        return wrong(p, "quantization_config", q, "an object");
-    struct json_object *block = get(q, "weight_block_size");
-    if (!block) return LC_OK;
-    bool ok = json_object_get_type(block) == json_type_array &&
-              json_object_array_length(block) == 2 &&
-              json_object_get_int64(json_object_array_get_idx(block, 0)) == 128 &&
-              json_object_get_int64(json_object_array_get_idx(block, 1)) == 128;
-    return ok ? LC_OK : wrong(p, "weight_block_size", block, "[128, 128]");
-}
-
 static bool is_yarn(const char *type) {
     return !strcmp(type, "yarn") || !strcmp(type, "deepseek_yarn");
 }
@@ -485,9 +470,10 @@ static int read_all(const parse *p) {
     memcpy(c->model_type, type, strlen(type) + 1);
     if ((status = read_fields(p, p->root, dims, COUNT_OF(dims))) != LC_OK ||
         (status = read_layers(p)) != LC_OK || (status = check_fixed(p)) != LC_OK ||
-        (status = check_quantization(p)) != LC_OK || (status = read_rope(p)) != LC_OK ||
-        (status = read_ngram(p)) != LC_OK || (status = read_lsa(p)) != LC_OK ||
-        (status = read_tokens(p)) != LC_OK || (status = check_cross(p)) != LC_OK)
+        (status = lc_quant_read(p->root, p->name, &c->quant, p->err)) != LC_OK ||
+        (status = read_rope(p)) != LC_OK || (status = read_ngram(p)) != LC_OK ||
+        (status = read_lsa(p)) != LC_OK || (status = read_tokens(p)) != LC_OK ||
+        (status = check_cross(p)) != LC_OK)
         return status;
     c->member = member_of(c);
     lc_switches_default(c);

@@ -9,7 +9,7 @@
 #ifndef LC_FORMAT_CONFIG_H
 #define LC_FORMAT_CONFIG_H
 
-#include "longcat.h"
+#include "format/quant.h"
 
 typedef enum lc_member {
     LC_MEMBER_FLASH,  /* dense attention, no n-gram embedding */
@@ -79,6 +79,7 @@ typedef struct lc_config {
     double gen_temperature, gen_top_p; /* 0 = absent */
     int64_t gen_top_k;                 /* 0 = absent */
     bool gen_do_sample;
+    lc_quant quant; /* for lc_tensors_set_quant */
     lc_switches switches;
 } lc_config;
 

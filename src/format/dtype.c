@@ -8,7 +8,8 @@ static const struct {
     [LC_F32] = {"F32", 4},         [LC_F16] = {"F16", 2}, [LC_BF16] = {"BF16", 2},
     [LC_F8_E4M3] = {"F8_E4M3", 1}, [LC_I8] = {"I8", 1},   [LC_U8] = {"U8", 1},
     [LC_I32] = {"I32", 4},         [LC_I64] = {"I64", 8}, [LC_F64] = {"F64", 8},
-    [LC_BOOL] = {"BOOL", 1},
+    [LC_BOOL] = {"BOOL", 1},       [LC_U16] = {"U16", 2}, [LC_U32] = {"U32", 4},
+    [LC_U64] = {"U64", 8},         [LC_I16] = {"I16", 2},
 };
 
 size_t lc_dtype_size(lc_dtype type) { return type < LC_DTYPE_COUNT ? types[type].size : 0; }

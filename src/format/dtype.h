@@ -17,6 +17,10 @@ typedef enum lc_dtype {
     LC_I64,
     LC_F64,
     LC_BOOL,
+    LC_U16,
+    LC_U32,
+    LC_U64,
+    LC_I16,
     LC_DTYPE_COUNT,
 } lc_dtype;
 

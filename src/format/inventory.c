@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "format/stored.h"
 
 #include <stdio.h>
 
@@ -21,17 +22,35 @@ static void list(lc_buf *texts, uint64_t *count, const char *text) {
     if ((*count)++ < LC_LISTED) lc_buf_append(texts, text, strlen(text) + 1);
 }
 
-static void mark(taking *k, const char *name) {
-    const lc_tensor *t = lc_tensors_find(k->tensors, name);
-    if (!t) return;
-    k->known[t - lc_tensors_at(k->tensors, 0)] = true;
-    k->out->dtype_bytes[t->dtype] += t->size;
+static void mark(taking *k, const lc_tensor *t) {
+    bool *known = &k->known[t - lc_tensors_at(k->tensors, 0)];
+    if (!*known) k->out->dtype_bytes[t->dtype] += t->size;
+    *known = true;
+}
+
+/* All tensors that carry the weight, whether they fit it or not. */
+static void mark_stored(taking *k, const char *name) {
+    lc_stored stored;
+    lc_err err;
+    (void)lc_stored_find(k->tensors, name, &stored, &err); /* the binding has told what is wrong */
+    for (int i = 0; i < stored.n_parts; i++) mark(k, stored.parts[i]);
+    for (int i = 0; i < 2 && stored.kind == LC_STORED_SPLIT; i++) {
+        lc_stored half;
+        if (lc_stored_find(k->tensors, stored.split[i], &half, &err) != LC_OK) continue;
+        for (int j = 0; j < half.n_parts; j++) mark(k, half.parts[j]);
+    }
+}
+
+/* Whether any tensor of the weight is there. */
+static bool is_stored(const taking *k, const char *name) {
+    lc_stored stored;
+    lc_err err;
+    return lc_stored_find(k->tensors, name, &stored, &err) != LC_ENOTFOUND;
 }
 
 static int find_parts(void *ctx, const lc_name *n) {
     taking *k = ctx;
-    if (n->part >= LC_PART_MTP && !k->present[n->part])
-        k->present[n->part] = lc_tensors_find(k->tensors, n->name) != NULL;
+    if (n->part >= LC_PART_MTP && !k->present[n->part]) k->present[n->part] = is_stored(k, n->name);
     return LC_OK;
 }
 
@@ -39,7 +58,6 @@ static int compare(void *ctx, const lc_name *n) {
     taking *k = ctx;
     lc_mat mat;
     lc_err err;
-    char scales[160];
     size_t rows = n->rank == 1 ? 1 : n->shape[0], cols = n->rank == 1 ? n->shape[0] : n->shape[1];
     if (n->part >= LC_PART_MTP && !k->present[n->part]) return LC_OK;
     int status = lc_mat_probe(k->tensors, n->name, rows, cols, &mat, &err);
@@ -47,11 +65,7 @@ static int compare(void *ctx, const lc_name *n) {
         list(&k->out->missing, &k->out->n_missing, n->name);
         return LC_OK;
     }
-    mark(k, n->name);
-    snprintf(scales, sizeof scales, "%s_scale_inv", n->name);
-    mark(k, scales);
-    snprintf(scales, sizeof scales, "%s_scale", n->name);
-    mark(k, scales);
+    mark_stored(k, n->name);
     if (status != LC_OK) {
         list(&k->out->wrong, &k->out->n_wrong, err.text);
         return LC_OK;

@@ -8,6 +8,7 @@
 #define LC_FORMAT_MAT_H
 
 #include "format/safetensors.h"
+#include "kernels/kernels.h"
 
 typedef enum lc_place {
     LC_PLACE_MAPPED,   /* pages of the checkpoint file */
@@ -20,32 +21,69 @@ typedef enum lc_scaling {
     LC_SCALE_ROW, /* I8: value = q * scales[row]; companion <name>_scale F32 [rows][1] or [rows] */
     LC_SCALE_BLOCK, /* F8_E4M3: value = q * scales[row/128][col/128]; companion <name>_scale_inv F32
                      */
+    LC_SCALE_GROUP, /* I8, I32, U32: see lc_groups */
 } lc_scaling;
 
-enum { LC_SCALE_BLOCK_SIZE = 128 };
+enum { LC_SCALE_BLOCK_SIZE = 128, LC_MAX_HALF = 8192 /* columns of a head's keys */ };
 
-typedef struct lc_mat {
+/* Where the code of (row, col) is. Words are little endian, their lowest bits come first. */
+typedef enum lc_code_layout {
+    LC_CODES_BY_ROW,    /* [rows][words of cols] */
+    LC_CODES_BY_COLUMN, /* GPTQ: [words of cols][rows] */
+} lc_code_layout;
+
+/*
+ * Codes in groups along the columns: value = fma(code - zero, scale, bias) in fp32, one rounding.
+ * zero is a whole number and 0 in MLX's format, bias is 0 in all others. Nothing here is aligned:
+ * read with memcpy. Scales, biases and zeros are [rows][count], by column [count][rows].
+ */
+typedef struct lc_groups {
+    lc_code_kind kind;
+    lc_code_layout layout;
+    size_t size, count; /* columns of a group (the last may be short), groups of a row */
+    size_t stride;      /* bytes from row to row, by column from word to word */
+    lc_dtype scale_type;
+    const void *scales;         /* F32, F16 or BF16 */
+    const void *biases;         /* of scale_type, or NULL */
+    const unsigned char *zeros; /* or NULL: every zero is zero_base */
+    enum {
+        LC_ZEROS_I8,      /* a byte each */
+        LC_ZEROS_BY_ROW,  /* words of rows, [words of rows][count] */
+        LC_ZEROS_IN_ROWS, /* by column: [count][words of rows] */
+    } zeros_layout;
+    int zero_base; /* the zero point, or what is added to a stored one */
+    int zero_mask; /* after the addition; -1 = none */
+} lc_groups;
+
+typedef struct lc_mat lc_mat;
+struct lc_mat {
     const char *name; /* the tensor's; lives as long as the lc_tensors */
-    lc_dtype type;    /* F32, F16, BF16, F8_E4M3 or I8 */
+    lc_dtype type;    /* F32, F16, BF16, F8_E4M3, I8, I32 or U32; LC_DTYPE_COUNT with halves */
     lc_scaling scaling;
     lc_place place;
     size_t rows, cols;
-    const void *data; /* aligned to the element's size */
-    const float
-        *scales;    /* NULL for LC_SCALE_NONE; block grids are [ceil(rows/128)][ceil(cols/128)] */
+    size_t bytes;     /* of all tensors that carry the weight */
+    const void *data; /* aligned to the element's size, but for LC_SCALE_GROUP */
+    const float *
+        scales; /* LC_SCALE_ROW, LC_SCALE_BLOCK: block grids are [ceil(rows/128)][ceil(cols/128)] */
+    lc_groups groups; /* LC_SCALE_GROUP */
+    /* kv_b as MLX stores it, or NULL: two matrices, keys [heads * cols][nope] and values [heads *
+     * v][cols]. A head's rows are the nope columns of its keys, then its v rows of values. */
+    lc_mat *halves;
     void *owned[2]; /* resident copies of data and scales, or NULL */
-} lc_mat;
+};
 
 /* Binds the tensor `name` and its scale companion, checking shape [rows][cols] (a 1-D tensor counts
  * as one row) and dtype. LC_ENOTFOUND names the missing tensor; LC_EFORMAT names file, tensor,
- * expected and found shape. A weight is FP8 (I8) if and only if its companion exists. Release with
- * lc_mat_unbind. */
+ * expected and found shape. How it is stored is told by the tensors that are there (stored.h).
+ * Release with lc_mat_unbind. */
 int lc_mat_bind(const lc_tensors *tensors, const char *name, size_t rows, size_t cols, lc_mat *out,
                 lc_err *err);
 void lc_mat_unbind(lc_mat *mat);
 
 /* The same checks without the copy of misaligned data: for looking at a checkpoint, not for use.
- * Nothing to release. lc_mat_misaligned then gives the bytes that lc_mat_bind would copy. */
+ * Nothing to release; halves are checked, but left out. lc_mat_misaligned then gives the bytes that
+ * lc_mat_bind would copy. */
 int lc_mat_probe(const lc_tensors *tensors, const char *name, size_t rows, size_t cols, lc_mat *out,
                  lc_err *err);
 size_t lc_mat_misaligned(const lc_mat *mat);
@@ -58,8 +96,15 @@ void lc_mat_release(const lc_mat *mat);
 /* One row as fp32 values, scale applied in fp32 (one rounding): out[cols]. The matrix must be
  * acquired. */
 void lc_mat_row_f32(const lc_mat *mat, size_t row, float *out);
+/* Rows row .. row+n-1, out[n][ld], with the kernels of an instruction set: the same bits. Formats
+ * that keep a row's codes apart are decoded much faster in blocks: see lc_mat_block. */
+void lc_mat_rows_f32(const lc_kernels *kernels, const lc_mat *mat, size_t row, size_t n, float *out,
+                     size_t ld);
 
-/* Bytes of data and scales as stored. */
+/* Of n rows that are wanted, how many to decode together. */
+size_t lc_mat_block(const lc_mat *mat, size_t n);
+
+/* Bytes as stored, all companions included. */
 size_t lc_mat_bytes(const lc_mat *mat);
 
 #endif

@@ -323,6 +323,7 @@ int lc_tensors_parse(const void *bytes, size_t size, const char *name, lc_tensor
     file->size = size;
     int status = read_image(tensors, file, bytes, err);
     if (status == LC_OK) status = lc_tensors_finish(tensors, err);
+    if (status == LC_OK) status = lc_tensors_alias(tensors, err);
     if (status != LC_OK) {
         lc_tensors_close(tensors);
         return status;
@@ -341,11 +342,13 @@ void lc_tensors_close(lc_tensors *tensors) {
     }
     lc_free(tensors->files);
     lc_free(tensors->items);
+    lc_free(tensors->aliases);
     lc_free(tensors);
 }
 
 size_t lc_tensors_count(const lc_tensors *tensors) { return tensors->count; }
 size_t lc_tensors_bytes(const lc_tensors *tensors) { return tensors->bytes; }
+void lc_tensors_set_quant(lc_tensors *tensors, const lc_quant *quant) { tensors->quant = *quant; }
 
 const lc_tensor *lc_tensors_at(const lc_tensors *tensors, size_t i) { return &tensors->items[i]; }
 

@@ -7,11 +7,15 @@
  * dtypes of tensors that are asked for, shape products that overflow, offsets that overlap, leave
  * gaps, or differ from shape x dtype, index entries that name a missing shard or a shard outside
  * the folder.
+ *
+ * Checkpoints of mlx-lm keep some tensors under other names, experts stacked in one: they are
+ * listed as in all other checkpoints (aliases.c), a stacked expert as a tensor of its own.
  */
 #ifndef LC_FORMAT_SAFETENSORS_H
 #define LC_FORMAT_SAFETENSORS_H
 
 #include "format/dtype.h"
+#include "format/quant.h"
 
 enum { LC_MAX_RANK = 8 };
 
@@ -44,6 +48,8 @@ size_t lc_tensors_count(const lc_tensors *tensors);
 const lc_tensor *lc_tensors_at(const lc_tensors *tensors, size_t i);
 const lc_tensor *lc_tensors_find(const lc_tensors *tensors, const char *name); /* NULL if absent */
 size_t lc_tensors_bytes(const lc_tensors *tensors); /* sum over all files */
+/* What the checkpoint's config says about quantised weights; for binding them. */
+void lc_tensors_set_quant(lc_tensors *tensors, const lc_quant *quant);
 
 /* Writes one file: header padded with spaces to 8 bytes, tensors in the given order after sorting
  * by descending element size (so all are aligned); name, dtype, rank, shape and data of each are

@@ -226,6 +226,7 @@ int lc_tensors_open(const char *path, lc_tensors **out, lc_err *err) {
     if (!tensors) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
     int status =
         S_ISDIR(st.st_mode) ? open_folder(tensors, path, err) : open_path(tensors, path, err);
+    if (status == LC_OK) status = lc_tensors_alias(tensors, err);
     if (status != LC_OK) {
         lc_tensors_close(tensors);
         return status;

@@ -29,7 +29,13 @@ struct lc_tensors {
     lc_tensor_file *files;
     size_t n_files, cap_files;
     size_t bytes; /* of all tensors */
+    lc_quant quant;
+    char *aliases; /* names that aliases.c made, or NULL */
 };
+
+/* aliases.c: gives MLX's tensors the names that the rest of the program knows. After
+ * lc_tensors_finish, which it repeats. */
+int lc_tensors_alias(lc_tensors *tensors, lc_err *err);
 
 /* Maps one safetensors file and adds its tensors. On failure the file is closed with the rest. */
 int lc_tensors_add_file(lc_tensors *tensors, const char *path, lc_err *err);

@@ -46,6 +46,7 @@ typedef struct test_result {
     float product[4][TEST_ROWS][TEST_N]; /* nk, kn in fp32; nk, kn in BF16 */
     float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
     float acc[3][TEST_ELEMENTS], sum, max;
+    float decoded[3][TEST_ELEMENTS];
     uint16_t narrow[TEST_ELEMENTS + 1];
 } test_result;
 
@@ -95,6 +96,16 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     k->swiglu(N, in->small, in->x, out->swiglu);
     k->round_bf16(N, in->x, out->rounded);
     k->narrow_bf16(N, in->x, out->narrow);
+    for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
+        lc_coded_row row = {(const uint8_t *)in->left[0],
+                            (lc_code_kind)kind,
+                            N,
+                            24,
+                            in->left[1],
+                            in->left[2],
+                            in->left[3]};
+        k->decode(&row, out->decoded[kind]);
+    }
     for (int i = 0; i < 3; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
     k->scale_add(N, 0.3f, 1.7f, in->x, out->acc[0]);
     k->add_scaled(N, 0.3f, in->x, out->acc[1]);

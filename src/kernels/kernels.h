@@ -61,6 +61,18 @@ static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
     return rows > LC_FEW_ROWS ? path->wide : path->panel;
 }
 
+/*
+ * A row of group-quantised codes: y[i] = fma(code[i] - zeros[g], scales[g], biases[g]) with g = i /
+ * size: one rounding. Codes lie one after the other, the low half of a byte first.
+ */
+typedef enum lc_code_kind { LC_CODES_U4, LC_CODES_U8, LC_CODES_I8 } lc_code_kind;
+typedef struct lc_coded_row {
+    const uint8_t *codes;
+    lc_code_kind kind;
+    size_t n, size; /* elements; those of a group: a multiple of 8 unless there is one group only */
+    const float *zeros, *scales, *biases; /* [ceil(n / size)]; zeros are whole numbers */
+} lc_coded_row;
+
 typedef struct lc_kernels {
     lc_isa isa;
 
@@ -89,6 +101,8 @@ typedef struct lc_kernels {
     void (*round_bf16)(size_t n, const float *x, float *y);
     void (*widen_bf16)(size_t n, const uint16_t *x, float *y);
     void (*narrow_bf16)(size_t n, const float *x, uint16_t *y); /* nearest even */
+
+    void (*decode)(const lc_coded_row *row, float *y);
 } lc_kernels;
 
 /* One instruction set's table, or NULL if it isn't built in or this CPU lacks it. */

@@ -20,16 +20,22 @@ typedef struct pass {
 
 /* ---- probes ---- */
 
-static void emit(const pass *p, lc_dtype type, size_t cols, const void *data, const char *fmt,
-                 size_t layer, int sub) {
+/* A part outside of the layers, or of one: "layers.3.moe". */
+enum { NO_LAYER = -1 };
+
+static void emit(const pass *p, lc_dtype type, size_t cols, const void *data, int layer,
+                 const char *part) {
     if (!p->step->probe || !p->step->probe->emit) return;
     char name[64];
-    snprintf(name, sizeof name, fmt, layer, sub);
+    if (layer == NO_LAYER)
+        snprintf(name, sizeof name, "%s", part);
+    else
+        snprintf(name, sizeof name, "layers.%d.%s", layer, part);
     p->step->probe->emit(p->step->probe->ctx, name, type, p->step->m, cols, cols, data);
 }
 
-static void emit_hidden(const pass *p, const float *data, const char *fmt, size_t layer, int sub) {
-    emit(p, LC_F32, p->m->config.hidden, data, fmt, layer, sub);
+static void emit_hidden(const pass *p, const float *data, int layer, const char *part) {
+    emit(p, LC_F32, p->m->config.hidden, data, layer, part);
 }
 
 static void emit_index(const pass *p, const char *prefix) {
@@ -50,10 +56,10 @@ static void emit_index(const pass *p, const char *prefix) {
 static void emit_router(const pass *p, size_t layer) {
     const lc_moe_buffers *b = &p->w->moe;
     size_t entries = p->m->moe.experts + p->m->moe.zero_experts, k = p->m->moe.topk;
-    emit(p, LC_F32, entries, b->logits, "layers.%zu.router.logits", layer, 0);
-    emit(p, LC_F32, entries, b->probs, "layers.%zu.router.probs", layer, 0);
-    emit(p, LC_I32, k, b->ids, "layers.%zu.router.ids", layer, 0);
-    emit(p, LC_F32, k, b->weights, "layers.%zu.router.weights", layer, 0);
+    emit(p, LC_F32, entries, b->logits, (int)layer, "router.logits");
+    emit(p, LC_F32, entries, b->probs, (int)layer, "router.probs");
+    emit(p, LC_I32, k, b->ids, (int)layer, "router.ids");
+    emit(p, LC_F32, k, b->weights, (int)layer, "router.weights");
 }
 
 /* ---- parts ---- */
@@ -144,7 +150,7 @@ static int attention_sublayer(const pass *p, size_t layer, int sub) {
     if (status == LC_OK)
         status = attention(p, &l->attn[sub], 2 * layer + (size_t)sub, x, chosen_keys(p));
     if (status != LC_OK) return status;
-    emit_hidden(p, p->w->sub, "layers.%zu.attn.%d", layer, sub);
+    emit_hidden(p, p->w->sub, (int)layer, sub ? "attn.1" : "attn.0");
     add_to_residual(p, p->w->sub);
     return LC_OK;
 }
@@ -153,7 +159,7 @@ static int attention_sublayer(const pass *p, size_t layer, int sub) {
 static int ffn_sublayer(const pass *p, size_t layer, int sub, lc_operand x) {
     int status = dense_ffn(p, &p->m->layers[layer].ffn[sub], x);
     if (status != LC_OK) return status;
-    emit_hidden(p, p->w->sub, "layers.%zu.ffn.%d", layer, sub);
+    emit_hidden(p, p->w->sub, (int)layer, sub ? "ffn.1" : "ffn.0");
     add_to_residual(p, p->w->sub);
     return LC_OK;
 }
@@ -168,7 +174,7 @@ static int moe_branch(const pass *p, size_t layer) {
     status = lc_moe(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->w->moe_out,
                     p->err);
     lap(p, LC_STAGE_EXPERTS);
-    if (status == LC_OK) emit_hidden(p, p->w->moe_out, "layers.%zu.moe", layer, 0);
+    if (status == LC_OK) emit_hidden(p, p->w->moe_out, (int)layer, "moe");
     return status;
 }
 
@@ -183,7 +189,7 @@ static int layer_forward(const pass *p, size_t layer) {
     if (status == LC_OK) status = ffn_sublayer(p, layer, 1, normed(p, p->w->h, l->norm_post[1]));
     if (status != LC_OK) return status;
     add_to_residual(p, p->w->moe_out);
-    emit_hidden(p, p->w->h, "layers.%zu.out", layer, 0);
+    emit_hidden(p, p->w->h, (int)layer, "out");
     return LC_OK;
 }
 
@@ -214,10 +220,10 @@ static int main_pass(const pass *p) {
     int status =
         lc_embed(&w->op, &m->embedding, p->step->m, p->step->rows, w->gather, w->h, p->err);
     lap(p, LC_STAGE_EMBED);
-    if (status == LC_OK) emit_hidden(p, w->h, "embed", 0, 0);
+    if (status == LC_OK) emit_hidden(p, w->h, NO_LAYER, "embed");
     for (size_t l = 0; l < m->config.layers && status == LC_OK; l++) status = layer_forward(p, l);
     if (status == LC_OK) status = output(p, m->norm);
-    if (status == LC_OK) emit_hidden(p, w->hidden, "norm", 0, 0);
+    if (status == LC_OK) emit_hidden(p, w->hidden, NO_LAYER, "norm");
     return status;
 }
 

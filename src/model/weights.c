@@ -141,7 +141,11 @@ static void bind_mtp(binder *b) {
     lc_model *m = b->m;
     const lc_config *c = &m->config;
     const char *block = "model.mtp.layers.0";
-    if (b->status != LC_OK || !lc_tensors_find(m->tensors, "model.mtp.layers.0.eh_proj.weight"))
+    lc_mat eh_proj;
+    lc_err ignored;
+    if (b->status != LC_OK ||
+        lc_mat_probe(m->tensors, "model.mtp.layers.0.eh_proj.weight", c->hidden, 2 * c->hidden,
+                     &eh_proj, &ignored) == LC_ENOTFOUND)
         return;
     lc_mtp_weights *w = allocate(b, 1, sizeof *w);
     if (!w) return;
@@ -193,7 +197,10 @@ int lc_model_open(const char *path, const char *const *settings, size_t n_settin
         status = lc_rope_init(&m->rope, &m->config, err);
     }
     if (status == LC_OK) status = lc_tensors_open(path, &m->tensors, err);
-    if (status == LC_OK) status = bind_model(m, err);
+    if (status == LC_OK) {
+        lc_tensors_set_quant(m->tensors, &m->config.quant);
+        status = bind_model(m, err);
+    }
     if (status != LC_OK) {
         lc_model_close(m);
         return status;

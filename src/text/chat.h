@@ -6,7 +6,7 @@
 #define LC_TEXT_CHAT_H
 
 #include "base/json.h"
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 #include "text/tokenizer.h"
 
 typedef struct lc_chat_template lc_chat_template;

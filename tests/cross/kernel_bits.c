@@ -77,6 +77,14 @@ static void rows_of(const lc_kernels *k, size_t n) {
     k->round_bf16(n, x, y), add(y, n * 4);
     k->narrow_bf16(n, x, h), add(h, n * 2);
     k->widen_bf16(n, h, y), add(y, n * 4);
+    uint8_t codes[200];
+    float zeros[13];
+    for (size_t i = 0; i < 200; i++) codes[i] = (uint8_t)(i * 89 + n);
+    for (size_t i = 0; i < 13; i++) zeros[i] = (float)(i * 5 % 16);
+    for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
+        k->decode(&(lc_coded_row){codes, (lc_code_kind)kind, n, 16 + 8 * (n % 3), zeros, w, g}, y);
+        add(y, n * 4);
+    }
 }
 
 int main(int argc, char **argv) {

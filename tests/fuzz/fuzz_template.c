@@ -4,7 +4,7 @@
  * alone when it fails, and give back all memory.
  */
 #include "base/json.h"
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <stdlib.h>
 #include <string.h>

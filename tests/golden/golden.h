@@ -17,11 +17,18 @@
 
 /* Sanitizers look for other things than numbers and make programs ten times slower: tests may then
  * run shorter sequences where nothing is compared with a golden value. */
+enum {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { GOLDEN_SANITIZED = 1 };
+    GOLDEN_SANITIZED = 1,
 #else
-enum { GOLDEN_SANITIZED = 0 };
+    GOLDEN_SANITIZED = 0,
 #endif
+#if defined(__SANITIZE_THREAD__)
+    GOLDEN_THREADS_ONLY = 1, /* what one instruction set shows all do */
+#else
+    GOLDEN_THREADS_ONLY = 0,
+#endif
+};
 
 typedef struct golden {
     char dir[320];            /* for messages */

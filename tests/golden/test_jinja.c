@@ -5,7 +5,7 @@
  */
 #include "base/hash.h"
 #include "test.h"
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <time.h>
 

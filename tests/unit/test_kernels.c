@@ -157,6 +157,42 @@ static void check_ties_to_even(const lc_kernels *k) {
     assert_true(y[0] == 1.0f && y[1] == 1.0f + 0x1p-6f && y[2] == -1.0f && isnan(y[3]));
 }
 
+/* Rows of codes against the formula, tails of rows and groups included. */
+static void check_decode(const lc_kernels *k) {
+    static const struct {
+        size_t n, size;
+    } shapes[] = {{128, 32}, {200, 64}, {96, 128}, {61, 61}, {72, 24}, {7, 7}, {40, 8}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
+            size_t n = shapes[s].n, size = shapes[s].size, groups = (n + size - 1) / size;
+            size_t bytes = kind == LC_CODES_U4 ? (n + 1) / 2 : n;
+            uint8_t *codes = malloc(bytes); /* exactly: reads past the end are seen */
+            float zeros[16], scales[16], biases[16], got[256];
+            for (size_t i = 0; i < bytes; i++) {
+                random_value();
+                codes[i] = (uint8_t)(state >> 16);
+            }
+            for (size_t g = 0; g < groups; g++) {
+                zeros[g] = (float)(g * 5 % 17);
+                scales[g] = random_value();
+                biases[g] = random_value();
+            }
+            got[n] = 7.0f;
+            lc_coded_row row = {codes, (lc_code_kind)kind, n, size, zeros, scales, biases};
+            k->decode(&row, got);
+            for (size_t i = 0; i < n; i++) {
+                size_t g = i / size;
+                int code = kind == LC_CODES_U4   ? codes[i / 2] >> 4 * (i % 2) & 15
+                           : kind == LC_CODES_U8 ? codes[i]
+                                                 : (int8_t)codes[i];
+                float want = fmaf((float)code - zeros[g], scales[g], biases[g]);
+                assert_memory_equal(&got[i], &want, sizeof want);
+            }
+            assert_true(got[n] == 7.0f);
+            free(codes);
+        }
+}
+
 static void check_isa(lc_isa isa) {
     const lc_kernels *k = lc_kernels_of(isa);
     if (!k) {
@@ -169,6 +205,7 @@ static void check_isa(lc_isa isa) {
     check_rows(k);
     check_exp_limits(k);
     check_ties_to_even(k);
+    check_decode(k);
     lc_fp_leave(fp);
 }
 

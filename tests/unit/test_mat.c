@@ -291,7 +291,7 @@ static void test_refused(void **state) {
            "tensor w is I8, but w_scale is missing");
     refuse(
         "{" T("w", "I8", "[200,300]", 0, 60000) "," T("w_scale", "F32", "[300]", 60000, 61200) "}",
-        61200, "w", LC_EFORMAT, "must be F32 [200][1], found F32 [300]");
+        61200, "w", LC_EFORMAT, "must be F32, F16 or BF16 [200][groups], found F32 [300]");
     refuse("{" T("w", "BF16", "[200,300]", 0, 120000) "," T("w_scale_inv", "F32", "[2,3]", 120000,
                                                             120024) "}",
            120024, "w", LC_EFORMAT, "tensor w is BF16, but has scales w_scale_inv");

@@ -65,4 +65,20 @@ static inline void v_store_bf16(uint16_t *p, lc_v v) {
     _mm256_storeu_si256((__m256i *)(void *)p, halves);
 }
 
+static inline lc_v bytes_of(__m128i codes) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
+}
+static inline lc_v v_load_u8(const uint8_t *p) {
+    return bytes_of(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+static inline lc_v v_load_i8(const uint8_t *p) {
+    __m128i codes = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes));
+}
+static inline lc_v v_load_u4(const uint8_t *p) {
+    __m128i pairs = _mm_loadl_epi64((const __m128i *)(const void *)p), low = _mm_set1_epi8(15);
+    return bytes_of(
+        _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low)));
+}
+
 #endif

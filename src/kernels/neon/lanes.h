@@ -107,4 +107,29 @@ static inline void v_store_bf16(uint16_t *p, lc_v v) {
     LC_EACH_QUAD vst1_u16(p + 4 * i, vshrn_n_u32(bf16_words(v.q[i]), 16));
 }
 
+static inline lc_v v_load_u8(const uint8_t *p) {
+    uint8x16_t bytes = vld1q_u8(p);
+    uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_u8(vget_high_u8(bytes));
+    return (lc_v){{vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))),
+                   vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
+                   vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))),
+                   vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)))}};
+}
+static inline lc_v v_load_i8(const uint8_t *p) {
+    int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(p));
+    int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
+    return (lc_v){{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                   vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+                   vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                   vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
+static inline lc_v v_load_u4(const uint8_t *p) {
+    uint8x8_t pairs = vld1_u8(p);
+    uint8x8x2_t codes = vzip_u8(vand_u8(pairs, vdup_n_u8(15)), vshr_n_u8(pairs, 4));
+    uint8_t bytes[16];
+    vst1_u8(bytes, codes.val[0]);
+    vst1_u8(bytes + 8, codes.val[1]);
+    return v_load_u8(bytes);
+}
+
 #endif

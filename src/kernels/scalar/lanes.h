@@ -96,4 +96,20 @@ static inline lc_v v_bf16(lc_v v) {
     return v_load_bf16(h);
 }
 
+static inline lc_v v_load_u8(const uint8_t *p) {
+    lc_v v;
+    LC_EACH_LANE v.x[i] = (float)p[i];
+    return v;
+}
+static inline lc_v v_load_i8(const uint8_t *p) {
+    lc_v v;
+    LC_EACH_LANE v.x[i] = (float)(int8_t)p[i];
+    return v;
+}
+static inline lc_v v_load_u4(const uint8_t *p) {
+    lc_v v;
+    LC_EACH_LANE v.x[i] = (float)(p[i / 2] >> 4 * (i % 2) & 15);
+    return v;
+}
+
 #endif

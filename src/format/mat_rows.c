@@ -1,0 +1,194 @@
+/*
+ * mat_rows.c: rows of a matrix as fp32 values, whatever it is stored as. One formula and one
+ * rounding a format (mat.h), so every instruction set gives the same bits.
+ *
+ * Bargain: a row of codes lies in one piece in most formats and goes through the decode kernel.
+ * GPTQ packs along the columns, so a row's codes are a row's width apart: 16 rows are decoded
+ * together, lane by lane, and turned. MLX keeps a head's part of kv_b turned: its columns are cut
+ * out of decoded rows.
+ */
+#include "format/mat.h"
+
+#include "base/mem.h"
+
+enum {
+    GROUPS = 64, /* of a row, whose scales are widened at a time */
+    BLOCK = 16,  /* rows that are decoded together by column */
+};
+
+static float load_float(const void *base, size_t i, lc_dtype type) {
+    uint16_t half;
+    float f;
+    if (type == LC_F32) {
+        memcpy(&f, (const char *)base + i * sizeof f, sizeof f);
+        return f;
+    }
+    memcpy(&half, (const char *)base + i * sizeof half, sizeof half);
+    return type == LC_BF16 ? lc_bf16_to_f32(half) : lc_f16_to_f32(half);
+}
+
+/* Code i of a run of words; bytes lie as little-endian words have them. */
+static int packed_code(const unsigned char *bytes, size_t i, lc_code_kind kind) {
+    return kind == LC_CODES_U4 ? bytes[i / 2] >> 4 * (i % 2) & 15 : bytes[i];
+}
+
+/* Code i of words that are `stride` bytes apart. */
+static int spread_code(const unsigned char *bytes, size_t i, size_t stride, lc_code_kind kind) {
+    size_t per_word = kind == LC_CODES_U4 ? 8 : 4;
+    return packed_code(bytes + i / per_word * stride, i % per_word, kind);
+}
+
+static int zero_of(const lc_mat *m, size_t row, size_t group) {
+    const lc_groups *g = &m->groups;
+    int z = 0;
+    if (!g->zeros) return g->zero_base;
+    if (g->zeros_layout == LC_ZEROS_I8) {
+        z = g->zeros[row * g->count + group];
+        z = z < 128 ? z : z - 256; /* signed */
+    } else if (g->zeros_layout == LC_ZEROS_BY_ROW) {
+        z = spread_code(g->zeros + 4 * group, row, 4 * g->count, g->kind);
+    } else {
+        size_t per_word = g->kind == LC_CODES_U4 ? 8 : 4;
+        size_t words = (m->rows - 1) / per_word + 1;
+        z = packed_code(g->zeros + 4 * words * group, row, g->kind);
+    }
+    return (z + g->zero_base) & g->zero_mask;
+}
+
+/* ---- codes by row ---- */
+
+static void row_of_codes(const lc_kernels *k, const lc_mat *m, size_t row, float *out) {
+    const lc_groups *g = &m->groups;
+    float zeros[GROUPS], scales[GROUPS], biases[GROUPS] = {0};
+    const unsigned char *codes = (const unsigned char *)m->data + row * g->stride;
+    for (size_t first = 0; first < g->count; first += GROUPS) {
+        size_t n = g->count - first < GROUPS ? g->count - first : GROUPS, at = first * g->size;
+        for (size_t i = 0; i < n; i++) {
+            zeros[i] = (float)zero_of(m, row, first + i);
+            scales[i] = load_float(g->scales, row * g->count + first + i, g->scale_type);
+            if (g->biases)
+                biases[i] = load_float(g->biases, row * g->count + first + i, g->scale_type);
+        }
+        size_t left = m->cols - at, values = n * g->size < left ? n * g->size : left;
+        k->decode(&(lc_coded_row){.codes = codes + (g->kind == LC_CODES_U4 ? at / 2 : at),
+                                  .kind = g->kind,
+                                  .n = values,
+                                  .size = g->size,
+                                  .zeros = zeros,
+                                  .scales = scales,
+                                  .biases = biases},
+                  out + at);
+    }
+}
+
+/* ---- codes by column: value = (code - zero) * scale ---- */
+
+/* The words of columns w*8.. (w*4..) of n rows. */
+static void load_words(const lc_mat *m, size_t w, size_t row, size_t n, uint32_t out[BLOCK]) {
+    memset(out, 0, BLOCK * sizeof *out);
+    memcpy(out, (const char *)m->data + w * m->groups.stride + 4 * row, n * sizeof *out);
+}
+
+static void block_of_columns(const lc_mat *m, size_t row, size_t n, float *out, size_t ld) {
+    const lc_groups *g = &m->groups;
+    size_t bits = g->kind == LC_CODES_U4 ? 4 : 8, per_word = 32 / bits, group = SIZE_MAX;
+    float zeros[BLOCK] = {0}, scales[BLOCK] = {0}, values[BLOCK];
+    uint32_t words[BLOCK], mask = (1u << bits) - 1;
+    for (size_t col = 0; col < m->cols; col++) {
+        if (col / g->size != group) {
+            group = col / g->size;
+            for (size_t r = 0; r < n; r++) {
+                zeros[r] = (float)zero_of(m, row + r, group);
+                scales[r] = load_float(g->scales, group * m->rows + row + r, g->scale_type);
+            }
+        }
+        if (col % per_word == 0) load_words(m, col / per_word, row, n, words);
+        for (size_t r = 0; r < BLOCK; r++) {
+            /* + 0: no -0 here either, as the fused form has none */
+            values[r] = ((float)(int32_t)(words[r] & mask) - zeros[r]) * scales[r] + 0.0f;
+            words[r] >>= bits;
+        }
+        for (size_t r = 0; r < n; r++) out[r * ld + col] = values[r];
+    }
+}
+
+/* ---- halves ---- */
+
+/* Columns first .. first+n-1 of a head's keys as rows of out. */
+static void key_columns(const lc_kernels *k, const lc_mat *m, size_t head, size_t first, size_t n,
+                        float *out, size_t ld) {
+    const lc_mat *keys = &m->halves[0];
+    float row[LC_MAX_HALF];
+    for (size_t i = 0; i < m->cols; i++) {
+        lc_mat_rows_f32(k, keys, head * m->cols + i, 1, row, keys->cols);
+        for (size_t j = 0; j < n; j++) out[j * ld + i] = row[first + j];
+    }
+}
+
+static void rows_of_halves(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, float *out,
+                           size_t ld) {
+    const lc_mat *values = &m->halves[1];
+    size_t nope = m->halves[0].cols, heads = m->halves[0].rows / m->cols;
+    size_t v = values->rows / heads, per_head = nope + v;
+    while (n) {
+        size_t head = row / per_head, i = row % per_head;
+        size_t limit = i < nope ? nope - i : per_head - i, take = n < limit ? n : limit;
+        if (i < nope)
+            key_columns(k, m, head, i, take, out, ld);
+        else
+            lc_mat_rows_f32(k, values, head * v + (i - nope), take, out, ld);
+        row += take;
+        n -= take;
+        out += take * ld;
+    }
+}
+
+/* ---- a value each, FP8, a scale a row ---- */
+
+static void row_f8(const lc_mat *mat, size_t row, float *out) {
+    size_t blocks = (mat->cols - 1) / LC_SCALE_BLOCK_SIZE + 1;
+    const uint8_t *codes = (const uint8_t *)mat->data + row * mat->cols;
+    const float *scales = mat->scales + row / LC_SCALE_BLOCK_SIZE * blocks;
+    for (size_t i = 0; i < mat->cols; i++)
+        out[i] = lc_f8_e4m3_to_f32(codes[i]) * scales[i / LC_SCALE_BLOCK_SIZE];
+}
+
+static void one_row(const lc_kernels *k, const lc_mat *mat, size_t row, float *out) {
+    size_t cols = mat->cols, at = row * cols;
+    if (mat->scaling == LC_SCALE_GROUP) {
+        row_of_codes(k, mat, row, out);
+    } else if (mat->type == LC_F32) {
+        memcpy(out, (const float *)mat->data + at, cols * sizeof *out);
+    } else if (mat->type == LC_BF16) {
+        k->widen_bf16(cols, (const uint16_t *)mat->data + at, out);
+    } else if (mat->type == LC_F16) {
+        const uint16_t *v = (const uint16_t *)mat->data + at;
+        for (size_t i = 0; i < cols; i++) out[i] = lc_f16_to_f32(v[i]);
+    } else if (mat->type == LC_F8_E4M3) {
+        row_f8(mat, row, out);
+    } else {
+        const int8_t *v = (const int8_t *)mat->data + at;
+        for (size_t i = 0; i < cols; i++) out[i] = (float)v[i] * mat->scales[row];
+    }
+}
+
+void lc_mat_rows_f32(const lc_kernels *kernels, const lc_mat *mat, size_t row, size_t n, float *out,
+                     size_t ld) {
+    if (mat->halves) {
+        rows_of_halves(kernels, mat, row, n, out, ld);
+    } else if (mat->scaling == LC_SCALE_GROUP && mat->groups.layout == LC_CODES_BY_COLUMN) {
+        for (size_t i = 0; i < n; i += BLOCK)
+            block_of_columns(mat, row + i, n - i < BLOCK ? n - i : BLOCK, out + i * ld, ld);
+    } else {
+        for (size_t i = 0; i < n; i++) one_row(kernels, mat, row + i, out + i * ld);
+    }
+}
+
+size_t lc_mat_block(const lc_mat *mat, size_t n) {
+    if (mat->halves) return n;
+    return mat->scaling == LC_SCALE_GROUP && mat->groups.layout == LC_CODES_BY_COLUMN ? BLOCK : 1;
+}
+
+void lc_mat_row_f32(const lc_mat *mat, size_t row, float *out) {
+    lc_mat_rows_f32(lc_kernels_of(LC_ISA_SCALAR), mat, row, 1, out, mat->cols);
+}

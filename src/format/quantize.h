@@ -1,0 +1,59 @@
+/*
+ * quantize.h: a checkpoint in a smaller one: projections and FFNs as int4 in groups or int8, all
+ * else as it is. The layout is that of compressed-tensors (docs/formats.md), so the same reader
+ * serves both.
+ *
+ * Bargain: shard by shard. A shard takes its name when it is whole and synced, and its hash goes
+ * into OUT/quantize.state; after a kill the same call checks the shards that are there and goes on.
+ * Memory is a few megabytes a thread, never a tensor. The result is a pure function of the weights
+ * and options.
+ */
+#ifndef LC_FORMAT_QUANTIZE_H
+#define LC_FORMAT_QUANTIZE_H
+
+#include "base/pool.h"
+#include "kernels/kernels.h"
+
+typedef enum lc_quantize_type {
+    LC_QUANTIZE_INT8,  /* a scale a row, or groups */
+    LC_QUANTIZE_INT4,  /* groups */
+    LC_QUANTIZE_MIXED, /* routed experts int4, the rest int8 a row */
+} lc_quantize_type;
+
+/* "int8", "int4", "mixed" */
+bool lc_quantize_type_from_name(const char *name, lc_quantize_type *out);
+
+typedef struct lc_quantize_progress {
+    uint64_t bytes, done, kept; /* of the source; kept: of shards that an earlier call made */
+    size_t shards, shards_done;
+    const char *shard; /* the one at work, or checked if `checking` */
+    bool checking;
+} lc_quantize_progress;
+
+typedef struct lc_quantize_options {
+    lc_quantize_type type;
+    size_t group;               /* 32, 64 or 128; 0: 64 with int4, whole rows with int8 */
+    bool embeddings, head, mtp; /* quantise these too: word and n-gram tables with their
+                                   projections; lm_head; the draft module */
+    size_t shard_bytes;         /* 0: 4 GiB */
+    lc_pool *pool;              /* or NULL */
+    const lc_kernels *kernels;
+    bool (*progress)(void *ctx, const lc_quantize_progress *p); /* false ends the run; or NULL */
+    void *ctx;
+} lc_quantize_options;
+
+typedef struct lc_quantize_result {
+    size_t tensors, quantised,
+        by_row;                   /* weights; quantised ones; those whose width no group fits */
+    uint64_t source_bytes, bytes; /* of tensors */
+    size_t shards, kept;          /* kept: made by an earlier call */
+    double error, power;          /* sums of squares over the quantised weights: of the error,
+                                     of the weights; of shards of this call only */
+} lc_quantize_result;
+
+/* Errors: LC_EINVAL for options and for weights that are quantised already, LC_ENOTFOUND for a
+ * checkpoint that isn't whole, LC_ELIMIT for a disk that is too small, LC_ECANCELED. */
+int lc_quantize(const char *model, const char *out, const lc_quantize_options *options,
+                lc_quantize_result *result, lc_err *err);
+
+#endif
