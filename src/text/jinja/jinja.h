@@ -60,7 +60,7 @@ typedef struct lc_jinja_var {
 } lc_jinja_var;
 
 typedef struct lc_jinja_limits { /* 0 = the default */
-    uint64_t steps;              /* nodes evaluated, items visited, each 64 bytes moved; 20 M */
+    uint64_t steps;              /* nodes evaluated, items visited, bytes worked on; 20 M */
     size_t memory;               /* bytes allocated by the render, output included; 128 MiB */
     size_t output;               /* bytes of text; 32 MiB */
 } lc_jinja_limits;
@@ -76,7 +76,7 @@ typedef struct lc_jinja_job {
     lc_jinja_fault *fault; /* or NULL */
 } lc_jinja_job;
 
-/* Appends the rendered text to out; on failure out is as it was. */
+/* Appends the rendered text to out; on failure out is as it was. Needs at most 1 MiB of stack. */
 int lc_jinja_render(const lc_jinja *tmpl, const lc_jinja_job *job, lc_buf *out, lc_err *err);
 
 #endif

@@ -297,7 +297,7 @@ static bool slice_string(lcj_rt *rt, lcj_val s, const cut *c, lcj_val *out) {
         lcj_char_at(from, &len);
         if (!lcj_put(rt, from, len)) return false;
     }
-    if (!lcj_tick(rt, (uint64_t)c->len / 8) || !lcj_take(rt, start, out)) return false;
+    if (!lcj_tick_chars(rt, s.len) || !lcj_take(rt, start, out)) return false;
     out->flags |= s.flags & LCJ_SAFE;
     return true;
 }

@@ -301,9 +301,30 @@ static bool put_folded(lcj_rt *rt, uint32_t code) {
     return true;
 }
 
+static char ascii_recased(char c, lcj_case mode, bool first, bool in_word) {
+    bool upper = c >= 'A' && c <= 'Z', lower = c >= 'a' && c <= 'z';
+    bool raise = mode == LCJ_UPPER || (mode == LCJ_SWAP && lower) ||
+                 (mode == LCJ_CAPITALIZE && first) || (mode == LCJ_TITLE && !in_word);
+    if (raise) return lower ? (char)(c - 32) : c;
+    return upper ? (char)(c + 32) : c;
+}
+
+static bool put_ascii_recased(lcj_rt *rt, lcj_val s, lcj_case mode) {
+    size_t start = rt->out.len;
+    bool in_word = false;
+    if (!lcj_tick_chars(rt, s.len) || !lcj_put(rt, s.u.s, s.len)) return false;
+    for (char *c = rt->out.data + start, *end = c + s.len, *begin = c; c < end; c++) {
+        bool letter = (*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z');
+        *c = ascii_recased(*c, mode, c == begin, in_word);
+        in_word = letter;
+    }
+    return true;
+}
+
 bool lcj_put_recased(lcj_rt *rt, lcj_val s, lcj_case mode) {
     bool in_word = false, first = true;
-    if (!lcj_tick(rt, s.len / 8)) return false;
+    if (s.flags & LCJ_ASCII) return !s.len || put_ascii_recased(rt, s, mode);
+    if (!lcj_tick(rt, s.len / 2)) return false;
     for (size_t i = 0, len; i < s.len; i += len, first = false) {
         uint32_t code = lcj_char_at(s.u.s + i, &len);
         bool ok;

@@ -102,7 +102,7 @@ static bool filter_indent(lcj_rt *rt, lcj_call *call, lcj_val *out) {
             !lcj_put(rt, line.u.s + from, to - from) || !lcj_tick(rt, 1))
             return false;
     }
-    if (!lcj_tick_bytes(rt, s.len) || !lcj_take(rt, start, out)) return false;
+    if (!lcj_tick_chars(rt, s.len) || !lcj_take(rt, start, out)) return false;
     out->flags |= s.flags & LCJ_SAFE;
     return true;
 }
@@ -182,7 +182,7 @@ static bool filter_wordwrap(lcj_rt *rt, lcj_call *call, lcj_val *out) {
         if ((any && !lcj_put_str(rt, newline)) ||
             !wrap_line(rt, lcj_part(s, from, to - from), width, newline))
             return false;
-    return lcj_tick_bytes(rt, s.len) && lcj_take(rt, start, out);
+    return lcj_tick_chars(rt, s.len) && lcj_take(rt, start, out);
 }
 
 static bool filter_wordcount(lcj_rt *rt, lcj_call *call, lcj_val *out) {
@@ -196,7 +196,7 @@ static bool filter_wordcount(lcj_rt *rt, lcj_call *call, lcj_val *out) {
         inside = word;
     }
     *out = lcj_int(n);
-    return lcj_tick(rt, text.len / 16);
+    return lcj_tick_chars(rt, text.len);
 }
 
 /* ---- web ---- */
@@ -246,6 +246,7 @@ static bool filter_striptags(lcj_rt *rt, lcj_call *call, lcj_val *out) {
     if (!lcj_to_str(rt, call->self, &s) || !put_without_tags(rt, s) || !lcj_take(rt, start, &s))
         return false;
     bool any = false;
+    if (!lcj_tick_chars(rt, s.len)) return false;
     for (size_t i = 0; i < s.len;) { /* " ".join(s.split()) */
         while (i < s.len && lcj_is_space(lcj_char_at(s.u.s + i, &len))) i += len;
         size_t from = i;
@@ -272,7 +273,7 @@ static bool put_quoted(lcj_rt *rt, lcj_val v, bool query) {
         snprintf(text, sizeof text, "%%%02X", c);
         if (!lcj_put(rt, text, 3)) return false;
     }
-    return lcj_tick(rt, s.len / 16);
+    return lcj_tick_chars(rt, s.len);
 }
 
 static bool filter_urlencode(lcj_rt *rt, lcj_call *call, lcj_val *out) {

@@ -115,6 +115,7 @@ static bool put_float(lcj_rt *rt, double f, const lcj_spec *spec) {
     int precision = spec->precision < 0 ? 6 : (int)spec->precision;
     number n = {.sign = sign_of(signbit(f), spec), .body = text, .group = 3};
     if (spec->precision > MAX_PRECISION) return lcj_limit(rt, "digits of a number");
+    if (!lcj_tick(rt, LCJ_FLOAT_STEPS + (uint64_t)precision)) return false;
     if (type == '%') {
         f *= 100;
         type = 'f';

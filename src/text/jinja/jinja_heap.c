@@ -90,8 +90,8 @@ void *lcj_alloc(lcj_rt *rt, size_t size) {
     }
     size = size ? (size + 15) & ~(size_t)15 : 16;
     lcj_block *block = rt->small;
-    if (size > LARGE) {
-        block = block_new(rt, size);
+    if (size > LARGE) { /* fresh pages cost time */
+        block = lcj_tick(rt, size / 128) ? block_new(rt, size) : NULL;
         if (!block) return NULL;
         block->next = rt->large;
         rt->large = block;
@@ -164,7 +164,7 @@ bool lcj_put(lcj_rt *rt, const char *bytes, size_t len) {
     if (len) memcpy(rt->out.data + rt->out.len, bytes, len);
     rt->out.len += len;
     rt->out.data[rt->out.len] = 0;
-    return len < 64 || lcj_tick(rt, len / 64);
+    return lcj_tick_bytes(rt, len);
 }
 
 bool lcj_putc(lcj_rt *rt, char c) { return lcj_put(rt, &c, 1); }

@@ -27,6 +27,7 @@ enum {
     LCJ_RANGE = 100000,    /* longest range, as in the reference's sandbox */
     LCJ_MESSAGE = 1 << 16, /* longest message of a failure */
     LCJ_PARAMS = 8,        /* most parameters of a built-in filter, test or method */
+    LCJ_FLOAT_STEPS = 400, /* what it may take to print or round a float */
 };
 
 typedef struct lcj_rt lcj_rt;
@@ -519,8 +520,11 @@ static inline bool lcj_tick(lcj_rt *rt, uint64_t n) {
     rt->steps -= n;
     return true;
 }
-/* For work on bytes. */
-static inline bool lcj_tick_bytes(lcj_rt *rt, size_t n) { return lcj_tick(rt, n / 64 + 1); }
+/* For bytes that are moved, compared or searched, and for such that are looked at one by one. A
+ * step is meant to take some 20 ns whatever it does: tests/unit/test_jinja_limits.c measures that.
+ */
+static inline bool lcj_tick_bytes(lcj_rt *rt, size_t n) { return lcj_tick(rt, n / 32 + 1); }
+static inline bool lcj_tick_chars(lcj_rt *rt, size_t n) { return lcj_tick(rt, n / 4 + 1); }
 
 static inline bool lcj_enter_eval(lcj_rt *rt) {
     if (rt->depth >= LCJ_DEPTH) return lcj_limit(rt, "nesting");
@@ -607,6 +611,7 @@ bool lcj_negate(lcj_rt *rt, lcj_val a, bool minus, lcj_val *out);
 int lcj_number_cmp(lcj_val a, lcj_val b, bool *unordered);
 double lcj_as_double(lcj_val v); /* of a number */
 size_t lcj_float_repr(double f, char out[32]);
+bool lcj_put_float(lcj_rt *rt, double f);
 bool lcj_parse_int(lcj_rt *rt, lcj_str text, int64_t base, bool *ok, int64_t *out);
 bool lcj_parse_float(lcj_rt *rt, lcj_str text, bool *ok, double *out);
 /* An int or bool argument, "what" for the message; None and others fail with TypeError. */

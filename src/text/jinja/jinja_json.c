@@ -15,6 +15,7 @@ static bool text_from_json(lcj_rt *rt, const char *s, size_t len, lcj_val *out) 
     if (len > UINT32_MAX / 4) return lcj_limit(rt, "memory");
     *out = lcj_string(s, len);
     if (out->flags & LCJ_ASCII) return lcj_tick_bytes(rt, len);
+    if (!lcj_tick_chars(rt, len)) return false;
     for (size_t i = 0; i < len; i += used) {
         if (lc_utf8_decode(s + i, len - i, &used) >= 0) continue;
         lc_buf clean = {.limit = rt->limit};
@@ -28,7 +29,7 @@ static bool text_from_json(lcj_rt *rt, const char *s, size_t len, lcj_val *out) 
         if (!ok) lcj_fail(rt, LC_JINJA_MEMORY, "out of memory");
         return copy != NULL;
     }
-    return lcj_tick_bytes(rt, len);
+    return true;
 }
 
 /* A number whose text is that of an integer, which base/json.h keeps beyond 64 bits too. */
@@ -126,7 +127,7 @@ static bool put_json_escape(lcj_rt *rt, uint32_t code) {
 static bool put_json_string(const dump *d, lcj_val s) {
     lcj_rt *rt = d->rt;
     size_t from = 0;
-    if (!lcj_putc(rt, '"') || !lcj_tick_bytes(rt, s.len)) return false;
+    if (!lcj_putc(rt, '"') || !lcj_tick_chars(rt, s.len)) return false;
     for (size_t i = 0, len; i < s.len; i += len) {
         uint32_t code = lcj_char_at(s.u.s + i, &len);
         bool plain = code >= 0x20 && code != '"' && code != '\\' && (code < 0x7F || !d->ascii);
@@ -138,10 +139,9 @@ static bool put_json_string(const dump *d, lcj_val s) {
 }
 
 static bool put_json_float(lcj_rt *rt, double f) {
-    char text[32];
     if (isnan(f)) return put_text(rt, "NaN");
     if (isinf(f)) return put_text(rt, f > 0 ? "Infinity" : "-Infinity");
-    return lcj_put(rt, text, lcj_float_repr(f, text));
+    return lcj_put_float(rt, f);
 }
 
 /* Numbers, true, false and null; *done false for other values. */

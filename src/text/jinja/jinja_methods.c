@@ -227,7 +227,7 @@ static bool str_split(lcj_rt *rt, lcj_call *call, lcj_val *out) {
     if (!by_space && !lcj_is_string(sep))
         return lcj_fail(rt, LC_JINJA_TYPE, "must be str or None, not %s", lcj_type_name(sep));
     if (!by_space && !sep.len) return lcj_fail(rt, LC_JINJA_VALUE, "empty separator");
-    if (!lcj_tick_bytes(rt, sp.s.len)) return false;
+    if (!(by_space ? lcj_tick_chars(rt, sp.s.len) : lcj_tick_bytes(rt, sp.s.len))) return false;
     bool ok = from_right ? (by_space ? rsplit_space(&sp) : rsplit_by(&sp, sep))
                          : (by_space ? split_space(&sp) : split_by(&sp, sep));
     if (!ok) return false;
@@ -242,7 +242,7 @@ static bool str_splitlines(lcj_rt *rt, lcj_call *call, lcj_val *out) {
     for (size_t pos = 0, from, to; lcj_next_line(call->self, &pos, &from, &to);)
         if (!lcj_items_push(rt, &items, lcj_part(call->self, from, (keep ? pos : to) - from)))
             return false;
-    return lcj_tick_bytes(rt, call->self.len) && lcj_items_list(rt, &items, LCJ_LIST, out);
+    return lcj_tick_chars(rt, call->self.len) && lcj_items_list(rt, &items, LCJ_LIST, out);
 }
 
 static bool str_partition(lcj_rt *rt, lcj_call *call, lcj_val *out) {
@@ -343,7 +343,7 @@ static bool all_are(lcj_rt *rt, lcj_val s, bool (*is)(uint32_t), bool empty, lcj
     bool yes = s.len || empty;
     for (size_t i = 0, len; i < s.len && yes; i += len) yes = is(lcj_char_at(s.u.s + i, &len));
     *out = lcj_bool(yes);
-    return lcj_tick(rt, s.len / 16);
+    return lcj_tick_chars(rt, s.len);
 }
 
 static bool str_isalpha(lcj_rt *rt, lcj_call *call, lcj_val *out) {
@@ -407,11 +407,11 @@ bool lcj_str_is_case(lcj_rt *rt, lcj_val s, bool upper, bool *out) {
     for (size_t i = 0, len; i < s.len; i += len) {
         uint32_t code = lcj_char_at(s.u.s + i, &len);
         if (!lcj_is_cased(code)) continue;
-        if (upper ? !lcj_is_upper(code) : !lcj_is_lower(code)) return lcj_tick(rt, i / 16);
+        if (upper ? !lcj_is_upper(code) : !lcj_is_lower(code)) return lcj_tick_chars(rt, i);
         any = true;
     }
     *out = any;
-    return lcj_tick(rt, s.len / 16);
+    return lcj_tick_chars(rt, s.len);
 }
 
 static bool str_is_case(lcj_rt *rt, lcj_call *call, lcj_val *out) {

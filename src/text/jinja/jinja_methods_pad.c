@@ -69,7 +69,7 @@ bool lcj_str_expandtabs(lcj_rt *rt, lcj_call *call, lcj_val *out) {
         column += spaces;
         from = i + 1;
     }
-    if (!lcj_put(rt, s.u.s + from, s.len - from) || !lcj_tick(rt, s.len / 16) ||
+    if (!lcj_put(rt, s.u.s + from, s.len - from) || !lcj_tick_chars(rt, s.len) ||
         !lcj_take(rt, start, out))
         return false;
     out->flags |= s.flags & LCJ_SAFE;

@@ -63,6 +63,12 @@ size_t lcj_float_repr(double f, char out[32]) {
     return (size_t)n;
 }
 
+bool lcj_put_float(lcj_rt *rt, double f) {
+    char text[32];
+    bool rare = f != 0 && (fabs(f) < 1e-30 || fabs(f) > 1e30); /* printf works with long numbers */
+    return lcj_tick(rt, rare ? LCJ_FLOAT_STEPS : 20) && lcj_put(rt, text, lcj_float_repr(f, text));
+}
+
 static lcj_str stripped(lcj_rt *rt, lcj_str text) {
     lcj_val v;
     if (!lcj_strip(rt, lcj_text(text), lcj_none(), true, true, &v)) return (lcj_str){"", 0};
@@ -103,7 +109,7 @@ static uint32_t skip_prefix(lcj_str s, uint32_t i, int64_t *base) {
 bool lcj_parse_int(lcj_rt *rt, lcj_str text, int64_t base, bool *ok, int64_t *out) {
     lcj_str s = stripped(rt, text);
     *ok = false;
-    if (!only_ascii(rt, s)) return false;
+    if (!lcj_tick_chars(rt, s.len) || !only_ascii(rt, s)) return false;
     uint32_t i = 0;
     bool minus = false, any = false, zero_first = false, auto_base = base == 0;
     if (i < s.len && (s.s[i] == '+' || s.s[i] == '-')) minus = s.s[i++] == '-';
@@ -163,7 +169,7 @@ static bool is_float_text(const char *s) {
 bool lcj_parse_float(lcj_rt *rt, lcj_str text, bool *ok, double *out) {
     lcj_str s = stripped(rt, text);
     *ok = false;
-    if (!only_ascii(rt, s)) return false;
+    if (!lcj_tick_chars(rt, s.len) || !only_ascii(rt, s)) return false;
     if (!s.len || memchr(s.s, 0, s.len)) return true;
     char *copy = lcj_alloc(rt, s.len + 1);
     if (!copy) return false;
@@ -176,7 +182,7 @@ bool lcj_parse_float(lcj_rt *rt, lcj_str text, bool *ok, double *out) {
     *to = 0;
     *ok = true;
     *out = strtod(copy, NULL);
-    return lcj_tick_bytes(rt, s.len);
+    return lcj_tick(rt, s.len);
 }
 
 /* ---- conversion and order ---- */
@@ -464,6 +470,7 @@ bool lcj_round(lcj_rt *rt, double f, int64_t digits, double *out) {
     char text[700];
     *out = f;
     if (!isfinite(f) || digits > 323) return true;
+    if (!lcj_tick(rt, LCJ_FLOAT_STEPS)) return false;
     if (digits < -308)
         *out = copysign(0, f);
     else if (digits < 0)

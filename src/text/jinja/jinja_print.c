@@ -45,7 +45,7 @@ static bool put_string_repr(lcj_rt *rt, lcj_val s) {
     bool has_double = s.len && memchr(s.u.s, '"', s.len);
     char quote = has_single && !has_double ? '"' : '\'';
     if (s.flags & LCJ_SAFE && !put_text(rt, "Markup(")) return false;
-    if (!lcj_putc(rt, quote) || !lcj_tick_bytes(rt, s.len)) return false;
+    if (!lcj_putc(rt, quote) || !lcj_tick_chars(rt, s.len)) return false;
     size_t from = 0;
     for (size_t i = 0, len; i < s.len; i += len) {
         uint32_t code = lcj_char_at(s.u.s + i, &len);
@@ -124,7 +124,6 @@ static bool put_macro(lcj_rt *rt, const lcj_macro *macro) {
 }
 
 static bool put_repr_at(lcj_rt *rt, lcj_val v, uint32_t nest) {
-    char number[32];
     if (nest > LCJ_NEST) return lcj_limit(rt, "nesting of values");
     if (!lcj_tick(rt, 1)) return false;
     switch (v.type) {
@@ -133,7 +132,7 @@ static bool put_repr_at(lcj_rt *rt, lcj_val v, uint32_t nest) {
     case LCJ_BOOL: return put_text(rt, v.u.b ? "True" : "False");
     case LCJ_INT:
     case LCJ_BIG: return lcj_put_int(rt, v);
-    case LCJ_FLOAT: return lcj_put(rt, number, lcj_float_repr(v.u.f, number));
+    case LCJ_FLOAT: return lcj_put_float(rt, v.u.f);
     case LCJ_STRING: return put_string_repr(rt, v);
     case LCJ_LIST:
     case LCJ_TUPLE: return put_list(rt, v, nest);

@@ -39,22 +39,37 @@ bool lcj_is_space(uint32_t code) {
            code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
+/* Characters that begin in 8 bytes: all bytes but 10xxxxxx. */
+static size_t begins(const char *s) {
+    uint64_t word;
+    memcpy(&word, s, sizeof word);
+    uint64_t inner = word >> 7 & ~word >> 6 & 0x0101010101010101u;
+    return 8 - (size_t)__builtin_popcountll(inner);
+}
+
 size_t lcj_count_chars(lcj_val s) {
     if (s.flags & LCJ_ASCII) return s.len;
-    size_t n = 0;
-    for (uint32_t i = 0; i < s.len; i++) n += ((unsigned char)s.u.s[i] & 0xC0) != 0x80;
+    size_t n = 0, i = 0;
+    for (; i + 8 <= s.len; i += 8) n += begins(s.u.s + i);
+    for (; i < s.len; i++) n += ((unsigned char)s.u.s[i] & 0xC0) != 0x80;
     return n;
 }
 
+/* Pays for a lcj_char_offset that follows, too. */
 bool lcj_char_count(lcj_rt *rt, lcj_val s, size_t *out) {
     *out = lcj_count_chars(s);
-    return (s.flags & LCJ_ASCII) || lcj_tick_bytes(rt, s.len);
+    return (s.flags & LCJ_ASCII) || lcj_tick(rt, s.len / 16 + 1);
 }
 
 size_t lcj_char_offset(lcj_val s, size_t chars) {
     if (s.flags & LCJ_ASCII) return chars < s.len ? chars : s.len;
-    size_t i = 0;
-    for (size_t len; chars && i < s.len; chars--, i += len) lcj_char_at(s.u.s + i, &len);
+    size_t i = 0, n = 0; /* n characters begin before byte i */
+    for (size_t more; i + 8 <= s.len && n + (more = begins(s.u.s + i)) <= chars; i += 8) n += more;
+    for (; i < s.len; i++) {
+        bool begin = ((unsigned char)s.u.s[i] & 0xC0) != 0x80;
+        if (begin && n == chars) break;
+        n += begin;
+    }
     return i;
 }
 
@@ -100,7 +115,7 @@ bool lcj_strip(lcj_rt *rt, lcj_val s, lcj_val chars, bool left, bool right, lcj_
         to -= len;
     }
     *out = lcj_part(s, (size_t)(from - s.u.s), (size_t)(to - from));
-    return lcj_tick_bytes(rt, s.len - out->len);
+    return lcj_tick_chars(rt, s.len - out->len);
 }
 
 /* ---- search ---- */

@@ -10,13 +10,17 @@
 #include <math.h>
 
 lcj_val lcj_string(const char *s, size_t len) {
-    uint8_t flags = LCJ_ASCII;
-    for (size_t i = 0; i < len; i++)
-        if ((unsigned char)s[i] >= 0x80) {
-            flags = 0;
-            break;
-        }
-    return (lcj_val){.type = LCJ_STRING, .flags = flags, .len = (uint32_t)len, .u.s = s};
+    uint64_t seen = 0, word;
+    size_t i = 0;
+    for (; i + 8 <= len && !(seen & 0x8080808080808080u); i += 8) {
+        memcpy(&word, s + i, sizeof word);
+        seen |= word;
+    }
+    for (; i < len && !(seen & 0x8080808080808080u); i++) seen |= (unsigned char)s[i];
+    return (lcj_val){.type = LCJ_STRING,
+                     .flags = seen & 0x8080808080808080u ? 0 : LCJ_ASCII,
+                     .len = (uint32_t)len,
+                     .u.s = s};
 }
 
 lcj_val lcj_undefined_name(lcj_str name) {
