@@ -104,7 +104,7 @@ static const char *const operations[] = {
 
 static double seconds_now(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t); /* not what else the machine does */
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
