@@ -4,7 +4,7 @@
  * one operation on large values until the steps are used up; a step must not take long in any.
  */
 #include "test.h"
-#include "text/jinja.h"
+#include "text/jinja/jinja.h"
 
 #include <pthread.h>
 #include <time.h>
