@@ -73,10 +73,60 @@ typedef struct lc_coded_row {
     const float *zeros, *scales, *biases; /* [ceil(n / size)]; zeros are whole numbers */
 } lc_coded_row;
 
+/*
+ * Weight rows of group-quantised codes as a checkpoint stores them; nothing is aligned.
+ * value = (code - zero) * scale + bias, one zero, scale and bias for each row and group.
+ */
+typedef enum lc_scale_type { LC_SCALES_F32, LC_SCALES_F16, LC_SCALES_BF16 } lc_scale_type;
+typedef struct lc_coded_rows {
+    lc_code_kind kind;
+    /* false: row r's codes lie at codes + r * stride one after the other, the low half of a byte
+     * first. true: in little-endian words of 32 bits, each with 8 (U4) or 4 codes of consecutive k
+     * of one row, lowest bits first; word w of row r at codes + w * stride + 4 * r. */
+    bool by_column;
+    const uint8_t *codes;
+    size_t stride; /* bytes */
+    size_t size;   /* k of a group: a multiple of 32, or >= k for a single one; at most 65536 k of a
+                    * group with U8 and I8. The last group may be short. */
+    lc_scale_type scale_type;
+    const void *scales, *biases; /* of row r, group g at r * scale_row + g * scale_group; biases may
+                                  * be NULL, else they have the scales' type and places */
+    size_t scale_row, scale_group;
+    const int16_t *zeros; /* [rows][groups], or NULL: `zero` for all */
+    int zero;             /* in the range of zeros, too */
+} lc_coded_rows;
+
+/* c[i][j] = left row i times weight row j, in the order of numerics.md 1. */
+typedef struct lc_coded_product {
+    size_t rows, k, columns;
+    const void *left;    /* packed by the same path for this kind, k and group size */
+    lc_coded_rows right; /* `columns` rows */
+    float *c;            /* [rows][ldc] */
+    size_t ldc;
+    void *scratch; /* path->scratch_bytes(rows, k, size) bytes, 64-byte aligned */
+} lc_coded_product;
+
+/* Products of fp32 rows, quantised to int8 group by group, with coded rows; exact sums inside a
+ * group. */
+typedef struct lc_coded_path {
+    const char *name;
+    size_t panel, wide; /* columns of a task, as in lc_gemm_path */
+    /* Space of packed rows: at most 2 bytes a value of rows padded to 32, and 64 bytes a row. A
+     * multiple of 64. */
+    size_t (*left_bytes)(size_t rows, size_t k, size_t size);
+    size_t (*scratch_bytes)(size_t rows, size_t k, size_t size);
+    /* x [rows][ldx] -> out. Any groups of rows may be packed apart: row i begins at byte
+     * left_bytes(i, k, size). out should be 64-byte aligned. */
+    void (*pack)(lc_code_kind kind, size_t size, size_t rows, size_t k, const float *x, size_t ldx,
+                 void *out);
+    void (*multiply)(const lc_coded_product *p);
+} lc_coded_path;
+
 typedef struct lc_kernels {
     lc_isa isa;
 
     lc_gemm_path f32, bf16; /* products of fp32 and of BF16 values, fp32 sums */
+    lc_coded_path coded;    /* products of int8 values with codes */
 
     /* y[i] = w[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps), spec 2. x may be y. */
     void (*rms_norm)(size_t n, const float *x, const float *w, float eps, float *y);
