@@ -20,7 +20,7 @@ enum {
 /* K rounded up to whole blocks: the padded length of both operands along the contraction. */
 static inline size_t lc_pad_k(size_t k) { return (k + LC_K_BLOCK - 1) / LC_K_BLOCK * LC_K_BLOCK; }
 
-/* Space of `rows` packed left rows. */
+/* Enough space, in floats, for `rows` packed left rows of any path. */
 static inline size_t lc_left_floats(size_t rows, size_t k) { return rows * lc_pad_k(k); }
 
 /*
@@ -38,23 +38,29 @@ typedef struct lc_product {
     void *scratch; /* path->scratch_bytes(rows, k) bytes, 64-byte aligned */
 } lc_product;
 
-enum { LC_FEW_ROWS = 32, LC_MAX_PANEL = 128 };
+enum { LC_FEW_ROWS = 32 };
 
 /* One way to run products. Left rows are packed once and used with many right sides. */
 typedef struct lc_gemm_path {
     const char *name;
     size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
+    size_t left;    /* bytes of a packed left element */
     size_t panel;   /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
     size_t wide;    /* and with more: a multiple of panel */
     size_t (*scratch_bytes)(size_t rows, size_t k);
-    /* x [rows][ldx] -> out, lc_left_floats(rows, k) floats of space, rounded to BF16 if the element
-     * is. Groups of 16 rows may be packed apart: row 16 i begins at float lc_left_floats(16 i, k).
-     * nk and kn products need their own packing. */
+    /* x [rows][ldx] -> out, lc_left_bytes of space, rounded to BF16 if the element is. Groups of 16
+     * rows may be packed apart: row 16 i begins at byte lc_left_bytes(path, 16 i, k). nk and kn
+     * products need their own packing. */
     void (*pack_nk)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
 } lc_gemm_path;
+
+/* Bytes of `rows` packed left rows. */
+static inline size_t lc_left_bytes(const lc_gemm_path *path, size_t rows, size_t k) {
+    return rows * lc_pad_k(k) * path->left;
+}
 
 /* Columns of a task for `rows` left rows. */
 static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
