@@ -63,7 +63,11 @@ static float test_value(uint32_t *state) {
 typedef struct test_result {
     float product[4][TEST_ROWS][TEST_N]; /* nk, kn in fp32; nk, kn in BF16 */
     float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
-    float acc[3][TEST_ELEMENTS], sum, max;
+    float acc[2][TEST_ELEMENTS], sum, max;
+    float joined[2][TEST_ROWS][TEST_N]; /* kn with decay, in fp32 and BF16 */
+    float relu[TEST_N], probs[TEST_ROWS][TEST_N], state[3][TEST_ROWS];
+    uint32_t order[TEST_ELEMENTS], kept[TEST_ELEMENTS + 1];
+    int32_t picked[TEST_ELEMENTS + 1];
     float decoded[3][TEST_ELEMENTS];
     float coded[3][2][TEST_ROWS][TEST_N]; /* kinds; by row, by column */
     uint16_t narrow[TEST_ELEMENTS + 1];
@@ -78,7 +82,7 @@ typedef struct test_input {
 } test_input;
 
 static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST_ROWS][TEST_N],
-                         float kn[TEST_ROWS][TEST_N]) {
+                         float kn[TEST_ROWS][TEST_N], float joined[TEST_ROWS][TEST_N]) {
     bool bf16 = path->element == sizeof(uint16_t);
     lc_product p = {.rows = TEST_ROWS,
                     .k = TEST_K,
@@ -94,6 +98,31 @@ static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST
     path->pack_kn(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
     p.c = kn[0];
     path->multiply_kn(&p);
+    float decay[TEST_ROWS];
+    for (int i = 0; i < TEST_ROWS; i++) {
+        memcpy(joined[i], in->right[i], sizeof joined[i]);
+        decay[i] = (float)(i % 5 - 1) * 0.3f; /* some negative, some zero */
+    }
+    p.c = joined[0];
+    p.decay = decay;
+    path->multiply_kn(&p);
+}
+
+static void run_choices(const lc_kernels *k, const test_input *in, test_result *out) {
+    enum { N = TEST_ELEMENTS };
+    lc_softmax_block block = {TEST_ROWS,  TEST_N,        out->probs[0], 1e-3f,        3,
+                              TEST_N - 2, out->state[0], out->state[1], out->state[2]};
+    for (int i = 0; i < TEST_ROWS; i++) {
+        memcpy(out->probs[i], in->left[i], sizeof out->probs[i]);
+        out->state[0][i] = i % 3 ? in->small[i] : -__builtin_inff();
+        out->state[1][i] = i % 3 ? 1.0f : 0.0f;
+    }
+    k->softmax_block(&block);
+    k->sum_scaled_relu(TEST_ROWS, TEST_N, in->x, out->product[0][0], out->relu);
+    k->order_floats(N, in->x, out->order);
+    uint32_t t = out->order[N / 2];
+    out->picked[N] = (int32_t)k->pick_above(N, out->order, t, 1, 5, out->picked);
+    out->kept[N] = (uint32_t)k->keep_prefix(N, out->order, 24, t >> 24, out->kept);
 }
 
 /* Products with codes: groups of 32, or one; the plain zero, or zeros and biases. */
@@ -141,8 +170,8 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
         in->small[i] = (float)(i - 40) * 2.7f;
     }
     memset(out, 0, sizeof *out);
-    run_products(&k->f32, in, out->product[0], out->product[1]);
-    run_products(&k->bf16, in, out->product[2], out->product[3]);
+    run_products(&k->f32, in, out->product[0], out->product[1], out->joined[0]);
+    run_products(&k->bf16, in, out->product[2], out->product[3], out->joined[1]);
     k->rms_norm(N, in->x, in->left[0], 1e-5f, out->norm);
     out->max = k->max(N, in->x);
     out->sum = k->exp_sum(N, in->small, 3.0f, out->exp);
@@ -161,10 +190,10 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     }
     for (int i = 0; i < TEST_N * TEST_K / LC_K_BLOCK; i++) in->zeros[i] = (int16_t)(i % 16);
     run_coded(&k->coded, in, out);
-    for (int i = 0; i < 3; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
+    for (int i = 0; i < 2; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
     k->scale_add(N, 0.3f, 1.7f, in->x, out->acc[0]);
     k->add_scaled(N, 0.3f, in->x, out->acc[1]);
-    k->add_scaled_relu(N, 0.3f, in->x, out->acc[2]);
+    run_choices(k, in, out);
 }
 
 static size_t test_scratch(const lc_kernels *k) {

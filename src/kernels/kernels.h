@@ -36,6 +36,9 @@ typedef struct lc_product {
     float *c;          /* [rows][ldc] */
     size_t ldc;
     void *scratch; /* path->scratch_bytes(rows, k) bytes, 64-byte aligned */
+    /* kn only. NULL, or [rows]: instead of being overwritten, c becomes fma(c, decay[i], product);
+     * a row i with a negative decay keeps its c. */
+    const float *decay;
 } lc_product;
 
 enum { LC_FEW_ROWS = 32 };
@@ -128,6 +131,18 @@ typedef struct lc_coded_path {
     void (*multiply)(const lc_coded_product *p);
 } lc_coded_path;
 
+/*
+ * A block of attention scores on its way into the running softmax of its rows (numerics.md 3). Of a
+ * row's n scores, lo .. hi-1 count (lo < hi); the others get p = 0.
+ */
+typedef struct lc_softmax_block {
+    size_t rows, n;
+    float *scores; /* [rows][n]: products in, p = exp(product * scale - new max) out */
+    float scale;
+    size_t lo, hi;
+    float *max, *sum, *alpha; /* [rows]: running, running, exp(old max - new max) out */
+} lc_softmax_block;
+
 typedef struct lc_kernels {
     lc_isa isa;
 
@@ -150,8 +165,21 @@ typedef struct lc_kernels {
     void (*scale_add)(size_t n, float a, float b, const float *x, float *y);
     /* y[i] = fma(a, x[i], y[i]) */
     void (*add_scaled)(size_t n, float a, const float *x, float *y);
-    /* y[i] = fma(a, max(x[i], 0), y[i]) */
-    void (*add_scaled_relu)(size_t n, float a, const float *x, float *y);
+
+    void (*softmax_block)(const lc_softmax_block *b);
+    /* y[j] = sum over i, in order, of w[i] max(x[i][j], 0): fma(w[i], max(x[i][j], 0), y[j]) from
+     * 0. x [rows][n]. */
+    void (*sum_scaled_relu)(size_t rows, size_t n, const float *w, const float *x, float *y);
+
+    /* Unsigned integers in the order of the floats: 0.0 and -0.0 are equal, NaN is beyond the
+     * infinity of its sign. y may be x. */
+    void (*order_floats)(size_t n, const float *x, uint32_t *y);
+    /* Indices i of x[i] > t, and of the first `ties` of x[i] == t, ascending, each plus `base`;
+     * returns their number. */
+    size_t (*pick_above)(size_t n, const uint32_t *x, uint32_t t, size_t ties, int32_t base,
+                         int32_t *out);
+    /* Copies the x[i] with x[i] >> shift == prefix in order; returns their number. y may be x. */
+    size_t (*keep_prefix)(size_t n, const uint32_t *x, int shift, uint32_t prefix, uint32_t *y);
 
     /* y[i] = x[i] rounded to BF16 (nearest even), as fp32. y may be x. */
     void (*round_bf16)(size_t n, const float *x, float *y);

@@ -364,17 +364,19 @@ static void test_select(void **unused) {
     size_t length = scores->shape[1], topk = want->shape[2];
     lc_index_shape shape = {.topk = topk, .sink = 3, .window = 4};
     float *score = golden_floats(scores);
-    uint64_t work[64];
+    uint32_t work[128];
+    const lc_kernels *k = lc_kernels_of(LC_ISA_SCALAR);
     int32_t list[64];
     assert_true(length <= 64 && topk <= 64);
     for (size_t row = 0; row < scores->shape[0] * length; row++) {
         size_t n = row % length + 1;
-        size_t count = lc_index_select(&shape, 0, n, score + row * length, work, list);
+        size_t count =
+            lc_index_select(k, &shape, &(lc_index_scores){0, n, score + row * length}, work, list);
         assert_int_equal(count, n < topk ? n : topk);
         for (size_t j = count; j < topk; j++) list[j] = -1;
         compare_exact(want, row * topk, list, topk);
         /* the same keys somewhere else in the cache */
-        lc_index_select(&shape, 1000, n, score + row * length, work, list);
+        lc_index_select(k, &shape, &(lc_index_scores){1000, n, score + row * length}, work, list);
         for (size_t j = 0; j < count; j++)
             assert_int_equal(list[j], 1000 + (int32_t)golden_number(want, row * topk + j));
     }

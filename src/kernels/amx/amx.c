@@ -273,9 +273,9 @@ static void interleave(const lc_product *p, size_t column, size_t n, uint32_t *p
     }
 }
 
-/* Rows [row, row + x0 + x1) times a panel of b0 + b1 columns, straight into p->c. */
+/* Rows [row, row + x0 + x1) times a panel of b0 + b1 columns, to c. */
 static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool two_rows,
-                    size_t column, bool two_columns) {
+                    bool two_columns, float *c, size_t ldc) {
     size_t k = lc_pad_k(p->k);
     const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
     finish_stores();
@@ -294,30 +294,56 @@ static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool
         _tile_dpbf16ps(2, 5, 6);
         if (two_columns) _tile_dpbf16ps(3, 5, 7);
     }
-    float *c = p->c + row * p->ldc + column;
-    size_t bytes = p->ldc * sizeof *c;
+    size_t bytes = ldc * sizeof *c;
     _tile_stored(0, c, bytes);
     if (two_columns) _tile_stored(1, c + TILE, bytes);
-    if (two_rows) _tile_stored(2, c + TILE * p->ldc, bytes);
-    if (two_rows && two_columns) _tile_stored(3, c + TILE * p->ldc + TILE, bytes);
+    if (two_rows) _tile_stored(2, c + TILE * ldc, bytes);
+    if (two_rows && two_columns) _tile_stored(3, c + TILE * ldc + TILE, bytes);
 }
+
+/* Products [32][32], of which `rows` x `columns` count, join p->c from (row, column). */
+static void join_products(const lc_product *p, const float *products, size_t row, size_t rows,
+                          size_t column, size_t columns) {
+    __mmask16 low = columns >= TILE ? 0xffff : first_lanes(columns);
+    __mmask16 high = columns > TILE ? first_lanes(columns - TILE) : 0;
+    for (size_t i = 0; i < rows; i++, products += 2 * TILE) {
+        float *c = p->c + (row + i) * p->ldc + column;
+        if (p->decay[row + i] < 0.0f) continue;
+        __m512 d = _mm512_set1_ps(p->decay[row + i]);
+        __m512 a = _mm512_maskz_loadu_ps(low, c), b = _mm512_maskz_loadu_ps(high, c + TILE);
+        a = _mm512_fmadd_ps(a, d, _mm512_loadu_ps(products));
+        b = _mm512_fmadd_ps(b, d, _mm512_loadu_ps(products + TILE));
+        _mm512_mask_storeu_ps(c, low, a);
+        _mm512_mask_storeu_ps(c + TILE, high, b);
+    }
+}
+
+static size_t interleaved_floats(size_t k) { return lc_pad_k(k) * TILE; }
 
 static void amx_multiply_kn(const lc_product *p) {
     tile_config config = {0};
+    uint32_t *panel = p->scratch;
+    float *products = (float *)p->scratch + interleaved_floats(p->k);
     for (size_t column = 0; column < p->columns; column += 2 * TILE) {
         size_t n = at_most(p->columns - column, 2 * TILE), b0 = at_most(n, TILE), b1 = n - b0;
-        interleave(p, column, n, p->scratch);
+        interleave(p, column, n, panel);
         for (size_t row = 0; row < p->rows; row += 2 * TILE) {
             size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
             configure(&config, x0, x1, b0, b1);
-            kn_tile(p, p->scratch, row, x1 > 0, column, b1 > 0);
+            if (p->decay) {
+                kn_tile(p, panel, row, x1 > 0, b1 > 0, products, 2 * TILE);
+                join_products(p, products, row, x0 + x1, column, n);
+            } else {
+                kn_tile(p, panel, row, x1 > 0, b1 > 0, p->c + row * p->ldc + column, p->ldc);
+            }
         }
     }
     _tile_release();
 }
 
 static size_t amx_scratch(size_t rows, size_t k) {
-    size_t nk = results_floats(rows, k) * sizeof(float), kn = lc_pad_k(k) * TILE * sizeof(uint32_t);
+    size_t nk = results_floats(rows, k) * sizeof(float),
+           kn = (interleaved_floats(k) + 4 * TILE * TILE) * sizeof(float);
     return nk > kn ? nk : kn;
 }
 

@@ -138,6 +138,13 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
     __mmask16 high = n > 16 ? (n == 32 ? 0xffff : first_lanes(n - 16)) : 0;
     for (int r = 0; r < rows; r++) {
         float *c = p->c + (row + (size_t)r) * p->ldc + column;
+        if (p->decay) {
+            float decay = p->decay[row + (size_t)r];
+            if (decay < 0.0f) continue;
+            __m512 d = _mm512_set1_ps(decay);
+            acc[r][0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(low, c), d, acc[r][0]);
+            acc[r][1] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(high, c + 16), d, acc[r][1]);
+        }
         _mm512_mask_storeu_ps(c, low, acc[r][0]);
         _mm512_mask_storeu_ps(c + 16, high, acc[r][1]);
     }
