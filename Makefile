@@ -35,7 +35,7 @@ ISAS := $(or $(ISAS_$(ARCH)),scalar)
 ISA_FLAGS_avx2   := -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
-ISA_FLAGS_amx    := $(ISA_FLAGS_avx512) -mamx-tile -mamx-bf16
+ISA_FLAGS_amx    := $(ISA_FLAGS_avx512bf16) -mamx-tile -mamx-bf16
 
 DIRS  := base kernels $(ISAS:%=kernels/%) format text text/jinja ops model store engine
 SRC   := $(wildcard $(DIRS:%=src/%/*.c))

@@ -29,7 +29,7 @@ const lc_kernels *lc_kernels_of(lc_isa isa) {
     }
 }
 
-enum { TEST_ROWS = 37, TEST_K = 96, TEST_N = 40, TEST_ELEMENTS = 61 };
+enum { TEST_ROWS = 37, TEST_K = 96, TEST_N = 40, TEST_ELEMENTS = 61, TEST_F8_ROWS = 5 };
 
 /* Numbers over a wide range of exponents, both signs, some zeros and denormals. */
 static float test_value(uint32_t *state) {
@@ -46,13 +46,15 @@ typedef struct test_result {
     float product[4][TEST_ROWS][TEST_N]; /* nk, kn in fp32; nk, kn in BF16 */
     float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
     float acc[3][TEST_ELEMENTS], sum, max;
-    float decoded[3][TEST_ELEMENTS];
-    uint16_t narrow[TEST_ELEMENTS + 1];
+    float decoded[LC_CODE_KINDS][TEST_ELEMENTS];
+    uint16_t narrow[TEST_ELEMENTS + 1], halves[LC_CODE_KINDS][TEST_ELEMENTS + 1];
+    uint16_t f8[TEST_F8_ROWS][256];
 } test_result;
 
 typedef struct test_input {
     float left[TEST_ROWS][TEST_K], right[TEST_K][TEST_K], x[TEST_K], small[TEST_K];
     uint16_t right_bf16[TEST_K][TEST_K];
+    uint8_t codes[256 + TEST_F8_ROWS];
     float packed[TEST_ROWS * TEST_K];
     char scratch[]; /* as the path needs */
 } test_input;
@@ -87,6 +89,7 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
         in->x[i] = test_value(&state);
         in->small[i] = (float)(i - 40) * 2.7f;
     }
+    for (int i = 0; i < 256 + TEST_F8_ROWS; i++) in->codes[i] = (uint8_t)(89 * i);
     memset(out, 0, sizeof *out);
     run_products(&k->f32, in, out->product[0], out->product[1]);
     run_products(&k->bf16, in, out->product[2], out->product[3]);
@@ -96,16 +99,15 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     k->swiglu(N, in->small, in->x, out->swiglu);
     k->round_bf16(N, in->x, out->rounded);
     k->narrow_bf16(N, in->x, out->narrow);
-    for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
-        lc_coded_row row = {(const uint8_t *)in->left[0],
-                            (lc_code_kind)kind,
-                            N,
-                            24,
-                            in->left[1],
-                            in->left[2],
-                            in->left[3]};
+    for (int kind = 0; kind < LC_CODE_KINDS; kind++) {
+        bool group = kind <= LC_CODES_I8;
+        lc_coded_row row = {
+            in->codes,   (lc_code_kind)kind,        N, 24, group ? in->left[1] : NULL,
+            in->left[2], group ? in->left[3] : NULL};
         k->decode(&row, out->decoded[kind]);
+        k->decode_bf16(&row, out->halves[kind]);
     }
+    k->decode_f8_rows(&(lc_f8_rows){TEST_F8_ROWS, 251, in->codes, 1, in->left[2], out->f8[0], 256});
     for (int i = 0; i < 3; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
     k->scale_add(N, 0.3f, 1.7f, in->x, out->acc[0]);
     k->add_scaled(N, 0.3f, in->x, out->acc[1]);
