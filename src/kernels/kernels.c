@@ -1,9 +1,11 @@
 /* kernels.c: which table runs. A path is used only after it has shown the scalar one's bits on this
- * machine. */
+ * machine; of those with equal bits, the fastest is used. */
 #include "kernels/kernels.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
+#include <pthread.h>
 #include <string.h>
 
 extern const lc_kernels lc_kernels_scalar;
@@ -120,31 +122,123 @@ static size_t test_scratch(const lc_kernels *k) {
     return a > b ? a : b;
 }
 
-/* False also when memory is short: the scalar kernels then serve. */
-static bool equal_bits(const lc_kernels *k) {
+typedef enum self_test { PASSED, FAILED, NO_MEMORY } self_test;
+
+static self_test equal_bits(const lc_kernels *k) {
     size_t a = test_scratch(&lc_kernels_scalar), b = test_scratch(k);
     test_input *in = lc_calloc(1, sizeof *in + (a > b ? a : b));
     test_result *want = lc_calloc(2, sizeof *want), *got = want ? want + 1 : NULL;
-    bool equal = false;
+    self_test result = NO_MEMORY;
     if (in && want) {
         uint64_t fp = lc_fp_enter();
         run_all(&lc_kernels_scalar, in, want);
         run_all(k, in, got);
         lc_fp_leave(fp);
-        equal = memcmp(want, got, sizeof *want) == 0;
+        result = memcmp(want, got, sizeof *want) == 0 ? PASSED : FAILED;
     }
     lc_free(in);
     lc_free(want);
-    return equal;
+    return result;
 }
 
+/* With too little memory for the test the scalar kernels serve. */
 const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped) {
     if (dropped) *dropped = LC_ISA_COUNT;
     for (int isa = (int)cap; isa > LC_ISA_SCALAR; isa--) {
         const lc_kernels *k = lc_kernels_of((lc_isa)isa);
         if (!k) continue;
-        if (equal_bits(k)) return k;
+        if (equal_bits(k) == PASSED) return k;
         if (dropped) *dropped = (lc_isa)isa;
     }
     return &lc_kernels_scalar;
+}
+
+/* ---- the fastest way to BF16 products ---- */
+
+enum { TIMED_K = 256, TIMED_COLUMNS = 128, TIMED_ROWS = 64, TIMED_RUNS = 3 };
+
+typedef struct timed_input {
+    float left[TIMED_ROWS * TIMED_K], packed[TIMED_ROWS * TIMED_K], c[TIMED_ROWS * TIMED_COLUMNS];
+    uint16_t right[TIMED_COLUMNS * TIMED_K];
+} timed_input;
+
+/* The shortest of a few runs after a first one that wakes the units up. */
+static double time_rows(const lc_gemm_path *path, timed_input *in, void *scratch, size_t rows) {
+    lc_product p = {.rows = rows,
+                    .k = TIMED_K,
+                    .columns = TIMED_COLUMNS,
+                    .left = in->packed,
+                    .right = in->right,
+                    .ld = TIMED_K,
+                    .c = in->c,
+                    .ldc = TIMED_COLUMNS,
+                    .scratch = scratch};
+    double best = 1e9;
+    path->pack_nk(rows, TIMED_K, in->left, TIMED_K, in->packed);
+    for (int run = 0; run <= TIMED_RUNS; run++) {
+        uint64_t begin = lc_clock_ns();
+        path->multiply_nk(&p);
+        double seconds = (double)(lc_clock_ns() - begin + 1) / 1e9;
+        if (run && seconds < best) best = seconds;
+    }
+    return best;
+}
+
+/* A step of one token and a prompt count alike. 0: no memory. */
+static double time_path(const lc_gemm_path *path, timed_input *in) {
+    void *scratch = lc_calloc(1, path->scratch_bytes(TIMED_ROWS, TIMED_K));
+    if (!scratch) return 0;
+    double seconds = time_rows(path, in, scratch, 1) * time_rows(path, in, scratch, TIMED_ROWS);
+    lc_free(scratch);
+    return seconds;
+}
+
+/* The best table, with the BF16 products of any other one that is faster. A measurement is noisy:
+ * a lower set must win clearly. false: no memory. */
+static bool choose(lc_kernels *out, lc_isa *dropped, timed_input *in) {
+    double best = 0;
+    *dropped = LC_ISA_COUNT;
+    *out = lc_kernels_scalar;
+    for (int isa = LC_ISA_COUNT - 1; isa > LC_ISA_SCALAR; isa--) {
+        const lc_kernels *k = lc_kernels_of((lc_isa)isa);
+        if (!k) continue;
+        self_test test = equal_bits(k);
+        if (test == NO_MEMORY) return false;
+        if (test == FAILED) {
+            *dropped = (lc_isa)isa;
+            continue;
+        }
+        double seconds = time_path(&k->bf16, in);
+        if (seconds == 0) return false;
+        if (out->isa == LC_ISA_SCALAR)
+            *out = *k;
+        else if (seconds < 0.8 * best)
+            out->bf16 = k->bf16;
+        else
+            continue;
+        best = seconds;
+    }
+    return true;
+}
+
+const lc_kernels *lc_kernels_fastest(lc_isa *dropped) {
+    /* Filled once, constant afterwards. */
+    static struct {
+        pthread_mutex_t lock;
+        bool done;
+        lc_isa dropped;
+        lc_kernels table;
+    } chosen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    pthread_mutex_lock(&chosen.lock);
+    if (!chosen.done) {
+        timed_input *in = lc_calloc(1, sizeof *in);
+        uint64_t fp = lc_fp_enter();
+        chosen.done = in && choose(&chosen.table, &chosen.dropped, in);
+        lc_fp_leave(fp);
+        lc_free(in);
+    }
+    bool done = chosen.done;
+    pthread_mutex_unlock(&chosen.lock);
+    if (dropped) *dropped = done ? chosen.dropped : LC_ISA_COUNT;
+    return done ? &chosen.table : &lc_kernels_scalar;
 }

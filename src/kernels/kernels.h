@@ -139,4 +139,13 @@ const lc_kernels *lc_kernels_of(lc_isa isa);
  */
 const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped);
 
+/*
+ * The best table of this machine, with the BF16 products (`bf16`) of the instruction set that is
+ * fastest at them here: a higher one isn't always. Tested as above and measured once a process,
+ * which takes some milliseconds; bits never depend on it. isa is that of everything else, bf16.name
+ * tells the choice. *dropped is the lowest set that failed the test. Thread-safe. The scalar table
+ * while there is too little memory to measure.
+ */
+const lc_kernels *lc_kernels_fastest(lc_isa *dropped);
+
 #endif

@@ -4,10 +4,12 @@
  */
 #include "test.h"
 
+#include "base/mem.h"
 #include "format/dtype.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
+#include <pthread.h>
 
 static uint32_t state = 1;
 static float random_value(void) { /* mostly near one, sometimes tiny, huge, zero */
@@ -326,6 +328,31 @@ static void avx512bf16_is_the_written_order(void **unused) {
 static void amx_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AMX); }
 static void neon_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_NEON); }
 
+/* Products of a table that was put together, its right side narrowed by its own kernels. */
+static void check_chosen(const lc_kernels *k) {
+    enum { ROWS = 33, K = 100, COLUMNS = 37, PADDED = 128 };
+    float left[ROWS][K], a[ROWS][PADDED] = {{0}}, right[COLUMNS][PADDED] = {{0}}, c[ROWS][COLUMNS];
+    uint16_t halves[COLUMNS][PADDED];
+    float *packed = malloc(lc_left_floats(ROWS, K) * sizeof *packed);
+    void *scratch = aligned_alloc(64, (k->bf16.scratch_bytes(ROWS, K) + 63) / 64 * 64);
+    for (size_t j = 0; j < COLUMNS; j++) {
+        for (size_t i = 0; i < K; i++) right[j][i] = random_value();
+        k->narrow_bf16(PADDED, right[j], halves[j]);
+        for (size_t i = 0; i < K; i++) right[j][i] = bf16_value(right[j][i]);
+    }
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < K; j++) a[i][j] = bf16_value(left[i][j] = random_value());
+    k->bf16.pack_nk(ROWS, K, left[0], K, packed);
+    k->bf16.multiply_nk(
+        &(lc_product){ROWS, K, COLUMNS, packed, halves, PADDED, c[0], COLUMNS, scratch});
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < COLUMNS; j++) {
+            float want = dot_reference(a[i], right[j], 1, PADDED);
+            assert_memory_equal(&want, &c[i][j], sizeof want);
+        }
+    free(packed), free(scratch);
+}
+
 static void best_passes_the_self_test(void **unused) {
     (void)unused;
     lc_isa dropped;
@@ -333,6 +360,66 @@ static void best_passes_the_self_test(void **unused) {
     assert_non_null(k);
     assert_int_equal(dropped, LC_ISA_COUNT);
     assert_int_equal(lc_kernels_best(LC_ISA_SCALAR, NULL)->isa, LC_ISA_SCALAR);
+}
+
+/* Any set's rounding with any other set's products: what a choice by measurement can put together.
+ */
+static void every_choice_has_the_same_bits(void **unused) {
+    (void)unused;
+    size_t choices = 0;
+    uint64_t fp = lc_fp_enter();
+    for (int i = 0; i < LC_ISA_COUNT; i++)
+        for (int j = 0; j < LC_ISA_COUNT; j++) {
+            const lc_kernels *base = lc_kernels_of((lc_isa)i), *other = lc_kernels_of((lc_isa)j);
+            if (!base || !other) continue;
+            lc_kernels table = *base;
+            table.bf16 = other->bf16;
+            check_chosen(&table);
+            choices++;
+        }
+    lc_fp_leave(fp);
+    print_message("# %zu choices\n", choices);
+}
+
+static void *ask_fastest(void *unused) {
+    (void)unused;
+    return (void *)(uintptr_t)lc_kernels_fastest(NULL);
+}
+
+static void fastest_is_chosen_once(void **unused) {
+    (void)unused;
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    void *got[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_fastest, NULL), 0);
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], &got[i]);
+    lc_isa dropped;
+    const lc_kernels *k = lc_kernels_fastest(&dropped);
+    for (int i = 0; i < THREADS; i++) assert_ptr_equal(got[i], k);
+    assert_int_equal(dropped, LC_ISA_COUNT);
+    assert_int_equal(k->isa, lc_kernels_best((lc_isa)(LC_ISA_COUNT - 1), NULL)->isa);
+    bool known = false;
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        const lc_kernels *other = lc_kernels_of((lc_isa)isa);
+        known |= other && !memcmp(&other->bf16, &k->bf16, sizeof k->bf16);
+    }
+    assert_true(known);
+    print_message("# %s, BF16 products: %s\n", lc_isa_name(k->isa), k->bf16.name);
+    uint64_t fp = lc_fp_enter();
+    check_chosen(k);
+    lc_fp_leave(fp);
+}
+
+/* Before anything was measured: no memory, no choice, and none is kept. */
+static void no_memory_no_choice(void **unused) {
+    (void)unused;
+    for (long n = 0; n < 4; n++) {
+        lc_mem_fail_after(n);
+        const lc_kernels *k = lc_kernels_fastest(NULL);
+        lc_mem_fail_after(-1);
+        assert_int_equal(k->isa, LC_ISA_SCALAR);
+    }
 }
 
 int main(void) {
@@ -344,6 +431,9 @@ int main(void) {
         cmocka_unit_test(amx_is_the_written_order),
         cmocka_unit_test(neon_is_the_written_order),
         cmocka_unit_test(best_passes_the_self_test),
+        cmocka_unit_test(every_choice_has_the_same_bits),
+        cmocka_unit_test(no_memory_no_choice),
+        cmocka_unit_test(fastest_is_chosen_once),
     };
     return test_main(tests);
 }
