@@ -25,6 +25,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 /* The most that is read of a file in /proc or /sys: cgroup paths are shorter than PATH_MAX. */
@@ -37,7 +40,7 @@ static struct {
     char model[64];
 } machine = {.once = PTHREAD_ONCE_INIT};
 
-static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "avx2",
+static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "neonbf16", "avx2",
                                                     "avx512", "avx512bf16", "amx"};
 
 /* Reads the start of a small file as a string. false when it isn't there or is empty. */
@@ -130,7 +133,10 @@ void lc_fp_leave(uint64_t state) { _mm_setcsr((unsigned)state); }
 
 #elif defined(__aarch64__)
 
-static void ask_isa(void) { machine.isa[LC_ISA_NEON] = true; /* part of the base architecture */ }
+static void ask_isa(void) {
+    machine.isa[LC_ISA_NEON] = true; /* part of the base architecture */
+    machine.isa[LC_ISA_NEONBF16] = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+}
 
 static void ask_model(void) {
     if (!model_from_cpuinfo("model name")) model_from_cpuinfo("Model");

@@ -12,7 +12,7 @@ extern const lc_kernels lc_kernels_scalar;
 #if defined(__x86_64__)
 extern const lc_kernels lc_kernels_avx2, lc_kernels_avx512, lc_kernels_avx512bf16, lc_kernels_amx;
 #elif defined(__aarch64__)
-extern const lc_kernels lc_kernels_neon;
+extern const lc_kernels lc_kernels_neon, lc_kernels_neonbf16;
 #endif
 
 const lc_kernels *lc_kernels_of(lc_isa isa) {
@@ -26,6 +26,7 @@ const lc_kernels *lc_kernels_of(lc_isa isa) {
     case LC_ISA_AMX: return &lc_kernels_amx;
 #elif defined(__aarch64__)
     case LC_ISA_NEON: return &lc_kernels_neon;
+    case LC_ISA_NEONBF16: return &lc_kernels_neonbf16;
 #endif
     default: return NULL;
     }

@@ -353,6 +353,10 @@ static void check_chosen(const lc_kernels *k) {
     free(packed), free(scratch);
 }
 
+static void neonbf16_is_the_written_order(void **unused) {
+    (void)unused, check_isa(LC_ISA_NEONBF16);
+}
+
 static void best_passes_the_self_test(void **unused) {
     (void)unused;
     lc_isa dropped;
@@ -430,6 +434,7 @@ int main(void) {
         cmocka_unit_test(avx512bf16_is_the_written_order),
         cmocka_unit_test(amx_is_the_written_order),
         cmocka_unit_test(neon_is_the_written_order),
+        cmocka_unit_test(neonbf16_is_the_written_order),
         cmocka_unit_test(best_passes_the_self_test),
         cmocka_unit_test(every_choice_has_the_same_bits),
         cmocka_unit_test(no_memory_no_choice),
