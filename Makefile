@@ -9,7 +9,7 @@ ifeq ($(origin CC),default)
 CC  := gcc
 endif
 
-LIBS     := json-c libpcre2-8 libutf8proc libcurl libxxhash libedit libcrypto
+LIBS     := hwloc json-c libpcre2-8 libutf8proc libcurl libxxhash libedit libcrypto
 PKG_CFLAGS := $(shell pkg-config --cflags $(LIBS))
 ifneq ($(.SHELLSTATUS),0)
 ifneq ($(MAKECMDGOALS:help=clean),clean)
