@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "kernels/coded.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -15,21 +16,37 @@ extern const lc_kernels lc_kernels_avx2, lc_kernels_avx512, lc_kernels_avx512bf1
 extern const lc_kernels lc_kernels_neon, lc_kernels_neonbf16;
 #endif
 
+/* The tables with the coded path that this processor's features allow. Filled once by make_tables,
+ * constant afterwards. */
+static struct {
+    pthread_once_t once;
+    lc_kernels of[LC_ISA_COUNT];
+} tables = {.once = PTHREAD_ONCE_INIT};
+
+static void make_tables(void) {
+    static const lc_kernels *const built[] = {
+        &lc_kernels_scalar,
+#if defined(__x86_64__)
+        &lc_kernels_avx2,
+        &lc_kernels_avx512,
+        &lc_kernels_avx512bf16,
+        &lc_kernels_amx,
+#elif defined(__aarch64__)
+        &lc_kernels_neon,
+        &lc_kernels_neonbf16,
+#endif
+    };
+    for (size_t i = 0; i < sizeof built / sizeof *built; i++) {
+        lc_kernels *table = &tables.of[built[i]->isa];
+        *table = *built[i];
+        table->coded = *lc_coded_path_of(table->isa);
+    }
+}
+
 const lc_kernels *lc_kernels_of(lc_isa isa) {
     if (!lc_cpu_has(isa)) return NULL;
-    switch (isa) {
-    case LC_ISA_SCALAR: return &lc_kernels_scalar;
-#if defined(__x86_64__)
-    case LC_ISA_AVX2: return &lc_kernels_avx2;
-    case LC_ISA_AVX512: return &lc_kernels_avx512;
-    case LC_ISA_AVX512BF16: return &lc_kernels_avx512bf16;
-    case LC_ISA_AMX: return &lc_kernels_amx;
-#elif defined(__aarch64__)
-    case LC_ISA_NEON: return &lc_kernels_neon;
-    case LC_ISA_NEONBF16: return &lc_kernels_neonbf16;
-#endif
-    default: return NULL;
-    }
+    pthread_once(&tables.once, make_tables);
+    return tables.of[isa].max ? &tables.of[isa] : NULL; /* NULL: not built in */
 }
 
 enum { TEST_ROWS = 37, TEST_K = 96, TEST_N = 40, TEST_ELEMENTS = 61, TEST_F8_ROWS = 5 };
@@ -50,6 +67,7 @@ typedef struct test_result {
     float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
     float acc[3][TEST_ELEMENTS], sum, max;
     float decoded[LC_CODE_KINDS][TEST_ELEMENTS];
+    float coded[3][2][TEST_ROWS][TEST_N]; /* kinds; by row, by column */
     uint16_t narrow[TEST_ELEMENTS + 1], halves[LC_CODE_KINDS][TEST_ELEMENTS + 1];
     uint16_t f8[TEST_F8_ROWS][256];
 } test_result;
@@ -58,8 +76,9 @@ typedef struct test_input {
     float left[TEST_ROWS][TEST_K], right[TEST_K][TEST_K], x[TEST_K], small[TEST_K];
     uint16_t right_bf16[TEST_K][TEST_K];
     uint8_t codes[256 + TEST_F8_ROWS];
-    float packed[TEST_ROWS * TEST_K];
-    char scratch[]; /* as the path needs */
+    int16_t zeros[TEST_N * TEST_K / LC_K_BLOCK];
+    _Alignas(64) float packed[TEST_ROWS * TEST_K];
+    _Alignas(64) char scratch[]; /* as the path needs */
 } test_input;
 
 static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST_ROWS][TEST_N],
@@ -79,6 +98,39 @@ static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST
     path->pack_kn(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
     p.c = kn[0];
     path->multiply_kn(&p);
+}
+
+/* Products with codes: groups of 32, or one; the plain zero, or zeros and biases. */
+static void run_coded(const lc_coded_path *path, test_input *in, test_result *out) {
+    lc_coded_product p = {.rows = TEST_ROWS,
+                          .k = TEST_K,
+                          .columns = TEST_N,
+                          .left = in->packed,
+                          .right = {.codes = (const uint8_t *)in->right_bf16,
+                                    .size = LC_K_BLOCK,
+                                    .scale_type = LC_SCALES_BF16,
+                                    .scales = in->right_bf16[1],
+                                    .scale_row = TEST_K / LC_K_BLOCK,
+                                    .scale_group = 1,
+                                    .zero = 8},
+                          .ldc = TEST_N,
+                          .scratch = in->scratch};
+    for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
+        p.right.kind = (lc_code_kind)kind;
+        p.right.by_column = false;
+        p.right.stride = kind == LC_CODES_U4 ? TEST_K / 2 : TEST_K;
+        p.right.zeros = NULL;
+        p.right.biases = NULL;
+        p.c = out->coded[kind][0][0];
+        path->pack(p.right.kind, p.right.size, TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
+        path->multiply(&p);
+        p.right.by_column = true;
+        p.right.stride = 4 * TEST_N;
+        p.right.zeros = in->zeros;
+        p.right.biases = in->right_bf16[3];
+        p.c = out->coded[kind][1][0];
+        path->multiply(&p);
+    }
 }
 
 static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
@@ -111,6 +163,8 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
         k->decode_bf16(&row, out->halves[kind]);
     }
     k->decode_f8_rows(&(lc_f8_rows){TEST_F8_ROWS, 251, in->codes, 1, in->left[2], out->f8[0], 256});
+    for (int i = 0; i < TEST_N * TEST_K / LC_K_BLOCK; i++) in->zeros[i] = (int16_t)(i % 16);
+    run_coded(&k->coded, in, out);
     for (int i = 0; i < 3; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
     k->scale_add(N, 0.3f, 1.7f, in->x, out->acc[0]);
     k->add_scaled(N, 0.3f, in->x, out->acc[1]);
@@ -119,20 +173,23 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
 
 static size_t test_scratch(const lc_kernels *k) {
     size_t a = k->f32.scratch_bytes(TEST_ROWS, TEST_K),
-           b = k->bf16.scratch_bytes(TEST_ROWS, TEST_K);
-    return a > b ? a : b;
+           b = k->bf16.scratch_bytes(TEST_ROWS, TEST_K),
+           c = k->coded.scratch_bytes(TEST_ROWS, TEST_K, LC_K_BLOCK);
+    a = a > b ? a : b;
+    return a > c ? a : c;
 }
 
 typedef enum self_test { PASSED, FAILED, NO_MEMORY } self_test;
 
 static self_test equal_bits(const lc_kernels *k) {
-    size_t a = test_scratch(&lc_kernels_scalar), b = test_scratch(k);
+    const lc_kernels *scalar = lc_kernels_of(LC_ISA_SCALAR);
+    size_t a = test_scratch(scalar), b = test_scratch(k);
     test_input *in = lc_calloc(1, sizeof *in + (a > b ? a : b));
     test_result *want = lc_calloc(2, sizeof *want), *got = want ? want + 1 : NULL;
     self_test result = NO_MEMORY;
     if (in && want) {
         uint64_t fp = lc_fp_enter();
-        run_all(&lc_kernels_scalar, in, want);
+        run_all(scalar, in, want);
         run_all(k, in, got);
         lc_fp_leave(fp);
         result = memcmp(want, got, sizeof *want) == 0 ? PASSED : FAILED;
@@ -151,7 +208,7 @@ const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped) {
         if (equal_bits(k) == PASSED) return k;
         if (dropped) *dropped = (lc_isa)isa;
     }
-    return &lc_kernels_scalar;
+    return lc_kernels_of(LC_ISA_SCALAR);
 }
 
 /* ---- the fastest way to BF16 products ---- */
@@ -199,7 +256,7 @@ static double time_path(const lc_gemm_path *path, timed_input *in) {
 static bool choose(lc_kernels *out, lc_isa *dropped, timed_input *in) {
     double best = 0;
     *dropped = LC_ISA_COUNT;
-    *out = lc_kernels_scalar;
+    *out = *lc_kernels_of(LC_ISA_SCALAR);
     for (int isa = LC_ISA_COUNT - 1; isa > LC_ISA_SCALAR; isa--) {
         const lc_kernels *k = lc_kernels_of((lc_isa)isa);
         if (!k) continue;
@@ -241,5 +298,5 @@ const lc_kernels *lc_kernels_fastest(lc_isa *dropped) {
     bool done = chosen.done;
     pthread_mutex_unlock(&chosen.lock);
     if (dropped) *dropped = done ? chosen.dropped : LC_ISA_COUNT;
-    return done ? &chosen.table : &lc_kernels_scalar;
+    return done ? &chosen.table : lc_kernels_of(LC_ISA_SCALAR);
 }

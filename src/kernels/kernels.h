@@ -20,7 +20,7 @@ enum {
 /* K rounded up to whole blocks: the padded length of both operands along the contraction. */
 static inline size_t lc_pad_k(size_t k) { return (k + LC_K_BLOCK - 1) / LC_K_BLOCK * LC_K_BLOCK; }
 
-/* Space of `rows` packed left rows. */
+/* Enough space, in floats, for `rows` packed left rows of any path. */
 static inline size_t lc_left_floats(size_t rows, size_t k) { return rows * lc_pad_k(k); }
 
 /*
@@ -38,23 +38,29 @@ typedef struct lc_product {
     void *scratch; /* path->scratch_bytes(rows, k) bytes, 64-byte aligned */
 } lc_product;
 
-enum { LC_FEW_ROWS = 32, LC_MAX_PANEL = 128 };
+enum { LC_FEW_ROWS = 32 };
 
 /* One way to run products. Left rows are packed once and used with many right sides. */
 typedef struct lc_gemm_path {
     const char *name;
     size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
+    size_t left;    /* bytes of a packed left element */
     size_t panel;   /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
     size_t wide;    /* and with more: a multiple of panel */
     size_t (*scratch_bytes)(size_t rows, size_t k);
-    /* x [rows][ldx] -> out, lc_left_floats(rows, k) floats of space, rounded to BF16 if the element
-     * is. Groups of 16 rows may be packed apart: row 16 i begins at float lc_left_floats(16 i, k).
-     * nk and kn products need their own packing. */
+    /* x [rows][ldx] -> out, lc_left_bytes of space, rounded to BF16 if the element is. Groups of 16
+     * rows may be packed apart: row 16 i begins at byte lc_left_bytes(path, 16 i, k). nk and kn
+     * products need their own packing. */
     void (*pack_nk)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
 } lc_gemm_path;
+
+/* Bytes of `rows` packed left rows. */
+static inline size_t lc_left_bytes(const lc_gemm_path *path, size_t rows, size_t k) {
+    return rows * lc_pad_k(k) * path->left;
+}
 
 /* Columns of a task for `rows` left rows. */
 static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
@@ -94,10 +100,60 @@ typedef struct lc_f8_rows {
     size_t ld;
 } lc_f8_rows;
 
+/*
+ * Weight rows of group-quantised codes as a checkpoint stores them; nothing is aligned.
+ * value = (code - zero) * scale + bias, one zero, scale and bias for each row and group.
+ */
+typedef enum lc_scale_type { LC_SCALES_F32, LC_SCALES_F16, LC_SCALES_BF16 } lc_scale_type;
+typedef struct lc_coded_rows {
+    lc_code_kind kind;
+    /* false: row r's codes lie at codes + r * stride one after the other, the low half of a byte
+     * first. true: in little-endian words of 32 bits, each with 8 (U4) or 4 codes of consecutive k
+     * of one row, lowest bits first; word w of row r at codes + w * stride + 4 * r. */
+    bool by_column;
+    const uint8_t *codes;
+    size_t stride; /* bytes */
+    size_t size;   /* k of a group: a multiple of 32, or >= k for a single one; at most 65536 k of a
+                    * group with U8 and I8. The last group may be short. */
+    lc_scale_type scale_type;
+    const void *scales, *biases; /* of row r, group g at r * scale_row + g * scale_group; biases may
+                                  * be NULL, else they have the scales' type and places */
+    size_t scale_row, scale_group;
+    const int16_t *zeros; /* [rows][groups], or NULL: `zero` for all */
+    int zero;             /* in the range of zeros, too */
+} lc_coded_rows;
+
+/* c[i][j] = left row i times weight row j, in the order of numerics.md 1. */
+typedef struct lc_coded_product {
+    size_t rows, k, columns;
+    const void *left;    /* packed by the same path for this kind, k and group size */
+    lc_coded_rows right; /* `columns` rows */
+    float *c;            /* [rows][ldc] */
+    size_t ldc;
+    void *scratch; /* path->scratch_bytes(rows, k, size) bytes, 64-byte aligned */
+} lc_coded_product;
+
+/* Products of fp32 rows, quantised to int8 group by group, with coded rows; exact sums inside a
+ * group. */
+typedef struct lc_coded_path {
+    const char *name;
+    size_t panel, wide; /* columns of a task, as in lc_gemm_path */
+    /* Space of packed rows: at most 2 bytes a value of rows padded to 32, and 64 bytes a row. A
+     * multiple of 64. */
+    size_t (*left_bytes)(size_t rows, size_t k, size_t size);
+    size_t (*scratch_bytes)(size_t rows, size_t k, size_t size);
+    /* x [rows][ldx] -> out. Any groups of rows may be packed apart: row i begins at byte
+     * left_bytes(i, k, size). out should be 64-byte aligned. */
+    void (*pack)(lc_code_kind kind, size_t size, size_t rows, size_t k, const float *x, size_t ldx,
+                 void *out);
+    void (*multiply)(const lc_coded_product *p);
+} lc_coded_path;
+
 typedef struct lc_kernels {
     lc_isa isa;
 
     lc_gemm_path f32, bf16; /* products of fp32 and of BF16 values, fp32 sums */
+    lc_coded_path coded;    /* products of int8 values with codes */
 
     /* y[i] = w[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps), spec 2. x may be y. */
     void (*rms_norm)(size_t n, const float *x, const float *w, float eps, float *y);

@@ -214,13 +214,13 @@ static void choose_rows(void *ctx, size_t begin, size_t end, int thread) {
 
 int lc_index(const lc_op *op, const lc_index_shape *s, const lc_indexer_weights *w,
              const lc_index_args *args, const lc_index_buffers *b, lc_err *err) {
-    size_t m = args->x.rows;
+    size_t m = args->x->left.rows;
     index_task t = {op, s, w, args, b};
     lc_op exact = lc_op_exact(op);
-    lc_operand x = lc_operand_pack(&exact, m, s->hidden, args->normed, s->hidden, b->x);
+    lc_operand x = lc_operand_of(m, s->hidden, args->x->x, args->x->ldx, b->x);
     int status = lc_linear(op, &w->wq_b, args->c_q, b->q, s->heads * s->dim, err);
     if (status == LC_OK) status = lc_linear(op, &w->wk, args->x, b->k, s->dim, err);
-    if (status == LC_OK) status = lc_linear(&exact, &w->weights, x, b->weights, s->heads, err);
+    if (status == LC_OK) status = lc_linear(&exact, &w->weights, &x, b->weights, s->heads, err);
     if (status != LC_OK) return status;
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, finish_rows, &t);
     lc_pool_for(op->pool, m, TILE, choose_rows, &t);

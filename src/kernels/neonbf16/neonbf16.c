@@ -21,8 +21,7 @@ enum {
 /* Left rows: each block of a row is 16 words. */
 static void pack_left(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     for (size_t i = 0; i < rows; i++) {
-        /* half of the space is used */
-        uint16_t *y = (uint16_t *)(void *)((uint32_t *)out + i * lc_pad_k(k));
+        uint16_t *y = (uint16_t *)out + i * lc_pad_k(k);
         for (size_t b = 0; b < lc_pad_k(k); b += LC_LANES) {
             size_t n = b >= k ? 0 : k - b < LC_LANES ? k - b : LC_LANES;
             v_store_bf16(y + b, v_load_n(x + i * ldx + (n ? b : 0), n));
@@ -73,7 +72,7 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
                                                           const int rows, const uint32_t *panel,
                                                           size_t column, size_t n) {
     size_t k = lc_pad_k(p->k);
-    const uint32_t *left = (const uint32_t *)p->left + row * k;
+    const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
     lc_v acc[BF_ROWS];
     for (int r = 0; r < rows; r++) acc[r] = v_zero();
     for (size_t b = 0; b < k / LC_K_BLOCK; b++) {
@@ -83,8 +82,8 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
         for (size_t w = 0; w < BF_WORDS; w++, panel += BF_COLUMNS) {
             bfloat16x8_t x[BF_ROWS];
             for (int r = 0; r < rows; r++)
-                x[r] =
-                    vreinterpretq_bf16_u32(vld1q_dup_u32(left + (size_t)r * k + b * BF_WORDS + w));
+                x[r] = vreinterpretq_bf16_u32(
+                    vld1q_dup_u32(left + (size_t)r * k / 2 + b * BF_WORDS + w));
             for (int q = 0; q < BF_QUADS; q++) {
                 bfloat16x8_t y = vreinterpretq_bf16_u32(vld1q_u32(panel + 4 * q));
                 for (int r = 0; r < rows; r++) {
@@ -125,8 +124,9 @@ extern const lc_kernels lc_kernels_neonbf16;
 #define LC_KERNELS_ISA LC_ISA_NEONBF16
 #define LC_KERNELS_BF16_PATH                                                                       \
     {                                                                                              \
-        .name = "bfmlal", .element = sizeof(uint16_t), .panel = BF_COLUMNS, .wide = BF_COLUMNS,    \
-        .scratch_bytes = bf_scratch, .pack_nk = pack_left, .pack_kn = pack_left,                   \
-        .multiply_nk = bf_multiply_nk, .multiply_kn = bf_multiply_kn                               \
+        .name = "bfmlal", .element = sizeof(uint16_t), .left = sizeof(uint16_t),                   \
+        .panel = BF_COLUMNS, .wide = BF_COLUMNS, .scratch_bytes = bf_scratch,                      \
+        .pack_nk = pack_left, .pack_kn = pack_left, .multiply_nk = bf_multiply_nk,                 \
+        .multiply_kn = bf_multiply_kn                                                              \
     }
 #include "kernels/kernels.inc"
