@@ -29,11 +29,12 @@ ALL_LIBS = $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SAN_FLAGS)
 
 # Kernel families of this processor, one folder each; only these folders get special flags.
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
-ISAS_x86_64  := scalar avx2 avx512 avx512bf16 amx
+ISAS_x86_64  := scalar avx2 avx512 avx512vnni avx512bf16 amx
 ISAS_aarch64 := scalar neon
 ISAS := $(or $(ISAS_$(ARCH)),scalar)
 ISA_FLAGS_avx2   := -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+ISA_FLAGS_avx512vnni := $(ISA_FLAGS_avx512) -mavx512vnni
 ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
 ISA_FLAGS_amx    := $(ISA_FLAGS_avx512) -mamx-tile -mamx-bf16
 
