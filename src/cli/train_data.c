@@ -1,0 +1,6 @@
+#include "cli/train.h"
+int lc_train_data_cmd(int argc, char **argv) {
+    (void)argc;
+    (void)argv;
+    return 1;
+}
