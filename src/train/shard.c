@@ -23,6 +23,7 @@ struct lc_shard {
     lc_shard_head head;
     lc_shard_layout at;
     lc_shard_kind kind;
+    bool masked;
     uint64_t *first; /* [documents + 1] */
 };
 
@@ -82,7 +83,8 @@ static int check_head(lc_shard *s, lc_err *err) {
     if ((uint64_t)st.st_size != s->at.end)
         return lc_fail(err, LC_EFORMAT, "%s: has %lld bytes, its header says %llu", s->path,
                        (long long)st.st_size, (unsigned long long)s->at.end);
-    s->kind = (lc_shard_kind){h->token_bytes, h->vocab, h->eos, h->flags & LC_SHARD_MASKED, {0}};
+    s->kind = (lc_shard_kind){h->token_bytes, h->vocab, h->eos, {0}};
+    s->masked = h->flags & LC_SHARD_MASKED;
     memcpy(s->kind.tokenizer, h->tokenizer, sizeof h->tokenizer);
     return LC_OK;
 }
@@ -194,7 +196,7 @@ static int copy_tokens(const lc_shard *s, const lc_shard_part *part, const uint8
 static int copy_mask(const lc_shard *s, const lc_shard_part *part, const uint8_t *mask,
                      lc_err *err) {
     if (!part->mask) return LC_OK;
-    if (!s->kind.masked) {
+    if (!s->masked) {
         memset(part->mask, 1, part->count);
         return LC_OK;
     }
@@ -207,12 +209,14 @@ static int copy_mask(const lc_shard *s, const lc_shard_part *part, const uint8_t
     return LC_OK;
 }
 
-static int check_document(const lc_shard *s, uint64_t doc, const uint8_t *raw, size_t bytes,
+static int check_document(const lc_shard *s, uint64_t doc, const uint8_t *raw, size_t len,
                           lc_err *err) {
+    size_t bytes = len * s->kind.token_bytes;
     lc_shard_entry entry;
     int status = read_at(s, &entry, sizeof entry, s->at.index + doc * sizeof entry, err);
     if (status) return status;
-    if (entry.first != s->first[doc] || entry.sum != XXH3_64bits(raw, bytes))
+    uint64_t sum = lc_shard_sum(raw, bytes, s->masked ? raw + bytes : NULL, len);
+    if (entry.first != s->first[doc] || entry.sum != sum)
         return lc_fail(err, LC_EFORMAT, "%s: document %llu (tokens from %llu): checksum is wrong",
                        s->path, (unsigned long long)doc, (unsigned long long)s->first[doc]);
     return LC_OK;
@@ -227,13 +231,13 @@ int lc_shard_read(const lc_shard *s, const lc_shard_part *part, lc_err *err) {
         return lc_fail(err, LC_EINVAL, "%s: document %llu: tokens %zu + %zu of %zu", s->path,
                        (unsigned long long)part->doc, part->first, part->count, len);
     uint64_t first = s->first[part->doc];
-    size_t bytes = len * width, all = bytes + (s->kind.masked ? len : 0);
+    size_t bytes = len * width, all = bytes + (s->masked ? len : 0);
     uint8_t *raw = lc_alloc(all);
     if (!raw)
         return lc_fail(err, LC_ENOMEM, "%s: no memory for a document of %zu tokens", s->path, len);
     int status = read_at(s, raw, bytes, LC_SHARD_HEADER + first * width, err);
-    if (!status && s->kind.masked) status = read_at(s, raw + bytes, len, s->at.mask + first, err);
-    if (!status) status = check_document(s, part->doc, raw, all, err);
+    if (!status && s->masked) status = read_at(s, raw + bytes, len, s->at.mask + first, err);
+    if (!status) status = check_document(s, part->doc, raw, len, err);
     if (!status) status = copy_tokens(s, part, raw, err);
     if (!status) status = copy_mask(s, part, raw + bytes, err);
     lc_free(raw);

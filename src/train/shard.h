@@ -4,8 +4,10 @@
  *
  *   header    128 bytes, see shard.c; its last 8 bytes are the XXH3-64 of the others
  *   tokens    uint16 or uint32 each, documents one behind the other, each ended by EOS
- *   mask      one byte a token, only where the shard has a loss mask: 1 = the token is a target
- *   index     16 bytes a document: its first token, and the XXH3-64 of its tokens and mask
+ *   mask      one byte a token, only where a document of the shard has one: 1 = the token is a
+ *             target
+ *   index     16 bytes a document: its first token, and the XXH3-64 of its tokens, with the XXH3-64
+ *             of its mask as the seed (0 where the mask is all ones)
  *
  * Sections begin at multiples of 64. The header holds the checksum of the index and the index those
  * of the documents, so the header's checksum stands for the whole file; the manifest keeps it.
@@ -28,7 +30,6 @@ typedef struct lc_shard_kind {
     uint32_t token_bytes; /* 2 or 4 */
     uint32_t vocab;       /* ids are below this */
     uint32_t eos;
-    bool masked;
     uint8_t tokenizer[32]; /* SHA-256 of tokenizer.json */
 } lc_shard_kind;
 
@@ -60,10 +61,10 @@ int lc_shard_read(const lc_shard *shard, const lc_shard_part *part, lc_err *err)
 typedef struct lc_shard_writer lc_shard_writer;
 
 /* Writes to <path>.part; finish syncs it and renames it to path. Memory: 16 bytes a document, and
- * the mask. */
+ * a byte a token once there is a mask. */
 int lc_shard_create(const char *path, const lc_shard_kind *kind, uint32_t number,
                     lc_shard_writer **out, lc_err *err);
-/* mask NULL = all ones; only allowed where the kind has no mask. count >= 1. */
+/* mask NULL = all ones. count >= 1. */
 int lc_shard_add(lc_shard_writer *writer, const int32_t *tokens, const uint8_t *mask, size_t count,
                  lc_err *err);
 uint64_t lc_shard_written(const lc_shard_writer *writer); /* bytes so far, index included */

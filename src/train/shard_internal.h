@@ -7,6 +7,8 @@
 #include "train/shard.h"
 
 #include <stddef.h>
+#include <string.h>
+#include <xxhash.h>
 
 #define LC_SHARD_MAGIC "LCTOKENS"
 enum { LC_SHARD_VERSION = 1, LC_SHARD_MASKED = 1, LC_SHARD_ALIGN = 64 };
@@ -45,6 +47,13 @@ static inline lc_shard_layout lc_shard_plan(const lc_shard_head *h) {
     l.index = l.mask + (h->flags & LC_SHARD_MASKED ? lc_shard_up(h->tokens) : 0);
     l.end = l.index + h->documents * sizeof(lc_shard_entry);
     return l;
+}
+
+/* The checksum of a document; mask NULL = all ones. */
+static inline uint64_t lc_shard_sum(const void *tokens, size_t bytes, const uint8_t *mask,
+                                    size_t count) {
+    uint64_t seed = mask && memchr(mask, 0, count) ? XXH3_64bits(mask, count) : 0;
+    return XXH3_64bits_withSeed(tokens, bytes, seed);
 }
 
 #endif

@@ -78,7 +78,6 @@ int lc_shard_create(const char *path, const lc_shard_kind *kind, uint32_t number
     lc_buf_free(&part);
     w->head = (lc_shard_head){.version = LC_SHARD_VERSION,
                               .token_bytes = kind->token_bytes,
-                              .flags = kind->masked ? LC_SHARD_MASKED : 0,
                               .vocab = kind->vocab,
                               .eos = kind->eos,
                               .number = number};
@@ -97,7 +96,7 @@ int lc_shard_create(const char *path, const lc_shard_kind *kind, uint32_t number
 /* The tokens as they stand on disk, into w->row. */
 static int put_row(lc_shard_writer *w, const int32_t *tokens, size_t count, lc_err *err) {
     lc_buf_clear(&w->row);
-    if (!lc_buf_reserve(&w->row, count * 4 + count)) return no_memory(w, err);
+    if (!lc_buf_reserve(&w->row, count * 4)) return no_memory(w, err);
     for (size_t i = 0; i < count; i++) {
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= w->head.vocab)
             return lc_fail(err, LC_EINVAL, "%s: token %d is beyond the vocabulary of %u", w->path,
@@ -112,23 +111,28 @@ static int put_row(lc_shard_writer *w, const int32_t *tokens, size_t count, lc_e
     return LC_OK;
 }
 
+/* From the first mask on, a byte a token; ones for those before. */
+static void put_mask(lc_shard_writer *w, const uint8_t *mask, size_t count) {
+    if (!mask && !(w->head.flags & LC_SHARD_MASKED)) return;
+    size_t missing = (size_t)w->head.tokens - w->mask.len + (mask ? 0 : count);
+    if (missing && lc_buf_reserve(&w->mask, missing)) {
+        memset(w->mask.data + w->mask.len, 1, missing);
+        w->mask.len += missing;
+    }
+    if (mask) lc_buf_append(&w->mask, mask, count);
+    w->head.flags |= LC_SHARD_MASKED;
+}
+
 int lc_shard_add(lc_shard_writer *w, const int32_t *tokens, const uint8_t *mask, size_t count,
                  lc_err *err) {
-    bool masked = w->head.flags & LC_SHARD_MASKED;
     if (!count || count > LC_SHARD_DOC_MAX)
         return lc_fail(err, LC_ELIMIT, "%s: a document of %zu tokens; 1 to %d are possible",
                        w->path, count, LC_SHARD_DOC_MAX);
-    if (masked != (mask != NULL))
-        return lc_fail(err, LC_EINVAL, "%s: a document %s loss mask in a shard %s", w->path,
-                       mask ? "with a" : "without", masked ? "with masks" : "without");
     int status = put_row(w, tokens, count, err);
     if (status) return status;
+    put_mask(w, mask, count);
+    lc_shard_entry entry = {w->head.tokens, lc_shard_sum(w->row.data, w->row.len, mask, count)};
     lc_buf_append(&w->out, w->row.data, w->row.len);
-    if (masked) {
-        lc_buf_append(&w->row, mask, count);
-        lc_buf_append(&w->mask, mask, count);
-    }
-    lc_shard_entry entry = {w->head.tokens, XXH3_64bits(w->row.data, w->row.len)};
     lc_buf_append(&w->index, &entry, sizeof entry);
     if (w->out.failed || w->row.failed || w->mask.failed || w->index.failed)
         return no_memory(w, err);

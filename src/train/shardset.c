@@ -49,7 +49,7 @@ static bool plain_name(const char *name) {
 
 static bool same_kind(const lc_shard_kind *a, const lc_shard_kind *b) {
     return a->token_bytes == b->token_bytes && a->vocab == b->vocab && a->eos == b->eos &&
-           a->masked == b->masked && !memcmp(a->tokenizer, b->tokenizer, sizeof a->tokenizer);
+           !memcmp(a->tokenizer, b->tokenizer, sizeof a->tokenizer);
 }
 
 static int check_shard(const lc_shardset *set, const char *path, size_t i,
