@@ -131,7 +131,7 @@ static int start_model(trainer *t, uint32_t byte_id[CODES], lc_err *err) {
     if (!t->model->offset || !t->model->merges || !t->ids)
         return lc_fail(err, LC_ENOMEM, "tokenizer: out of memory");
     for (size_t i = 0; i < o->n_special; i++) id_of(t, o->special[i], strlen(o->special[i]));
-    if (t->model->vocab != o->n_special)
+    if (!t->failed && t->model->vocab != o->n_special)
         return lc_fail(err, LC_EINVAL, "tokenizer: a special token is named twice");
     for (uint32_t code = 0; code < CODES; code++) {
         char text[5] = {0};

@@ -42,10 +42,18 @@ typedef struct source {
     size_t n_opens, cap_opens;
 } source;
 
+/* A block of the mix, worked out: the source of each number and how many of it come before. */
+typedef struct mix_block {
+    uint64_t block;
+    bool ready;
+    uint16_t source[LC_TRAIN_MIX_BLOCK], rank[LC_TRAIN_MIX_BLOCK];
+} mix_block;
+
 struct lc_train_data {
     source *sources;
     size_t n_sources, length, extra;
     uint64_t seed, checksum, clock;
+    mix_block mix;
     pthread_mutex_t lock; /* guards the tables */
 };
 
@@ -200,15 +208,32 @@ static int place_whole(lc_train_data *data, source *s, uint64_t k, walk *w, lc_e
 
 /* ---- sequences ---- */
 
-/* Source and its k for the sequence `number`. */
-static source *pick(const lc_train_data *data, uint64_t number, uint64_t *k) {
+/* The block that holds a number. The lock is held. */
+static const mix_block *mix_of(lc_train_data *data, uint64_t number) {
+    mix_block *m = &data->mix;
     uint64_t block = number / LC_TRAIN_MIX_BLOCK;
+    uint16_t count[LC_TRAIN_SOURCES_MAX] = {0};
     lc_shuffle shuffle;
+    if (m->ready && m->block == block) return m;
     lc_shuffle_init(&shuffle, LC_TRAIN_MIX_BLOCK, data->seed, stream(STREAM_MIX, 0, block));
-    uint64_t at = lc_shuffle_at(&shuffle, number % LC_TRAIN_MIX_BLOCK);
-    source *s = data->sources;
-    while (at >= s->quota_from + s->quota) s++;
-    *k = block * s->quota + at - s->quota_from;
+    for (size_t i = 0; i < LC_TRAIN_MIX_BLOCK; i++) {
+        uint64_t at = lc_shuffle_at(&shuffle, i);
+        uint16_t k = 0;
+        while (at >= data->sources[k].quota_from + data->sources[k].quota) k++;
+        m->source[i] = k;
+        m->rank[i] = count[k]++;
+    }
+    m->block = block;
+    m->ready = true;
+    return m;
+}
+
+/* Source and its k for the sequence `number`. */
+static source *pick(lc_train_data *data, uint64_t number, uint64_t *k) {
+    const mix_block *m = mix_of(data, number);
+    size_t i = number % LC_TRAIN_MIX_BLOCK;
+    source *s = &data->sources[m->source[i]];
+    *k = number / LC_TRAIN_MIX_BLOCK * s->quota + m->rank[i];
     return s;
 }
 
@@ -247,12 +272,12 @@ int lc_train_sequence(lc_train_data *data, uint64_t number, lc_train_row *row, l
     uint64_t k, at;
     size_t skip = 0;
     walk w;
-    source *s = pick(data, number, &k);
-    if (number >> 48 || __builtin_mul_overflow(k, data->length, &at) ||
-        __builtin_add_overflow(at, s->start, &at))
+    if (number >> LC_TRAIN_NUMBER_BITS)
         return lc_fail(err, LC_ELIMIT, "training data: sequence %llu is out of range",
                        (unsigned long long)number);
     pthread_mutex_lock(&data->lock);
+    source *s = pick(data, number, &k);
+    at = s->start + k * data->length; /* below 2^56 + 2^36 * 2^24 */
     int status =
         s->whole ? place_whole(data, s, k, &w, err) : place_cut(data, s, at, &w, &skip, err);
     pthread_mutex_unlock(&data->lock);
@@ -264,31 +289,28 @@ int lc_train_sequence(lc_train_data *data, uint64_t number, lc_train_row *row, l
     return status ? lc_err_prefix(err, "sequence %llu", (unsigned long long)number) : LC_OK;
 }
 
-/* How many of the sequences 0..number-1 belong to a source. */
-static uint64_t count_of(const lc_train_data *data, const source *s, uint64_t number) {
-    uint64_t block = number / LC_TRAIN_MIX_BLOCK, n = block * s->quota;
-    lc_shuffle shuffle;
-    lc_shuffle_init(&shuffle, LC_TRAIN_MIX_BLOCK, data->seed, stream(STREAM_MIX, 0, block));
-    for (uint64_t i = 0; i < number % LC_TRAIN_MIX_BLOCK; i++) {
-        uint64_t at = lc_shuffle_at(&shuffle, i);
-        n += at >= s->quota_from && at - s->quota_from < s->quota;
-    }
+/* How many of the sequences 0..number-1 belong to a source. The lock is held. */
+static uint64_t count_of(lc_train_data *data, const source *s, uint64_t number) {
+    const mix_block *m = mix_of(data, number);
+    uint64_t n = number / LC_TRAIN_MIX_BLOCK * s->quota;
+    for (size_t i = 0; i < number % LC_TRAIN_MIX_BLOCK; i++) n += m->source[i] == index_of(data, s);
     return n;
 }
 
 int lc_train_used(lc_train_data *data, uint64_t number, uint64_t *used, lc_err *err) {
     int status = LC_OK;
+    if (number >> LC_TRAIN_NUMBER_BITS)
+        return lc_fail(err, LC_ELIMIT, "training data: sequence %llu is out of range",
+                       (unsigned long long)number);
+    pthread_mutex_lock(&data->lock);
     for (size_t i = 0; i < data->n_sources && !status; i++) {
         source *s = &data->sources[i];
         uint64_t n = count_of(data, s, number);
         walk w;
-        used[i] = s->start + n * data->length;
-        if (!s->whole) continue;
-        pthread_mutex_lock(&data->lock);
-        status = place_whole(data, s, n, &w, err);
-        pthread_mutex_unlock(&data->lock);
-        if (!status) used[i] = doc_number(&w);
+        if (s->whole) status = place_whole(data, s, n, &w, err);
+        if (!status) used[i] = s->whole ? doc_number(&w) : s->start + n * data->length;
     }
+    pthread_mutex_unlock(&data->lock);
     return status;
 }
 

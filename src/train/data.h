@@ -4,7 +4,8 @@
  * any rank reads its own sequences without the others', and a checkpoint stores one integer.
  *
  *   mix      Every 4,096 sequences hold each source in proportion to its weight (largest remainder,
- *            at least one), in an order shuffled anew each time.
+ *            at least one), in an order shuffled anew each time; a source's own
+ *            sequences keep theirs.
  *   shuffle  A source's documents run through a new permutation in each epoch (shuffle.h, keyed by
  *            seed, epoch and source). Sources repeat without end.
  *   packing  Documents stand one behind the other, each ended by its EOS. Sequence k of a source
@@ -25,6 +26,7 @@ enum {
     LC_TRAIN_SOURCES_MAX = 256,
     LC_TRAIN_MIX_BLOCK = 4096,
     LC_TRAIN_LENGTH_MAX = 1 << 24,
+    LC_TRAIN_NUMBER_BITS = 36, /* sequence numbers are below 2^36 */
 };
 
 typedef struct lc_train_source {
