@@ -194,6 +194,7 @@ static int take_line(lc_corpus *c, const char *line, size_t len, lc_document *do
     if (json_object_is_type(messages, json_type_array)) {
         lc_buf_clear(&c->plain);
         put_messages(&c->plain, messages);
+        lc_buf_reserve(&c->plain, 0);
         if (c->plain.failed) return no_memory(c, err);
         doc->text = c->plain.data;
         doc->len = c->plain.len;
@@ -206,7 +207,9 @@ static int take_line(lc_corpus *c, const char *line, size_t len, lc_document *do
         c->counts.bad_line++;
         return LC_OK;
     }
-    if (!doc->len || is_blank(doc->text, doc->len))
+    bool empty = doc->chat ? !json_object_array_length(messages)
+                           : !doc->len || is_blank(doc->text, doc->len);
+    if (empty)
         c->counts.empty++;
     else
         *found = true;

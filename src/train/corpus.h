@@ -51,7 +51,8 @@ typedef struct lc_corpus_counts {
 } lc_corpus_counts;
 
 typedef struct lc_document {
-    const char *text; /* valid UTF-8, not empty; of a chat: the texts of its messages, in lines */
+    const char *text; /* valid UTF-8, not empty; of a chat: the texts of its messages, in lines,
+                         which may be empty */
     size_t len;
     const char *chat; /* NULL, or the line of JSON, an object with an array "messages" */
     size_t chat_len;

@@ -21,8 +21,9 @@ typedef struct run {
     lc_encoder encoder;
     lc_dedup *dedup;
     lc_batch batch;
-    lc_item *items; /* [LC_BATCH_DOCS] */
+    lc_item *items; /* [cap_items], as prints */
     lc_fingerprint *prints;
+    size_t cap_items;
     lc_words *words; /* [threads] */
     int threads;
     lc_shard_kind kind;
@@ -119,10 +120,8 @@ static int set_up(run *r) {
     if (!status) status = lc_dedup_new(o->near, &r->dedup, r->err);
     if (status) return status;
     r->threads = o->pool ? lc_pool_threads(o->pool) : 1;
-    r->items = lc_calloc(LC_BATCH_DOCS, sizeof *r->items);
-    r->prints = lc_calloc(LC_BATCH_DOCS, sizeof *r->prints);
     r->words = lc_calloc((size_t)r->threads, sizeof *r->words);
-    return r->items && r->prints && r->words ? LC_OK : no_memory(r);
+    return r->words ? LC_OK : no_memory(r);
 }
 
 /* A conversation has come: it needs a template and the token that opens the assistant's turn. */
@@ -275,9 +274,21 @@ static int settle(run *r, lc_item *item) {
 
 /* ---- the whole ---- */
 
+static int reserve_items(run *r, size_t n) {
+    if (n <= r->cap_items) return LC_OK;
+    lc_item *items = lc_realloc(r->items, n, sizeof *items);
+    if (items) r->items = items;
+    lc_fingerprint *prints = lc_realloc(r->prints, n, sizeof *prints);
+    if (prints) r->prints = prints;
+    if (!items || !prints) return no_memory(r);
+    r->cap_items = n;
+    return LC_OK;
+}
+
 static int do_batch(run *r) {
     size_t n = r->batch.n;
-    int status = LC_OK;
+    int status = reserve_items(r, n);
+    if (status) return status;
     for (size_t i = 0; i < n; i++)
         r->items[i] = (lc_item){.doc = &r->batch.docs[i], .print = &r->prints[i]};
     lc_pool_for(r->options->pool, n, 1, scan_items, r);

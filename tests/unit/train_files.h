@@ -32,7 +32,8 @@ static inline const char *in(const char *folder, const char *name) {
     static char paths[64][600];
     static int next;
     char path[600];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    int len = snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_true(len > 0 && (size_t)len < sizeof path);
     return memcpy(paths[next++ % 64], path, sizeof path);
 }
 
