@@ -56,7 +56,8 @@ typedef struct lc_engine_options {
                           * "avx512bf16", "amx"; default: the best */
     int threads;         /* default: the CPUs this process may use */
     size_t context;      /* longest sequence, tokens; default: what the config allows */
-    size_t chunk;        /* rows of a forward step, default 256; the result never depends on it */
+    size_t chunk;        /* rows of a forward step, default 2048, less where memory is short; the
+                          * result never depends on it */
     bool drafts;         /* keep the draft module's cache too, for lc_session_draft */
     const char *const
         *settings; /* "switch=value", see docs/formats.md; strings must live during the call only */
