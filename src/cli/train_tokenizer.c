@@ -8,10 +8,18 @@
 #include "base/mem.h"
 #include "train/tokenizer_train.h"
 
+typedef struct display {
+    lc_progress line;
+    bool merging;
+} display;
+
 static bool on_progress(void *ctx, const lc_tokenizer_progress *p) {
-    lc_progress *line = ctx;
+    display *d = ctx;
+    lc_progress *line = &d->line;
     char done[32], all[32], speed[32], left[32];
-    double rate = lc_progress_rate(line, p->all_ids ? p->all_bytes + p->ids : p->bytes);
+    if (p->all_ids && !d->merging) line->n_samples = 0; /* ids from here on, not bytes */
+    d->merging = p->all_ids > 0;
+    double rate = lc_progress_rate(line, p->all_ids ? p->ids : p->bytes);
     if (lc_progress_due(line)) {
         lc_buf text = {0};
         if (p->all_ids)
@@ -51,15 +59,15 @@ static int finish(const lc_tokenizer_options *o, const char *out, const lc_token
 static int train(lc_tokenizer_options *o, const char *out, int threads) {
     lc_tokenizer_result result = {0};
     lc_err err = {0};
-    lc_progress line;
+    display d = {0};
     uint64_t start = lc_clock_ns();
-    lc_progress_begin(&line, TRAIN_PLAIN_MS); /* before the threads, which inherit its signals */
+    lc_progress_begin(&d.line, TRAIN_PLAIN_MS); /* before the threads, which inherit its signals */
     int status = lc_pool_new(threads, &o->pool, &err);
     o->progress = on_progress;
-    o->ctx = &line;
+    o->ctx = &d;
     if (!status) status = lc_tokenizer_train(o, out, &result, &err);
     lc_pool_free(o->pool);
-    lc_progress_end(&line);
+    lc_progress_end(&d.line);
     if (status) return lc_cli_fail(&err);
     return finish(o, out, &result, (double)(lc_clock_ns() - start) / 1e9);
 }
