@@ -59,19 +59,20 @@ static int finish(const char *out, const lc_prepare_result *r) {
     return LC_EXIT_OK;
 }
 
-static int prepare(lc_prepare_options *o, int threads) {
+static int prepare(const lc_prepare_options *given, int threads) {
+    lc_prepare_options o = *given;
     lc_prepare_result *result = lc_calloc(1, sizeof *result);
     lc_err err = {0};
     lc_progress line;
     if (!result) return lc_cli_fail(&(lc_err){.text = "out of memory"});
     lc_progress_begin(&line, TRAIN_PLAIN_MS); /* before the threads, which inherit its signals */
-    int status = lc_pool_new(threads, &o->pool, &err);
-    o->progress = on_progress;
-    o->ctx = &line;
-    if (!status) status = lc_prepare(o, result, &err);
-    lc_pool_free(o->pool);
+    int status = lc_pool_new(threads, &o.pool, &err);
+    o.progress = on_progress;
+    o.ctx = &line;
+    if (!status) status = lc_prepare(&o, result, &err);
+    lc_pool_free(o.pool);
     lc_progress_end(&line);
-    int code = status ? lc_cli_fail(&err) : finish(o->out, result);
+    int code = status ? lc_cli_fail(&err) : finish(o.out, result);
     lc_free(result);
     return code;
 }

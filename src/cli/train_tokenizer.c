@@ -56,20 +56,21 @@ static int finish(const lc_tokenizer_options *o, const char *out, const lc_token
     return LC_EXIT_OK;
 }
 
-static int train(lc_tokenizer_options *o, const char *out, int threads) {
+static int train(const lc_tokenizer_options *given, const char *out, int threads) {
+    lc_tokenizer_options o = *given;
     lc_tokenizer_result result = {0};
     lc_err err = {0};
     display d = {0};
     uint64_t start = lc_clock_ns();
     lc_progress_begin(&d.line, TRAIN_PLAIN_MS); /* before the threads, which inherit its signals */
-    int status = lc_pool_new(threads, &o->pool, &err);
-    o->progress = on_progress;
-    o->ctx = &d;
-    if (!status) status = lc_tokenizer_train(o, out, &result, &err);
-    lc_pool_free(o->pool);
+    int status = lc_pool_new(threads, &o.pool, &err);
+    o.progress = on_progress;
+    o.ctx = &d;
+    if (!status) status = lc_tokenizer_train(&o, out, &result, &err);
+    lc_pool_free(o.pool);
     lc_progress_end(&d.line);
     if (status) return lc_cli_fail(&err);
-    return finish(o, out, &result, (double)(lc_clock_ns() - start) / 1e9);
+    return finish(&o, out, &result, (double)(lc_clock_ns() - start) / 1e9);
 }
 
 int lc_train_tokenizer_cmd(int argc, char **argv) {

@@ -75,7 +75,7 @@ static int open_next(lc_corpus *c, lc_err *err) {
 
 /* Reads on; moves what is unused to the front first. */
 static int read_more(lc_corpus *c, lc_err *err) {
-    if (c->at) {
+    if (c->at && c->data.data) {
         memmove(c->data.data, c->data.data + c->at, c->data.len - c->at);
         c->data.len -= c->at;
         c->at = 0;

@@ -41,7 +41,7 @@ static bool table_add(lc_piece_table *t, const counted *p) {
     size_t at = (size_t)p->hash & t->mask;
     for (; t->slots[at].count; at = (at + 1) & t->mask) {
         lc_piece *slot = &t->slots[at];
-        if (slot->hash == p->hash && slot->len == p->len &&
+        if (slot->hash == p->hash && slot->len == p->len && t->text.data &&
             !memcmp(t->text.data + slot->at, p->text, p->len)) {
             slot->count += p->count;
             return true;
