@@ -40,7 +40,7 @@ static struct {
     char model[64];
 } machine = {.once = PTHREAD_ONCE_INIT};
 
-static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "avx2",
+static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "neonbf16", "avx2",
                                                     "avx512", "avx512bf16", "amx"};
 
 /* Reads the start of a small file as a string. false when it isn't there or is empty. */
@@ -137,6 +137,7 @@ void lc_fp_leave(uint64_t state) { _mm_setcsr((unsigned)state); }
 
 static void ask_isa(void) {
     machine.isa[LC_ISA_NEON] = true; /* part of the base architecture */
+    machine.isa[LC_ISA_NEONBF16] = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
     machine.can[LC_CPU_DOTPROD] = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 }
 

@@ -10,14 +10,14 @@
 static int choose_kernels(lc_engine *e, const char *isa, lc_err *err) {
     lc_isa cap = (lc_isa)(LC_ISA_COUNT - 1);
     if (isa && !lc_isa_from_name(isa, &cap))
-        return lc_fail(
-            err, LC_EINVAL,
-            "instruction set \"%s\" is unknown: scalar, neon, avx2, avx512, avx512bf16 or amx",
-            isa);
+        return lc_fail(err, LC_EINVAL,
+                       "instruction set \"%s\" is unknown: scalar, neon, neonbf16, avx2, avx512, "
+                       "avx512bf16 or amx",
+                       isa);
     if (isa && !lc_kernels_of(cap))
         return lc_fail(err, LC_EUNSUPPORTED, "this machine has no %s", isa);
     lc_isa dropped;
-    e->kernels = lc_kernels_best(cap, &dropped);
+    e->kernels = isa ? lc_kernels_best(cap, &dropped) : lc_kernels_fastest(&dropped);
     if (dropped != LC_ISA_COUNT)
         lc_log(LC_LOG_WARN, "%s gives other bits than the reference on this machine: using %s",
                lc_isa_name(dropped), lc_isa_name(e->kernels->isa));
