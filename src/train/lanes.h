@@ -15,7 +15,7 @@ typedef struct lc_lanes lc_lanes;
 int lc_lanes_new(size_t floats, size_t lanes, lc_pool *pool, lc_lanes **out, lc_err *err);
 void lc_lanes_free(lc_lanes *lanes);
 
-/* The next lane's block, zeroed. NULL past the last lane. */
+/* The next lane's block, zeroed; after the last lane the first of the next step. */
 float *lc_lanes_begin(lc_lanes *lanes);
 /* The lane is complete: joins what can be joined. */
 void lc_lanes_end(lc_lanes *lanes);

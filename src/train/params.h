@@ -46,10 +46,11 @@ typedef struct lc_param {
 typedef struct lc_params {
     lc_config config;
     size_t count;
-    lc_param *list; /* [count], in the order of lc_names_expected */
-    size_t floats;  /* of a block, a multiple of 16 */
-    float *values;  /* [floats] */
-    bool mtp;       /* the draft module is there */
+    lc_param *list;          /* [count], in the order of lc_names_expected */
+    const lc_param **sorted; /* [count], in name order */
+    size_t floats;           /* of a block, a multiple of 16 */
+    float *values;           /* [floats] */
+    bool mtp;                /* the draft module is there */
 } lc_params;
 
 /* Initial values: normal numbers (sums of 16 uniforms), norms 1, biases 0. The numbers are a pure
