@@ -1,0 +1,106 @@
+"""mlx-lm on mlx's CPU build: the same LongCat checkpoint as ours, its own model code.
+
+Its CPU has no product of gathered experts in BF16: they are widened to fp32 as far as needed, and
+the table says so. A zero expert costs it the time of expert 0. Also measured: its own affine
+quantisation to 4 and 8 bits in groups of 64.
+"""
+import sys
+
+import shape
+from common import CASES, HERE, PeerError, emit, failed, from_lines, repeat, row, said
+
+PACKAGES = ["mlx[cpu]==0.32.4", "mlx-lm==0.32.2"]
+VARIANTS = {"bf16": ("bf16", 16), "8 bits": ("int8", 8.5), "4 bits": ("int8", 4.5)}
+DECODE_STEPS = {0: 8, 8192: 4, 32768: 2}
+MOST_SECONDS = 45  # a prompt that would take longer is left out
+
+
+def prepare(work):
+    work.venv("mlx", *PACKAGES)
+
+
+def measure(work, limit):
+    from peer_longcat import model
+    python = work.venv("mlx", *PACKAGES)
+    rows = []
+    for name, (kind, bits) in VARIANTS.items():
+        now = limit()
+        try:
+            lines = work.worker("mlx", python, [HERE / "peer_mlx.py", model(work, "bf16"), name],
+                                timeout=100)
+        except PeerError as e:
+            rows.append(failed(f"mlx-lm {name}", e))
+            continue
+        cases = {case: "not reached" for case in CASES} | from_lines(lines)
+        rows.append(row("mlx-lm", said(lines, "version"), name, kind, bits, now, cases,
+                        said(lines, "note")))
+    return rows
+
+
+def load(folder, variant):
+    import pathlib
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx_lm.utils import load_model
+
+    mx.set_default_device(mx.cpu)
+    model, _ = load_model(pathlib.Path(folder), lazy=True)
+    if variant != "bf16":
+        nn.quantize(model, 64, int(variant.split()[0]),
+                    class_predicate=lambda path, m: hasattr(m, "to_quantized")
+                    and not path.endswith("classifier"))
+    mx.eval(model.parameters())
+    return model
+
+
+def main(folder, variant):
+    from importlib.metadata import version
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    emit(version=f"{version('mlx-lm')}, mlx {version('mlx')}")
+    model = load(folder, variant)
+    words = lambda n: mx.random.randint(3, shape.VOCAB, (1, n))
+
+    def prefill(tokens):
+        cache = model.make_cache()
+        mx.eval(model(words(tokens), cache=cache)[:, -1])
+        return cache
+
+    try:
+        prefill(4)
+    except (RuntimeError, ValueError) as e:
+        for layer in model.layers:
+            mlp = layer.mlp.switch_mlp
+            mlp.update(tree_map(lambda w: w.astype(mx.float32) if w.dtype == mx.bfloat16 else w,
+                                mlp.parameters()))
+            mx.eval(mlp.parameters())
+        emit(note=f"experts in fp32 ({str(e)[:60]})")
+        prefill(4)
+    for n in shape.DEPTHS:
+        cache = prefill(4)
+        for layer in cache:
+            for kv in layer.caches:
+                keys, values = kv.state
+                size = lambda a: (*a.shape[:2], max(n, 4), a.shape[3])
+                kv.state = (mx.random.normal(size(keys)).astype(keys.dtype),
+                            mx.random.normal(size(values)).astype(values.dtype))
+        steps = DECODE_STEPS[n]
+
+        def decode():
+            for _ in range(steps):
+                mx.eval(model(words(1), cache=cache))
+
+        emit(case=f"decode at {n}", times=repeat(decode, most=3, seconds=4), tokens=steps)
+    took, before = 0.0, 1
+    for n in shape.PREFILL:
+        if took * n / before > MOST_SECONDS:
+            emit(case=f"prefill {n}", missing=f"over {MOST_SECONDS} s")
+            continue
+        times = repeat(lambda: prefill(n), most=2, seconds=4)
+        took, before = min(times), n
+        emit(case=f"prefill {n}", times=times, tokens=n)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
