@@ -37,9 +37,11 @@ static double now(void) {
 
 static struct llama_model *open_model(const char *path) {
     struct llama_model_params how = llama_model_default_params();
-    how.use_mmap = false;
 #ifdef IK_LLAMA
+    how.use_mmap = false;
     how.repack_tensors = true;
+#else
+    how.load_mode = LLAMA_LOAD_MODE_NONE;
 #endif
     struct llama_model *model = llama_model_load_from_file(path, how);
     CHECK(model);

@@ -2,7 +2,9 @@
 `thin`, which has the same cache and next to no weights (see llama_depth.c). Needs gguf and numpy.
 
 Blocks of a quantised type are drawn as bytes; their scales give weights of about 1/sqrt(inputs), so
-that activations keep their size. Q4_K wants rows of 256: the rows of 128 (k_b) are Q4_0 there.
+that activations keep their size. The small k_b and v_b are BF16 beside Q8_0 and Q5_0 beside 4 bits
+(as llama.cpp's own quantiser has k_b, whose rows are too short for Q4_K): llama.cpp stops with an
+assertion on AMX machines if they have a type that its AMX code takes.
 """
 import pathlib
 import sys
@@ -13,8 +15,10 @@ import numpy as np
 import shape
 
 TYPES = {"q8_0": gguf.GGMLQuantizationType.Q8_0, "q4_0": gguf.GGMLQuantizationType.Q4_0,
-         "q4_K": gguf.GGMLQuantizationType.Q4_K, "bf16": gguf.GGMLQuantizationType.BF16}
-DEVIATION = {"q8_0": 73.9, "q4_0": 4.61, "q4_K": 262.0}  # of a code's value, scale 1
+         "q4_K": gguf.GGMLQuantizationType.Q4_K, "q5_0": gguf.GGMLQuantizationType.Q5_0,
+         "bf16": gguf.GGMLQuantizationType.BF16}
+ABSORBED = {"q8_0": "bf16", "q4_0": "q5_0", "q4_K": "q5_0", "bf16": "bf16"}  # k_b, v_b
+DEVIATION = {"q8_0": 73.9, "q4_0": 4.61, "q4_K": 262.0, "q5_0": 9.23}  # of a code's value, scale 1
 
 
 def blocks(kind, rows, inputs, random):
@@ -48,7 +52,7 @@ class Plan:
         self.add(name, w.shape, w)
 
     def weight(self, name, *sizes):
-        kind = "q4_0" if self.kind == "q4_K" and sizes[-1] % 256 else self.kind
+        kind = ABSORBED[self.kind] if name.endswith(("_k_b", "_v_b")) else self.kind
         rows = int(np.prod(sizes[:-1]))
         weights, size = gguf.GGML_QUANT_SIZES[TYPES[kind]]
         nbytes = rows * sizes[-1] // weights * size

@@ -12,7 +12,10 @@ import shape
 from common import CASES, HERE, PeerError, failed, rate, row
 
 GGUF = ["gguf==0.19.0", "numpy"]
-TYPES = {"q8_0": ("int8", 8.5), "q4_K": ("int8", 4.5), "q4_0": ("int8", 4.5), "bf16": ("bf16", 16)}
+KINDS = {"q8_0": ("int8", 8.5, 16), "q4_K": ("int8", 4.5, 5.5), "q4_0": ("int8", 4.5, 5.5),
+         "bf16": ("bf16", 16, 16)}  # operands; bits of a weight, of one of k_b and v_b
+TYPES = {name: (kind, bits + (own - bits) * shape.absorbed_weights() / shape.weights_of_token())
+         for name, (kind, bits, own) in KINDS.items()}
 DEEPEST = max(shape.DEPTHS)
 IK_SOURCE = "https://github.com/ikawrakow/ik_llama.cpp"
 IK_COMMIT = "8337e4cd3861406fc04e0854b1409cd1b027fbc9"
@@ -37,8 +40,8 @@ class Engine:
 
 ENGINES = [
     Engine("ik_llama.cpp", IK_COMMIT[:9], ["-DIK_LLAMA"], 1, ["q8_0", "q4_K", "q4_0", "bf16"],
-           ["-mla", "3", "-fa", "1", "-fmoe", "1", "-rtr", "1"]),
-    Engine("llama.cpp", LLAMA_PACKAGE, [], 1, ["q8_0", "q4_K"], ["-fa", "1"]),
+           ["-mla", "3", "-fa", "1", "-fmoe", "1", "-rtr", "1", "-mmp", "0"]),
+    Engine("llama.cpp", LLAMA_PACKAGE, [], 1, ["q8_0", "q4_K"], ["-fa", "on", "-lm", "none"]),
 ]
 
 
@@ -90,7 +93,7 @@ def prepare(work):
     python = work.venv("gguf", *GGUF)
     for folder in ("gguf", "state"):
         (work.root / "models" / folder).mkdir(exist_ok=True)
-    version = json.dumps(shape.DEEPSEEK)
+    version = json.dumps([shape.DEEPSEEK, KINDS])
     for name in ["thin", *TYPES]:
         work.step(f"gguf {name}", version, lambda name=name: work.run(
             "gguf", [python, HERE / "llama_models.py", model(work, name).parent, name]))
@@ -112,8 +115,8 @@ def prepare(work):
 def bench(work, engine, name, prefill, steps):
     """llama-bench: {case: rate}."""
     output = work.run(f"{engine.name} {name}", [
-        engine.tool(work, "llama-bench"), "-m", model(work, name), *engine.bench, "-ub", "2048",
-        "-mmp", "0", "-t", str(work.threads), "-p", ",".join(map(str, prefill)), "-n", str(steps),
+        engine.tool(work, "llama-bench"), "-m", model(work, name), *engine.bench, "-ub", "2048", "-t",
+        str(work.threads), "-p", ",".join(map(str, prefill)), "-n", str(steps),
         "-r", "2", "-o", "json"], timeout=240)
     cases = {}
     for test in json.loads(output[output.index("["):]):

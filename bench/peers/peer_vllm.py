@@ -45,7 +45,7 @@ def measure(work, limit):
     now = limit()
     lines = work.worker("vllm", python_of(work),
                         [HERE / "peer_vllm.py", work.root / "models" / "deepseek", work.threads],
-                        timeout=240,
+                        timeout=200,
                         env={"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_LOGGING_LEVEL": "WARNING",
                              "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1",
                              "VLLM_TARGET_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""})

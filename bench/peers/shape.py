@@ -56,6 +56,11 @@ def weights_of_token(head=True):
     return LAYERS * (2 * attention + ffn) + (HIDDEN * VOCAB if head else 0)
 
 
+def absorbed_weights():
+    """Of those, the keys' and values' part of every attention (k_b and v_b in GGUF)."""
+    return 2 * LAYERS * KV_RANK * HEADS * (NOPE + V_HEAD)
+
+
 def decode_bytes(bits, depth, cache_bytes=2):
     """What one decoded token must read at least: its weights, the fp32 routers, and the cached
     latents of every attention once."""
