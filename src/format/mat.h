@@ -101,6 +101,15 @@ void lc_mat_row_f32(const lc_mat *mat, size_t row, float *out);
 void lc_mat_rows_f32(const lc_kernels *kernels, const lc_mat *mat, size_t row, size_t n, float *out,
                      size_t ld);
 
+/* Whether the weight is codes in groups that int8 products take as they are: fills kind and group
+ * size (cols where a row has one group). */
+bool lc_mat_groups(const lc_mat *mat, lc_code_kind *kind, size_t *size);
+/* Whether both are such codes with the same kind and size, or neither is. */
+bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b);
+/* Of such a weight, acquired: rows row .. row+n-1. zeros: space for n * groups values, used where
+ * zero points are stored. */
+void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros, lc_coded_rows *out);
+
 /* Of n rows that are wanted, how many to decode together. */
 size_t lc_mat_block(const lc_mat *mat, size_t n);
 

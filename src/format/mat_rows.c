@@ -189,6 +189,60 @@ size_t lc_mat_block(const lc_mat *mat, size_t n) {
     return mat->scaling == LC_SCALE_GROUP && mat->groups.layout == LC_CODES_BY_COLUMN ? BLOCK : 1;
 }
 
+/* ---- codes as they are ---- */
+
+enum { MAX_GROUP = 65536 }; /* so that a group's sum fits 32 bits */
+
+bool lc_mat_groups(const lc_mat *mat, lc_code_kind *kind, size_t *size) {
+    const lc_groups *g = &mat->groups;
+    if (mat->halves || (mat->scaling != LC_SCALE_ROW && mat->scaling != LC_SCALE_GROUP))
+        return false;
+    bool single = mat->scaling == LC_SCALE_ROW || g->count == 1;
+    *kind = mat->scaling == LC_SCALE_ROW ? LC_CODES_I8 : g->kind;
+    *size = single ? mat->cols : g->size;
+    return *size <= MAX_GROUP && (single || g->size % LC_K_BLOCK == 0);
+}
+
+bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b) {
+    lc_code_kind kind[2] = {0};
+    size_t size[2] = {0};
+    bool one = lc_mat_groups(a, &kind[0], &size[0]), other = lc_mat_groups(b, &kind[1], &size[1]);
+    return one == other && (!one || (kind[0] == kind[1] && size[0] == size[1]));
+}
+
+static lc_scale_type scale_type(lc_dtype type) {
+    return type == LC_F32 ? LC_SCALES_F32 : type == LC_F16 ? LC_SCALES_F16 : LC_SCALES_BF16;
+}
+
+void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros,
+                       lc_coded_rows *out) {
+    const lc_groups *g = &mat->groups;
+    const uint8_t *codes = mat->data;
+    *out = (lc_coded_rows){.stride = mat->cols};
+    lc_mat_groups(mat, &out->kind, &out->size);
+    if (mat->scaling == LC_SCALE_ROW) {
+        out->codes = codes + row * mat->cols;
+        out->scales = mat->scales + row;
+        out->scale_row = out->scale_group = 1;
+        return;
+    }
+    size_t bytes = lc_dtype_size(g->scale_type);
+    out->by_column = g->layout == LC_CODES_BY_COLUMN;
+    out->stride = g->stride;
+    out->codes = codes + (out->by_column ? 4 * row : row * g->stride);
+    out->scale_type = scale_type(g->scale_type);
+    out->scale_row = out->by_column ? 1 : g->count;
+    out->scale_group = out->by_column ? mat->rows : 1;
+    out->scales = (const char *)g->scales + row * out->scale_row * bytes;
+    if (g->biases) out->biases = (const char *)g->biases + row * out->scale_row * bytes;
+    out->zero = g->zero_base;
+    if (!g->zeros) return;
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < g->count; j++)
+            zeros[i * g->count + j] = (int16_t)zero_of(mat, row + i, j);
+    out->zeros = zeros;
+}
+
 void lc_mat_row_f32(const lc_mat *mat, size_t row, float *out) {
     lc_mat_rows_f32(lc_kernels_of(LC_ISA_SCALAR), mat, row, 1, out, mat->cols);
 }

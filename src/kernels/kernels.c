@@ -3,7 +3,9 @@
 #include "kernels/kernels.h"
 
 #include "base/mem.h"
+#include "kernels/coded.h"
 
+#include <pthread.h>
 #include <string.h>
 
 extern const lc_kernels lc_kernels_scalar;
@@ -13,20 +15,36 @@ extern const lc_kernels lc_kernels_avx2, lc_kernels_avx512, lc_kernels_avx512bf1
 extern const lc_kernels lc_kernels_neon;
 #endif
 
+/* The tables with the coded path that this processor's features allow. Filled once by make_tables,
+ * constant afterwards. */
+static struct {
+    pthread_once_t once;
+    lc_kernels of[LC_ISA_COUNT];
+} tables = {.once = PTHREAD_ONCE_INIT};
+
+static void make_tables(void) {
+    static const lc_kernels *const built[] = {
+        &lc_kernels_scalar,
+#if defined(__x86_64__)
+        &lc_kernels_avx2,
+        &lc_kernels_avx512,
+        &lc_kernels_avx512bf16,
+        &lc_kernels_amx,
+#elif defined(__aarch64__)
+        &lc_kernels_neon,
+#endif
+    };
+    for (size_t i = 0; i < sizeof built / sizeof *built; i++) {
+        lc_kernels *table = &tables.of[built[i]->isa];
+        *table = *built[i];
+        table->coded = *lc_coded_path_of(table->isa);
+    }
+}
+
 const lc_kernels *lc_kernels_of(lc_isa isa) {
     if (!lc_cpu_has(isa)) return NULL;
-    switch (isa) {
-    case LC_ISA_SCALAR: return &lc_kernels_scalar;
-#if defined(__x86_64__)
-    case LC_ISA_AVX2: return &lc_kernels_avx2;
-    case LC_ISA_AVX512: return &lc_kernels_avx512;
-    case LC_ISA_AVX512BF16: return &lc_kernels_avx512bf16;
-    case LC_ISA_AMX: return &lc_kernels_amx;
-#elif defined(__aarch64__)
-    case LC_ISA_NEON: return &lc_kernels_neon;
-#endif
-    default: return NULL;
-    }
+    pthread_once(&tables.once, make_tables);
+    return tables.of[isa].max ? &tables.of[isa] : NULL; /* NULL: not built in */
 }
 
 enum { TEST_ROWS = 37, TEST_K = 96, TEST_N = 40, TEST_ELEMENTS = 61 };
@@ -45,20 +63,26 @@ static float test_value(uint32_t *state) {
 typedef struct test_result {
     float product[4][TEST_ROWS][TEST_N]; /* nk, kn in fp32; nk, kn in BF16 */
     float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
-    float acc[3][TEST_ELEMENTS], sum, max;
+    float acc[2][TEST_ELEMENTS], sum, max;
+    float joined[2][TEST_ROWS][TEST_N]; /* kn with decay, in fp32 and BF16 */
+    float relu[TEST_N], probs[TEST_ROWS][TEST_N], state[3][TEST_ROWS];
+    uint32_t order[TEST_ELEMENTS], kept[TEST_ELEMENTS + 1];
+    int32_t picked[TEST_ELEMENTS + 1];
     float decoded[3][TEST_ELEMENTS];
+    float coded[3][2][TEST_ROWS][TEST_N]; /* kinds; by row, by column */
     uint16_t narrow[TEST_ELEMENTS + 1];
 } test_result;
 
 typedef struct test_input {
     float left[TEST_ROWS][TEST_K], right[TEST_K][TEST_K], x[TEST_K], small[TEST_K];
     uint16_t right_bf16[TEST_K][TEST_K];
-    float packed[TEST_ROWS * TEST_K];
-    char scratch[]; /* as the path needs */
+    int16_t zeros[TEST_N * TEST_K / LC_K_BLOCK];
+    _Alignas(64) float packed[TEST_ROWS * TEST_K];
+    _Alignas(64) char scratch[]; /* as the path needs */
 } test_input;
 
 static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST_ROWS][TEST_N],
-                         float kn[TEST_ROWS][TEST_N]) {
+                         float kn[TEST_ROWS][TEST_N], float joined[TEST_ROWS][TEST_N]) {
     bool bf16 = path->element == sizeof(uint16_t);
     lc_product p = {.rows = TEST_ROWS,
                     .k = TEST_K,
@@ -74,6 +98,64 @@ static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST
     path->pack_kn(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
     p.c = kn[0];
     path->multiply_kn(&p);
+    float decay[TEST_ROWS];
+    for (int i = 0; i < TEST_ROWS; i++) {
+        memcpy(joined[i], in->right[i], sizeof joined[i]);
+        decay[i] = (float)(i % 5 - 1) * 0.3f; /* some negative, some zero */
+    }
+    p.c = joined[0];
+    p.decay = decay;
+    path->multiply_kn(&p);
+}
+
+static void run_choices(const lc_kernels *k, const test_input *in, test_result *out) {
+    enum { N = TEST_ELEMENTS };
+    lc_softmax_block block = {TEST_ROWS,  TEST_N,        out->probs[0], 1e-3f,        3,
+                              TEST_N - 2, out->state[0], out->state[1], out->state[2]};
+    for (int i = 0; i < TEST_ROWS; i++) {
+        memcpy(out->probs[i], in->left[i], sizeof out->probs[i]);
+        out->state[0][i] = i % 3 ? in->small[i] : -__builtin_inff();
+        out->state[1][i] = i % 3 ? 1.0f : 0.0f;
+    }
+    k->softmax_block(&block);
+    k->sum_scaled_relu(TEST_ROWS, TEST_N, in->x, out->product[0][0], out->relu);
+    k->order_floats(N, in->x, out->order);
+    uint32_t t = out->order[N / 2];
+    out->picked[N] = (int32_t)k->pick_above(N, out->order, t, 1, 5, out->picked);
+    out->kept[N] = (uint32_t)k->keep_prefix(N, out->order, 24, t >> 24, out->kept);
+}
+
+/* Products with codes: groups of 32, or one; the plain zero, or zeros and biases. */
+static void run_coded(const lc_coded_path *path, test_input *in, test_result *out) {
+    lc_coded_product p = {.rows = TEST_ROWS,
+                          .k = TEST_K,
+                          .columns = TEST_N,
+                          .left = in->packed,
+                          .right = {.codes = (const uint8_t *)in->right_bf16,
+                                    .size = LC_K_BLOCK,
+                                    .scale_type = LC_SCALES_BF16,
+                                    .scales = in->right_bf16[1],
+                                    .scale_row = TEST_K / LC_K_BLOCK,
+                                    .scale_group = 1,
+                                    .zero = 8},
+                          .ldc = TEST_N,
+                          .scratch = in->scratch};
+    for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
+        p.right.kind = (lc_code_kind)kind;
+        p.right.by_column = false;
+        p.right.stride = kind == LC_CODES_U4 ? TEST_K / 2 : TEST_K;
+        p.right.zeros = NULL;
+        p.right.biases = NULL;
+        p.c = out->coded[kind][0][0];
+        path->pack(p.right.kind, p.right.size, TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
+        path->multiply(&p);
+        p.right.by_column = true;
+        p.right.stride = 4 * TEST_N;
+        p.right.zeros = in->zeros;
+        p.right.biases = in->right_bf16[3];
+        p.c = out->coded[kind][1][0];
+        path->multiply(&p);
+    }
 }
 
 static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
@@ -88,8 +170,8 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
         in->small[i] = (float)(i - 40) * 2.7f;
     }
     memset(out, 0, sizeof *out);
-    run_products(&k->f32, in, out->product[0], out->product[1]);
-    run_products(&k->bf16, in, out->product[2], out->product[3]);
+    run_products(&k->f32, in, out->product[0], out->product[1], out->joined[0]);
+    run_products(&k->bf16, in, out->product[2], out->product[3], out->joined[1]);
     k->rms_norm(N, in->x, in->left[0], 1e-5f, out->norm);
     out->max = k->max(N, in->x);
     out->sum = k->exp_sum(N, in->small, 3.0f, out->exp);
@@ -106,27 +188,32 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
                             in->left[3]};
         k->decode(&row, out->decoded[kind]);
     }
-    for (int i = 0; i < 3; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
+    for (int i = 0; i < TEST_N * TEST_K / LC_K_BLOCK; i++) in->zeros[i] = (int16_t)(i % 16);
+    run_coded(&k->coded, in, out);
+    for (int i = 0; i < 2; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
     k->scale_add(N, 0.3f, 1.7f, in->x, out->acc[0]);
     k->add_scaled(N, 0.3f, in->x, out->acc[1]);
-    k->add_scaled_relu(N, 0.3f, in->x, out->acc[2]);
+    run_choices(k, in, out);
 }
 
 static size_t test_scratch(const lc_kernels *k) {
     size_t a = k->f32.scratch_bytes(TEST_ROWS, TEST_K),
-           b = k->bf16.scratch_bytes(TEST_ROWS, TEST_K);
-    return a > b ? a : b;
+           b = k->bf16.scratch_bytes(TEST_ROWS, TEST_K),
+           c = k->coded.scratch_bytes(TEST_ROWS, TEST_K, LC_K_BLOCK);
+    a = a > b ? a : b;
+    return a > c ? a : c;
 }
 
 /* False also when memory is short: the scalar kernels then serve. */
 static bool equal_bits(const lc_kernels *k) {
-    size_t a = test_scratch(&lc_kernels_scalar), b = test_scratch(k);
+    const lc_kernels *scalar = lc_kernels_of(LC_ISA_SCALAR);
+    size_t a = test_scratch(scalar), b = test_scratch(k);
     test_input *in = lc_calloc(1, sizeof *in + (a > b ? a : b));
     test_result *want = lc_calloc(2, sizeof *want), *got = want ? want + 1 : NULL;
     bool equal = false;
     if (in && want) {
         uint64_t fp = lc_fp_enter();
-        run_all(&lc_kernels_scalar, in, want);
+        run_all(scalar, in, want);
         run_all(k, in, got);
         lc_fp_leave(fp);
         equal = memcmp(want, got, sizeof *want) == 0;
@@ -144,5 +231,5 @@ const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped) {
         if (equal_bits(k)) return k;
         if (dropped) *dropped = (lc_isa)isa;
     }
-    return &lc_kernels_scalar;
+    return lc_kernels_of(LC_ISA_SCALAR);
 }

@@ -20,7 +20,7 @@ enum {
 /* K rounded up to whole blocks: the padded length of both operands along the contraction. */
 static inline size_t lc_pad_k(size_t k) { return (k + LC_K_BLOCK - 1) / LC_K_BLOCK * LC_K_BLOCK; }
 
-/* Space of `rows` packed left rows. */
+/* Enough space, in floats, for `rows` packed left rows of any path. */
 static inline size_t lc_left_floats(size_t rows, size_t k) { return rows * lc_pad_k(k); }
 
 /*
@@ -36,25 +36,34 @@ typedef struct lc_product {
     float *c;          /* [rows][ldc] */
     size_t ldc;
     void *scratch; /* path->scratch_bytes(rows, k) bytes, 64-byte aligned */
+    /* kn only. NULL, or [rows]: instead of being overwritten, c becomes fma(c, decay[i], product);
+     * a row i with a negative decay keeps its c. */
+    const float *decay;
 } lc_product;
 
-enum { LC_FEW_ROWS = 32, LC_MAX_PANEL = 128 };
+enum { LC_FEW_ROWS = 32 };
 
 /* One way to run products. Left rows are packed once and used with many right sides. */
 typedef struct lc_gemm_path {
     const char *name;
     size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
+    size_t left;    /* bytes of a packed left element */
     size_t panel;   /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
     size_t wide;    /* and with more: a multiple of panel */
     size_t (*scratch_bytes)(size_t rows, size_t k);
-    /* x [rows][ldx] -> out, lc_left_floats(rows, k) floats of space, rounded to BF16 if the element
-     * is. Groups of 16 rows may be packed apart: row 16 i begins at float lc_left_floats(16 i, k).
-     * nk and kn products need their own packing. */
+    /* x [rows][ldx] -> out, lc_left_bytes of space, rounded to BF16 if the element is. Groups of 16
+     * rows may be packed apart: row 16 i begins at byte lc_left_bytes(path, 16 i, k). nk and kn
+     * products need their own packing. */
     void (*pack_nk)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
 } lc_gemm_path;
+
+/* Bytes of `rows` packed left rows. */
+static inline size_t lc_left_bytes(const lc_gemm_path *path, size_t rows, size_t k) {
+    return rows * lc_pad_k(k) * path->left;
+}
 
 /* Columns of a task for `rows` left rows. */
 static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
@@ -73,10 +82,72 @@ typedef struct lc_coded_row {
     const float *zeros, *scales, *biases; /* [ceil(n / size)]; zeros are whole numbers */
 } lc_coded_row;
 
+/*
+ * Weight rows of group-quantised codes as a checkpoint stores them; nothing is aligned.
+ * value = (code - zero) * scale + bias, one zero, scale and bias for each row and group.
+ */
+typedef enum lc_scale_type { LC_SCALES_F32, LC_SCALES_F16, LC_SCALES_BF16 } lc_scale_type;
+typedef struct lc_coded_rows {
+    lc_code_kind kind;
+    /* false: row r's codes lie at codes + r * stride one after the other, the low half of a byte
+     * first. true: in little-endian words of 32 bits, each with 8 (U4) or 4 codes of consecutive k
+     * of one row, lowest bits first; word w of row r at codes + w * stride + 4 * r. */
+    bool by_column;
+    const uint8_t *codes;
+    size_t stride; /* bytes */
+    size_t size;   /* k of a group: a multiple of 32, or >= k for a single one; at most 65536 k of a
+                    * group with U8 and I8. The last group may be short. */
+    lc_scale_type scale_type;
+    const void *scales, *biases; /* of row r, group g at r * scale_row + g * scale_group; biases may
+                                  * be NULL, else they have the scales' type and places */
+    size_t scale_row, scale_group;
+    const int16_t *zeros; /* [rows][groups], or NULL: `zero` for all */
+    int zero;             /* in the range of zeros, too */
+} lc_coded_rows;
+
+/* c[i][j] = left row i times weight row j, in the order of numerics.md 1. */
+typedef struct lc_coded_product {
+    size_t rows, k, columns;
+    const void *left;    /* packed by the same path for this kind, k and group size */
+    lc_coded_rows right; /* `columns` rows */
+    float *c;            /* [rows][ldc] */
+    size_t ldc;
+    void *scratch; /* path->scratch_bytes(rows, k, size) bytes, 64-byte aligned */
+} lc_coded_product;
+
+/* Products of fp32 rows, quantised to int8 group by group, with coded rows; exact sums inside a
+ * group. */
+typedef struct lc_coded_path {
+    const char *name;
+    size_t panel, wide; /* columns of a task, as in lc_gemm_path */
+    /* Space of packed rows: at most 2 bytes a value of rows padded to 32, and 64 bytes a row. A
+     * multiple of 64. */
+    size_t (*left_bytes)(size_t rows, size_t k, size_t size);
+    size_t (*scratch_bytes)(size_t rows, size_t k, size_t size);
+    /* x [rows][ldx] -> out. Any groups of rows may be packed apart: row i begins at byte
+     * left_bytes(i, k, size). out should be 64-byte aligned. */
+    void (*pack)(lc_code_kind kind, size_t size, size_t rows, size_t k, const float *x, size_t ldx,
+                 void *out);
+    void (*multiply)(const lc_coded_product *p);
+} lc_coded_path;
+
+/*
+ * A block of attention scores on its way into the running softmax of its rows (numerics.md 3). Of a
+ * row's n scores, lo .. hi-1 count (lo < hi); the others get p = 0.
+ */
+typedef struct lc_softmax_block {
+    size_t rows, n;
+    float *scores; /* [rows][n]: products in, p = exp(product * scale - new max) out */
+    float scale;
+    size_t lo, hi;
+    float *max, *sum, *alpha; /* [rows]: running, running, exp(old max - new max) out */
+} lc_softmax_block;
+
 typedef struct lc_kernels {
     lc_isa isa;
 
     lc_gemm_path f32, bf16; /* products of fp32 and of BF16 values, fp32 sums */
+    lc_coded_path coded;    /* products of int8 values with codes */
 
     /* y[i] = w[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps), spec 2. x may be y. */
     void (*rms_norm)(size_t n, const float *x, const float *w, float eps, float *y);
@@ -94,8 +165,21 @@ typedef struct lc_kernels {
     void (*scale_add)(size_t n, float a, float b, const float *x, float *y);
     /* y[i] = fma(a, x[i], y[i]) */
     void (*add_scaled)(size_t n, float a, const float *x, float *y);
-    /* y[i] = fma(a, max(x[i], 0), y[i]) */
-    void (*add_scaled_relu)(size_t n, float a, const float *x, float *y);
+
+    void (*softmax_block)(const lc_softmax_block *b);
+    /* y[j] = sum over i, in order, of w[i] max(x[i][j], 0): fma(w[i], max(x[i][j], 0), y[j]) from
+     * 0. x [rows][n]. */
+    void (*sum_scaled_relu)(size_t rows, size_t n, const float *w, const float *x, float *y);
+
+    /* Unsigned integers in the order of the floats: 0.0 and -0.0 are equal, NaN is beyond the
+     * infinity of its sign. y may be x. */
+    void (*order_floats)(size_t n, const float *x, uint32_t *y);
+    /* Indices i of x[i] > t, and of the first `ties` of x[i] == t, ascending, each plus `base`;
+     * returns their number. */
+    size_t (*pick_above)(size_t n, const uint32_t *x, uint32_t t, size_t ties, int32_t base,
+                         int32_t *out);
+    /* Copies the x[i] with x[i] >> shift == prefix in order; returns their number. y may be x. */
+    size_t (*keep_prefix)(size_t n, const uint32_t *x, int shift, uint32_t prefix, uint32_t *y);
 
     /* y[i] = x[i] rounded to BF16 (nearest even), as fp32. y may be x. */
     void (*round_bf16)(size_t n, const float *x, float *y);

@@ -38,10 +38,9 @@ size_t lc_index_scratch(const lc_op *op, const lc_index_shape *s, size_t context
 typedef struct lc_index_args {
     const lc_row *rows;
     lc_rope_rows rope;
-    size_t indexer;      /* cache slot of the index keys */
-    lc_operand x;        /* normed sublayer input */
-    const float *normed; /* [M][H] the same in fp32 */
-    lc_operand c_q;
+    size_t indexer; /* cache slot of the index keys */
+    lc_operand *x;  /* normed sublayer input */
+    lc_operand *c_q;
     size_t context; /* as given to lc_index_scratch */
     bool
         force_lists; /* fill lists and scores even where every causal key is chosen (for a probe) */
@@ -52,10 +51,16 @@ typedef struct lc_index_args {
 int lc_index(const lc_op *op, const lc_index_shape *s, const lc_indexer_weights *w,
              const lc_index_args *args, const lc_index_buffers *b, lc_err *err);
 
-/* Chooses min(topk, n) of positions start..start+n-1: the first `sink`, the last `window`, then the
- * highest scores (score[i] belongs to start + i; equal scores, 0.0 and -0.0 included, go to the
- * lower position). Writes them ascending to list, returns their number. work: n uint64. */
-size_t lc_index_select(const lc_index_shape *s, size_t start, size_t n, const float *score,
-                       uint64_t *work, int32_t *list);
+/* Scores of positions start .. start + n - 1. */
+typedef struct lc_index_scores {
+    size_t start, n;
+    const float *score; /* [n] */
+} lc_index_scores;
+
+/* Chooses min(topk, n) positions: the first `sink`, the last `window`, then the highest scores
+ * (equal scores, 0.0 and -0.0 included, go to the lower position; NaN is beyond the infinity of its
+ * sign). Writes them ascending to list, returns their number. work: 2 n words. */
+size_t lc_index_select(const lc_kernels *k, const lc_index_shape *s, const lc_index_scores *x,
+                       uint32_t *work, int32_t *list);
 
 #endif

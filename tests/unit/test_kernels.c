@@ -78,7 +78,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
         p.ld = way ? ld_kn : ld_nk;
         for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
         for (size_t i = 0; i < rows; i += 16) { /* groups of 16 may be packed apart */
-            void *out = packed + lc_left_floats(i, k);
+            void *out = (char *)packed + lc_left_bytes(path, i, k);
             size_t n = rows - i < 16 ? rows - i : 16;
             (way ? path->pack_kn : path->pack_nk)(n, k, left + i * k, k, out);
         }

@@ -131,4 +131,25 @@ static inline lc_v v_load_u4(const uint8_t *p) {
         _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low)));
 }
 
+static inline void order_8(const float *x, uint32_t *y) {
+    __m256i bits = _mm256_loadu_si256((const __m256i *)(const void *)x);
+    __m256i sign = _mm256_set1_epi32(INT32_MIN);
+    bits = _mm256_andnot_si256(_mm256_cmpeq_epi32(bits, sign), bits);
+    __m256i flip = _mm256_or_si256(_mm256_srai_epi32(bits, 31), sign);
+    _mm256_storeu_si256((__m256i *)(void *)y, _mm256_xor_si256(bits, flip));
+}
+static inline void v_order(const float *x, uint32_t *y) {
+    order_8(x, y);
+    order_8(x + 8, y + 8);
+}
+static inline unsigned at_least_8(const uint32_t *x, __m256i t) {
+    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)x);
+    __m256i hits = _mm256_cmpeq_epi32(_mm256_max_epu32(v, t), v);
+    return (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(hits));
+}
+static inline unsigned v_at_least(const uint32_t *x, uint32_t t) {
+    __m256i all = _mm256_set1_epi32((int)t);
+    return at_least_8(x, all) | at_least_8(x + 8, all) << 8;
+}
+
 #endif

@@ -81,4 +81,15 @@ static inline lc_v v_load_u4(const uint8_t *p) {
         _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low)));
 }
 
+static inline void v_order(const float *x, uint32_t *y) {
+    __m512i bits = _mm512_loadu_si512(x), sign = _mm512_set1_epi32(INT32_MIN);
+    __mmask16 zero = _mm512_cmpeq_epi32_mask(bits, sign);
+    bits = _mm512_mask_blend_epi32(zero, bits, _mm512_setzero_si512());
+    __m512i flip = _mm512_or_si512(_mm512_srai_epi32(bits, 31), sign);
+    _mm512_storeu_si512(y, _mm512_xor_si512(bits, flip));
+}
+static inline unsigned v_at_least(const uint32_t *x, uint32_t t) {
+    return _mm512_cmpge_epu32_mask(_mm512_loadu_si512(x), _mm512_set1_epi32((int)t));
+}
+
 #endif

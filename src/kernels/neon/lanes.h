@@ -132,4 +132,21 @@ static inline lc_v v_load_u4(const uint8_t *p) {
     return v_load_u8(bytes);
 }
 
+static inline void v_order(const float *x, uint32_t *y) {
+    uint32x4_t sign = vdupq_n_u32(0x80000000u);
+    LC_EACH_QUAD {
+        uint32x4_t bits = vreinterpretq_u32_f32(vld1q_f32(x + 4 * i));
+        bits = vbicq_u32(bits, vceqq_u32(bits, sign));
+        uint32x4_t spread = vreinterpretq_u32_s32(vshrq_n_s32(vreinterpretq_s32_u32(bits), 31));
+        vst1q_u32(y + 4 * i, veorq_u32(bits, vorrq_u32(spread, sign)));
+    }
+}
+static inline unsigned v_at_least(const uint32_t *x, uint32_t t) {
+    static const uint32_t bit[4] = {1, 2, 4, 8};
+    uint32x4_t all = vdupq_n_u32(t), bits = vld1q_u32(bit);
+    unsigned mask = 0;
+    LC_EACH_QUAD mask |= vaddvq_u32(vandq_u32(vcgeq_u32(vld1q_u32(x + 4 * i), all), bits)) << 4 * i;
+    return mask;
+}
+
 #endif

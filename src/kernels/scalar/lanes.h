@@ -112,4 +112,18 @@ static inline lc_v v_load_u4(const uint8_t *p) {
     return v;
 }
 
+static inline void v_order(const float *x, uint32_t *y) {
+    LC_EACH_LANE {
+        uint32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        if (bits == 0x80000000u) bits = 0;
+        y[i] = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    }
+}
+static inline unsigned v_at_least(const uint32_t *x, uint32_t t) {
+    unsigned mask = 0;
+    LC_EACH_LANE mask |= (unsigned)(x[i] >= t) << i;
+    return mask;
+}
+
 #endif
