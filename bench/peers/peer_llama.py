@@ -6,6 +6,7 @@ llama.cpp's source is the one inside llama-cpp-python's source package; ik_llama
 Where the clone can't be made, put a copy of the source into WORK/src/ik_llama.cpp by hand.
 """
 import json
+import platform
 import tarfile
 
 import shape
@@ -20,6 +21,7 @@ DEEPEST = max(shape.DEPTHS)
 IK_SOURCE = "https://github.com/ikawrakow/ik_llama.cpp"
 IK_COMMIT = "8337e4cd3861406fc04e0854b1409cd1b027fbc9"
 LLAMA_PACKAGE = "llama-cpp-python==0.3.36"
+NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # its AMX code crashes in ldtilecfg here
 CMAKE = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF",
          "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF"]
 
@@ -39,7 +41,7 @@ class Engine:
 
 
 ENGINES = [
-    Engine("ik_llama.cpp", IK_COMMIT[:9], ["-DIK_LLAMA"], 1, ["q8_0", "q4_K", "q4_0", "bf16"],
+    Engine("ik_llama.cpp", IK_COMMIT[:9], ["-DIK_LLAMA"], 1, ["q8_0", "q4_K", "bf16"],
            ["-mla", "3", "-fa", "1", "-fmoe", "1", "-rtr", "1", "-mmp", "0"]),
     Engine("llama.cpp", LLAMA_PACKAGE, [], 1, ["q8_0", "q4_K"], ["-fa", "on", "-lm", "none"]),
 ]
@@ -66,10 +68,13 @@ def fetch(work, engine):
 
 def build(work, engine):
     out, source = work.root / "build" / engine.name, engine.source(work)
-    examples = [] if engine.name == "ik_llama.cpp" else ["-DLLAMA_BUILD_EXAMPLES=OFF",
-                                                          "-DLLAMA_OPENSSL=OFF"]
+    own = []
+    if engine.name == "llama.cpp":
+        own = ["-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_OPENSSL=OFF"]
+        if platform.machine() == "x86_64":
+            own += [f"-DCMAKE_C_FLAGS={NO_AMX}", f"-DCMAKE_CXX_FLAGS={NO_AMX}"]
     log = f"build {engine.name}"
-    work.run(log, ["cmake", "-S", source, "-B", out, *CMAKE, *examples])
+    work.run(log, ["cmake", "-S", source, "-B", out, *CMAKE, *own])
     work.run(log, ["nice", "-n", "19", "cmake", "--build", out, "--target", "llama-bench",
                    "-j", str(work.threads)])
     libraries = [p for name in ("libllama*.a", "libggml*.a") for p in sorted(out.rglob(name))]
