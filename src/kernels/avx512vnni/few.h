@@ -57,6 +57,7 @@ LC_INLINE void add_step(const uint8_t *codes, size_t stride, size_t rows, size_t
     bool whole = rows == STRIP && bytes == 64;
     for (size_t i = 0; i < STRIP; i++) {
         const uint8_t *from = codes + i * stride;
+        __builtin_prefetch(from + STRIP * stride); /* the next strip: rows are short streams */
         lc_w word = whole ? w_load(from) : i < rows ? w_load_n(from, bytes) : w_zero();
         if (kind == LC_CODES_U4) {
             sum[i] = _mm512_dpbusd_epi32(sum[i], w_and(word, low), q[0]);
