@@ -34,7 +34,7 @@ static bool have(const char *program) {
 
 static char host[128]; /* hash of this machine's scalar kernels */
 /* The same, kept from the machines before: each one checks the others. */
-static const char kept[] = "fc9724782ab85bab";
+static const char kept[] = "b0bf09b7c154aaf0";
 
 static int build_host(void **unused) {
     (void)unused;
