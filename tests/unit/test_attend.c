@@ -403,6 +403,40 @@ static lc_mat matrix(const float *data, size_t rows) {
                     .data = data};
 }
 
+/* Every score from the queries and weights that the run left in its buffers, and the lists by
+ * sorting them. */
+static void check_scores(const index_run *r, const lc_index_buffers *b, bool bf16, size_t m) {
+    float q[INDEX_DIM], key[INDEX_DIM];
+    int32_t *list = zeroed(r->shape.topk * sizeof *list);
+    for (size_t i = 0; i < m; i++) {
+        const lc_row *row = &r->rows[i];
+        const float *got = r->scores + i * LENGTH;
+        for (size_t p = 0; p <= row->pos; p++) {
+            float want = 0.0f;
+            const char *at = lc_kv_index(row->kv, 0, p);
+            for (size_t c = 0; c < INDEX_DIM; c++) {
+                uint16_t half;
+                memcpy(&half, at + c * 2, sizeof half);
+                if (bf16)
+                    key[c] = lc_bf16_to_f32(half);
+                else
+                    memcpy(&key[c], at + c * 4, sizeof *key);
+            }
+            for (size_t h = 0; h < INDEX_HEADS; h++) {
+                for (size_t c = 0; c < INDEX_DIM; c++)
+                    q[c] = round_as(bf16, b->q[(i * INDEX_HEADS + h) * INDEX_DIM + c]);
+                float d = dot(q, key, INDEX_DIM);
+                want = fmaf(b->weights[i * INDEX_HEADS + h], d > 0 ? d : 0.0f, want);
+            }
+            assert_memory_equal(&want, &got[p], sizeof want);
+        }
+        size_t count = choose_slowly(&r->shape, &(lc_index_scores){0, row->pos + 1, got}, list);
+        assert_int_equal(b->count[i], count);
+        assert_memory_equal(list, b->list + i * r->shape.topk, count * sizeof *list);
+    }
+    free(list);
+}
+
 static bool run_indexer(index_run *r, lc_isa isa, bool bf16, int threads, size_t m) {
     bench b;
     size_t floats[LC_INDEX_BUFFERS];
@@ -434,6 +468,7 @@ static bool run_indexer(index_run *r, lc_isa isa, bool bf16, int threads, size_t
                           .context = LENGTH,
                           .probe = &probe};
     assert_ok(lc_index(&b.op, &r->shape, &weights, &args, &buffers, &err), err);
+    check_scores(r, &buffers, bf16, m);
     for (int i = 0; i < LC_INDEX_BUFFERS; i++) lc_free(parts[i]);
     lc_free(packed);
     bench_close(&b);
