@@ -25,6 +25,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 /* The most that is read of a file in /proc or /sys: cgroup paths are shorter than PATH_MAX. */
@@ -33,11 +36,11 @@ enum { LC_SYSFILE_MAX = 4096, LC_CPU_SET_MAX = 1 << 16 };
 /* Filled once by ask_machine, constant afterwards. */
 static struct {
     pthread_once_t once;
-    bool isa[LC_ISA_COUNT];
+    bool isa[LC_ISA_COUNT], can[LC_CPU_FEATURES];
     char model[64];
 } machine = {.once = PTHREAD_ONCE_INIT};
 
-static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "avx2",
+static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "neonbf16", "avx2",
                                                     "avx512", "avx512bf16", "amx"};
 
 /* Reads the start of a small file as a string. false when it isn't there or is empty. */
@@ -106,6 +109,8 @@ static void ask_isa(void) {
     machine.isa[LC_ISA_AMX] = machine.isa[LC_ISA_AVX512BF16] && (ext_d & amx) == amx &&
                               (xcr0 & XCR0_TILES) == XCR0_TILES &&
                               syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
+    machine.can[LC_CPU_AVX512_VNNI] = machine.isa[LC_ISA_AVX512] && (ext_c & bit_AVX512VNNI);
+    machine.can[LC_CPU_AMX_INT8] = machine.isa[LC_ISA_AMX] && (ext_d >> 25 & 1);
 }
 
 static void ask_model(void) {
@@ -130,7 +135,11 @@ void lc_fp_leave(uint64_t state) { _mm_setcsr((unsigned)state); }
 
 #elif defined(__aarch64__)
 
-static void ask_isa(void) { machine.isa[LC_ISA_NEON] = true; /* part of the base architecture */ }
+static void ask_isa(void) {
+    machine.isa[LC_ISA_NEON] = true; /* part of the base architecture */
+    machine.isa[LC_ISA_NEONBF16] = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+    machine.can[LC_CPU_DOTPROD] = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
 
 static void ask_model(void) {
     if (!model_from_cpuinfo("model name")) model_from_cpuinfo("Model");
@@ -166,6 +175,11 @@ static void ask_machine(void) {
 bool lc_cpu_has(lc_isa isa) {
     pthread_once(&machine.once, ask_machine);
     return (unsigned)isa < LC_ISA_COUNT && machine.isa[isa];
+}
+
+bool lc_cpu_can(lc_cpu_feature feature) {
+    pthread_once(&machine.once, ask_machine);
+    return (unsigned)feature < LC_CPU_FEATURES && machine.can[feature];
 }
 
 const char *lc_cpu_model(void) {

@@ -209,8 +209,8 @@ static lc_mat matrix(const linear *l, size_t copy) {
 static void run_linear(void *ctx, size_t i) {
     const linear *l = ctx;
     lc_mat w = matrix(l, i % l->copies);
-    lc_operand x = lc_operand_pack(&l->op, l->rows, l->k, l->x, l->k, l->packed);
-    lc_linear(&l->op, &w, x, l->y, l->columns, NULL); /* resident: never fails */
+    lc_operand x = lc_operand_of(l->rows, l->k, l->x, l->k, l->packed);
+    lc_linear(&l->op, &w, &x, l->y, l->columns, NULL); /* resident: never fails */
 }
 
 /* Row of x that stands for sample s. */
@@ -226,11 +226,11 @@ static int run_scalar(linear *l) {
     int status = lc_kernel_op(l->b, LC_ISA_SCALAR, l->type->bf16, 0, &op);
     if (status == LC_OK)
         status =
-            lc_kernel_op(l->b, LC_ISA_SCALAR, l->type->bf16, lc_linear_floats(&op, 1, l->k), &op);
+            lc_kernel_op(l->b, LC_ISA_SCALAR, l->type->bf16, lc_columns_floats(&op, 1, l->k), &op);
     for (size_t s = 0; s < SAMPLE && s < l->rows && status == LC_OK; s++) {
         const float *row = l->x + sample_row(l, s) * l->k;
-        lc_operand x = lc_operand_pack(&op, 1, l->k, row, l->k, l->packed);
-        status = lc_linear(&op, &w, x, l->expected + s * l->columns, l->columns, l->b->err);
+        lc_operand x = lc_operand_of(1, l->k, row, l->k, l->packed);
+        status = lc_linear(&op, &w, &x, l->expected + s * l->columns, l->columns, l->b->err);
     }
     return status;
 }
@@ -252,7 +252,7 @@ static int measure_linear(linear *l, const char *name) {
         status = lc_kernel_op(b, b->isas[i], l->type->bf16, 0, &l->op);
         if (status == LC_OK)
             status = lc_kernel_op(b, b->isas[i], l->type->bf16,
-                                  lc_linear_floats(&l->op, l->rows, l->k), &l->op);
+                                  lc_columns_floats(&l->op, l->rows, l->k), &l->op);
         if (status != LC_OK) break;
         l->copies = 1;
         bool equal = equal_rows(l);

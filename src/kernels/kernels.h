@@ -20,7 +20,7 @@ enum {
 /* K rounded up to whole blocks: the padded length of both operands along the contraction. */
 static inline size_t lc_pad_k(size_t k) { return (k + LC_K_BLOCK - 1) / LC_K_BLOCK * LC_K_BLOCK; }
 
-/* Space of `rows` packed left rows. */
+/* Enough space, in floats, for `rows` packed left rows of any path. */
 static inline size_t lc_left_floats(size_t rows, size_t k) { return rows * lc_pad_k(k); }
 
 /*
@@ -41,23 +41,29 @@ typedef struct lc_product {
     const float *decay;
 } lc_product;
 
-enum { LC_FEW_ROWS = 32, LC_MAX_PANEL = 128 };
+enum { LC_FEW_ROWS = 32 };
 
 /* One way to run products. Left rows are packed once and used with many right sides. */
 typedef struct lc_gemm_path {
     const char *name;
     size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
+    size_t left;    /* bytes of a packed left element */
     size_t panel;   /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
     size_t wide;    /* and with more: a multiple of panel */
     size_t (*scratch_bytes)(size_t rows, size_t k);
-    /* x [rows][ldx] -> out, lc_left_floats(rows, k) floats of space, rounded to BF16 if the element
-     * is. Groups of 16 rows may be packed apart: row 16 i begins at float lc_left_floats(16 i, k).
-     * nk and kn products need their own packing. */
+    /* x [rows][ldx] -> out, lc_left_bytes of space, rounded to BF16 if the element is. Groups of 16
+     * rows may be packed apart: row 16 i begins at byte lc_left_bytes(path, 16 i, k). nk and kn
+     * products need their own packing. */
     void (*pack_nk)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
 } lc_gemm_path;
+
+/* Bytes of `rows` packed left rows. */
+static inline size_t lc_left_bytes(const lc_gemm_path *path, size_t rows, size_t k) {
+    return rows * lc_pad_k(k) * path->left;
+}
 
 /* Columns of a task for `rows` left rows. */
 static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
@@ -65,16 +71,86 @@ static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
 }
 
 /*
- * A row of group-quantised codes: y[i] = fma(code[i] - zeros[g], scales[g], biases[g]) with g = i /
- * size: one rounding. Codes lie one after the other, the low half of a byte first.
+ * A row of codes in groups: y[i] = fma(code[i] - zeros[g], scales[g], biases[g]) with g = i / size:
+ * one rounding. Codes lie one after the other, the low half of a byte first.
  */
-typedef enum lc_code_kind { LC_CODES_U4, LC_CODES_U8, LC_CODES_I8 } lc_code_kind;
+typedef enum lc_code_kind {
+    LC_CODES_U4,
+    LC_CODES_U8,
+    LC_CODES_I8,
+    LC_CODES_F8,  /* E4M3: bias 7, no infinity, 0x7f and 0xff are NaN */
+    LC_CODES_F16, /* two bytes each, little endian */
+    LC_CODE_KINDS,
+} lc_code_kind;
 typedef struct lc_coded_row {
     const uint8_t *codes;
     lc_code_kind kind;
     size_t n, size; /* elements; those of a group: a multiple of 8 unless there is one group only */
-    const float *zeros, *scales, *biases; /* [ceil(n / size)]; zeros are whole numbers */
+    const float *zeros;  /* [ceil(n / size)], whole numbers, or NULL: 0 */
+    const float *scales; /* [ceil(n / size)] */
+    const float *biases; /* the same, or NULL: y = (code - zero) * scale, -0 kept */
 } lc_coded_row;
+
+/* Rows of FP8 codes that share their scales, one for LC_F8_BLOCK columns, to BF16: y = code * scale
+ * rounded to fp32, then to BF16. */
+enum { LC_F8_BLOCK = 128 };
+typedef struct lc_f8_rows {
+    size_t rows, n;
+    const uint8_t *codes; /* [rows][stride] */
+    size_t stride;
+    const float *scales; /* [ceil(n / LC_F8_BLOCK)] */
+    uint16_t *y;         /* [rows][ld] */
+    size_t ld;
+} lc_f8_rows;
+
+/*
+ * Weight rows of group-quantised codes as a checkpoint stores them; nothing is aligned.
+ * value = (code - zero) * scale + bias, one zero, scale and bias for each row and group.
+ */
+typedef enum lc_scale_type { LC_SCALES_F32, LC_SCALES_F16, LC_SCALES_BF16 } lc_scale_type;
+typedef struct lc_coded_rows {
+    lc_code_kind kind;
+    /* false: row r's codes lie at codes + r * stride one after the other, the low half of a byte
+     * first. true: in little-endian words of 32 bits, each with 8 (U4) or 4 codes of consecutive k
+     * of one row, lowest bits first; word w of row r at codes + w * stride + 4 * r. */
+    bool by_column;
+    const uint8_t *codes;
+    size_t stride; /* bytes */
+    size_t size;   /* k of a group: a multiple of 32, or >= k for a single one; at most 65536 k of a
+                    * group with U8 and I8. The last group may be short. */
+    lc_scale_type scale_type;
+    const void *scales, *biases; /* of row r, group g at r * scale_row + g * scale_group; biases may
+                                  * be NULL, else they have the scales' type and places */
+    size_t scale_row, scale_group;
+    const int16_t *zeros; /* [rows][groups], or NULL: `zero` for all */
+    int zero;             /* in the range of zeros, too */
+} lc_coded_rows;
+
+/* c[i][j] = left row i times weight row j, in the order of numerics.md 1. */
+typedef struct lc_coded_product {
+    size_t rows, k, columns;
+    const void *left;    /* packed by the same path for this kind, k and group size */
+    lc_coded_rows right; /* `columns` rows */
+    float *c;            /* [rows][ldc] */
+    size_t ldc;
+    void *scratch; /* path->scratch_bytes(rows, k, size) bytes, 64-byte aligned */
+} lc_coded_product;
+
+/* Products of fp32 rows, quantised to int8 group by group, with coded rows; exact sums inside a
+ * group. */
+typedef struct lc_coded_path {
+    const char *name;
+    size_t panel, wide; /* columns of a task, as in lc_gemm_path */
+    /* Space of packed rows: at most 2 bytes a value of rows padded to 32, and 64 bytes a row. A
+     * multiple of 64. */
+    size_t (*left_bytes)(size_t rows, size_t k, size_t size);
+    size_t (*scratch_bytes)(size_t rows, size_t k, size_t size);
+    /* x [rows][ldx] -> out. Any groups of rows may be packed apart: row i begins at byte
+     * left_bytes(i, k, size). out should be 64-byte aligned. */
+    void (*pack)(lc_code_kind kind, size_t size, size_t rows, size_t k, const float *x, size_t ldx,
+                 void *out);
+    void (*multiply)(const lc_coded_product *p);
+} lc_coded_path;
 
 /*
  * A block of attention scores on its way into the running softmax of its rows (numerics.md 3). Of a
@@ -92,6 +168,7 @@ typedef struct lc_kernels {
     lc_isa isa;
 
     lc_gemm_path f32, bf16; /* products of fp32 and of BF16 values, fp32 sums */
+    lc_coded_path coded;    /* products of int8 values with codes */
 
     /* y[i] = w[i] * (x[i] * r), r = 1 / sqrt(mean(x^2) + eps), spec 2. x may be y. */
     void (*rms_norm)(size_t n, const float *x, const float *w, float eps, float *y);
@@ -131,6 +208,9 @@ typedef struct lc_kernels {
     void (*narrow_bf16)(size_t n, const float *x, uint16_t *y); /* nearest even */
 
     void (*decode)(const lc_coded_row *row, float *y);
+    /* The bits of decode, then narrow_bf16. */
+    void (*decode_bf16)(const lc_coded_row *row, uint16_t *y);
+    void (*decode_f8_rows)(const lc_f8_rows *rows);
 } lc_kernels;
 
 /* One instruction set's table, or NULL if it isn't built in or this CPU lacks it. */
@@ -142,5 +222,14 @@ const lc_kernels *lc_kernels_of(lc_isa isa);
  * (LC_ISA_COUNT if none; dropped may be NULL).
  */
 const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped);
+
+/*
+ * The best table of this machine, with the BF16 products (`bf16`) of the instruction set that is
+ * fastest at them here: a higher one isn't always. Tested as above and measured once a process,
+ * which takes some milliseconds; bits never depend on it. isa is that of everything else, bf16.name
+ * tells the choice. *dropped is the lowest set that failed the test. Thread-safe. The scalar table
+ * while there is too little memory to measure.
+ */
+const lc_kernels *lc_kernels_fastest(lc_isa *dropped);
 
 #endif

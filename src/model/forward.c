@@ -66,28 +66,26 @@ static void emit_router(const pass *p, size_t layer) {
 
 static void lap(const pass *p, lc_stage stage) { lc_op_lap(&p->w->op, stage); }
 
-/* work->norm = norm(h) in fp32; returns it as operand. */
+/* work->norm = norm(h); returns it as operand. */
 static lc_operand normed(const pass *p, const float *h, const float *weight) {
     size_t hidden = p->m->config.hidden;
     lc_work *w = p->w;
     lc_norm norm = {weight, (float)p->m->config.norm_eps, 1.0f};
     lc_norm_rows(&w->op, p->step->m, hidden, h, hidden, norm, w->norm, hidden);
-    lc_operand x = lc_operand_pack(&w->op, p->step->m, hidden, w->norm, hidden, w->operand);
     lap(p, LC_STAGE_NORM);
-    return x;
+    return lc_operand_of(p->step->m, hidden, w->norm, hidden, w->operand);
 }
 
 static lc_rope_rows rope_rows(const pass *p) { return (lc_rope_rows){p->w->cosines, p->w->sines}; }
 
 static int choose_keys(const pass *p, const lc_indexer_weights *weights, size_t indexer,
-                       lc_operand x) {
+                       lc_operand *x, lc_operand *c_q) {
     lc_index_args args = {
         .rows = p->step->rows,
         .rope = rope_rows(p),
         .indexer = indexer,
         .x = x,
-        .normed = p->w->norm,
-        .c_q = {p->w->mla.c_q_packed, p->step->m, p->m->config.q_rank},
+        .c_q = c_q,
         .context = p->w->size.context,
         .force_lists = p->step->probe != NULL,
         .probe = p->step->probe,
@@ -103,10 +101,11 @@ static lc_keys chosen_keys(const pass *p) {
 }
 
 /* work->sub = attention of the normed input x over the given keys. */
-static int attention(const pass *p, const lc_mla_weights *weights, size_t slot, lc_operand x,
-                     lc_keys keys) {
+static int attention(const pass *p, const lc_mla_weights *weights, size_t slot, lc_operand *x,
+                     lc_operand *c_q, lc_keys keys) {
     lc_mla_args args = {p->step->rows, rope_rows(p), slot, keys};
-    int status = lc_mla(&p->w->op, &p->m->mla, weights, x, &args, &p->w->mla, p->w->sub, p->err);
+    int status =
+        lc_mla(&p->w->op, &p->m->mla, weights, x, c_q, &args, &p->w->mla, p->w->sub, p->err);
     lap(p, LC_STAGE_PROJECT); /* attention itself has its own, in lc_mla */
     return status;
 }
@@ -117,14 +116,15 @@ static void add_to_residual(const pass *p, const float *x) {
 }
 
 /* The query latent, which the indexer needs before attention. */
-static int query_latent(const pass *p, const lc_mla_weights *weights, lc_operand x) {
-    int status = lc_mla_query_latent(&p->w->op, &p->m->mla, weights, x, &p->w->mla, p->err);
+static int query_latent(const pass *p, const lc_mla_weights *weights, lc_operand *x,
+                        lc_operand *c_q) {
+    int status = lc_mla_query_latent(&p->w->op, &p->m->mla, weights, x, &p->w->mla, c_q, p->err);
     lap(p, LC_STAGE_PROJECT);
     return status;
 }
 
 /* work->sub = FFN(x). */
-static int dense_ffn(const pass *p, const lc_ffn_weights *weights, lc_operand x) {
+static int dense_ffn(const pass *p, const lc_ffn_weights *weights, lc_operand *x) {
     int status = lc_ffn(&p->w->op, weights, x, &p->w->ffn, p->w->sub, p->err);
     lap(p, LC_STAGE_DENSE);
     return status;
@@ -139,16 +139,16 @@ static void fill_rope_rows(const pass *p) {
 /* h += Attn(n_in(h)): sublayer 0 also chooses the keys of both. */
 static int attention_sublayer(const pass *p, size_t layer, int sub) {
     const lc_layer *l = &p->m->layers[layer];
-    lc_operand x = normed(p, p->w->h, l->norm_in[sub]);
-    int status = query_latent(p, &l->attn[sub], x);
+    lc_operand x = normed(p, p->w->h, l->norm_in[sub]), c_q;
+    int status = query_latent(p, &l->attn[sub], &x, &c_q);
     if (status == LC_OK && sub == 0 && p->m->sparse) {
-        status = choose_keys(p, &l->index, layer, x);
+        status = choose_keys(p, &l->index, layer, &x, &c_q);
         char prefix[32];
         snprintf(prefix, sizeof prefix, "layers.%zu.", layer);
         if (status == LC_OK) emit_index(p, prefix);
     }
     if (status == LC_OK)
-        status = attention(p, &l->attn[sub], 2 * layer + (size_t)sub, x, chosen_keys(p));
+        status = attention(p, &l->attn[sub], 2 * layer + (size_t)sub, &x, &c_q, chosen_keys(p));
     if (status != LC_OK) return status;
     emit_hidden(p, p->w->sub, (int)layer, sub ? "attn.1" : "attn.0");
     add_to_residual(p, p->w->sub);
@@ -156,7 +156,7 @@ static int attention_sublayer(const pass *p, size_t layer, int sub) {
 }
 
 /* h += FFN(x) for the normed input x. */
-static int ffn_sublayer(const pass *p, size_t layer, int sub, lc_operand x) {
+static int ffn_sublayer(const pass *p, size_t layer, int sub, lc_operand *x) {
     int status = dense_ffn(p, &p->m->layers[layer].ffn[sub], x);
     if (status != LC_OK) return status;
     emit_hidden(p, p->w->sub, (int)layer, sub ? "ffn.1" : "ffn.0");
@@ -184,9 +184,11 @@ static int layer_forward(const pass *p, size_t layer) {
     if (status != LC_OK) return status;
     lc_operand u = normed(p, p->w->h, l->norm_post[0]);
     status = moe_branch(p, layer);
-    if (status == LC_OK) status = ffn_sublayer(p, layer, 0, u);
+    if (status == LC_OK) status = ffn_sublayer(p, layer, 0, &u);
     if (status == LC_OK) status = attention_sublayer(p, layer, 1);
-    if (status == LC_OK) status = ffn_sublayer(p, layer, 1, normed(p, p->w->h, l->norm_post[1]));
+    if (status != LC_OK) return status;
+    u = normed(p, p->w->h, l->norm_post[1]);
+    status = ffn_sublayer(p, layer, 1, &u);
     if (status != LC_OK) return status;
     add_to_residual(p, p->w->moe_out);
     emit_hidden(p, p->w->h, (int)layer, "out");
@@ -204,8 +206,8 @@ static int output(const pass *p, const float *weight) {
     for (size_t i = 0; i < n; i++)
         memcpy(w->sub + i * hidden, w->hidden + p->step->logit_rows[i] * hidden,
                hidden * sizeof *w->sub);
-    lc_operand x = lc_operand_pack(&w->op, n, hidden, w->sub, hidden, w->operand);
-    int status = lc_linear(&w->op, &p->m->head, x, p->step->logits, vocab, p->err);
+    lc_operand x = lc_operand_of(n, hidden, w->sub, hidden, w->operand);
+    int status = lc_linear(&w->op, &p->m->head, &x, p->step->logits, vocab, p->err);
     lap(p, LC_STAGE_HEAD);
     return status;
 }
@@ -241,8 +243,8 @@ static int draft_input(const pass *p, const lc_draft *d) {
     float *e = w->pair + (he ? hidden : 0), *h = w->pair + (he ? 0 : hidden);
     lc_norm_rows(&w->op, m, hidden, w->norm, hidden, enorm, e, 2 * hidden);
     lc_norm_rows(&w->op, m, hidden, d->previous, hidden, hnorm, h, 2 * hidden);
-    lc_operand pair = lc_operand_pack(&w->op, m, 2 * hidden, w->pair, 2 * hidden, w->operand);
-    return lc_linear(&w->op, &mtp->eh_proj, pair, w->h, hidden, p->err);
+    lc_operand pair = lc_operand_of(m, 2 * hidden, w->pair, 2 * hidden, w->operand);
+    return lc_linear(&w->op, &mtp->eh_proj, &pair, w->h, hidden, p->err);
 }
 
 static int draft_pass(const pass *p, const lc_draft *d) {
@@ -253,17 +255,18 @@ static int draft_pass(const pass *p, const lc_draft *d) {
     int status = draft_input(p, d);
     lap(p, LC_STAGE_EMBED);
     if (status != LC_OK) return status;
-    lc_operand x = normed(p, w->h, mtp->norm_in);
-    status = query_latent(p, &mtp->attn, x);
+    lc_operand x = normed(p, w->h, mtp->norm_in), c_q;
+    status = query_latent(p, &mtp->attn, &x, &c_q);
     if (status == LC_OK && !d->keys && p->m->sparse) {
-        status = choose_keys(p, &mtp->index, 0, x);
+        status = choose_keys(p, &mtp->index, 0, &x, &c_q);
         if (status == LC_OK) emit_index(p, "mtp.");
     }
     if (status == LC_OK)
-        status = attention(p, &mtp->attn, 0, x, d->keys ? *d->keys : chosen_keys(p));
+        status = attention(p, &mtp->attn, 0, &x, &c_q, d->keys ? *d->keys : chosen_keys(p));
     if (status != LC_OK) return status;
     add_to_residual(p, w->sub);
-    status = dense_ffn(p, &mtp->ffn, normed(p, w->h, mtp->norm_post));
+    x = normed(p, w->h, mtp->norm_post);
+    status = dense_ffn(p, &mtp->ffn, &x);
     if (status != LC_OK) return status;
     add_to_residual(p, w->sub);
     return output(p, mtp->norm);

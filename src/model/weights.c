@@ -80,6 +80,9 @@ static void bind_ffn(binder *b, lc_ffn_weights *w, size_t ffn, const char *at) {
     bind(b, &w->gate, ffn, hidden, "%s.gate_proj.weight", at);
     bind(b, &w->up, ffn, hidden, "%s.up_proj.weight", at);
     bind(b, &w->down, hidden, ffn, "%s.down_proj.weight", at);
+    if (b->status == LC_OK && !lc_mat_same_groups(&w->gate, &w->up))
+        b->status = lc_fail(b->err, LC_EFORMAT,
+                            "%s: gate_proj and up_proj must be quantised in the same groups", at);
 }
 
 static void bind_layer(binder *b, lc_layer *l, size_t i) {

@@ -43,7 +43,7 @@ static size_t scratch_floats(const lc_config *c, lc_work_size size) {
     lc_moe_shape_init(&moe, c);
     size_t m = size.rows;
     size_t widest = larger(2 * c->hidden, larger(c->q_rank, c->heads * c->v_dim));
-    size_t n = larger(lc_linear_floats(&op, m, widest), lc_linear_floats(&exact, m, c->hidden));
+    size_t n = larger(lc_columns_floats(&op, m, widest), lc_columns_floats(&exact, m, c->hidden));
     n = larger(n, lc_ffn_scratch(&op, c->hidden, c->ffn, m));
     n = larger(n, lc_moe_scratch(&op, &moe, m));
     n = larger(n, lc_mla_scratch(&op, &mla, m));
@@ -51,11 +51,11 @@ static size_t scratch_floats(const lc_config *c, lc_work_size size) {
     return larger(n, lc_embed_scratch(&op, m, c->hidden, lc_config_ngram_tables(c)));
 }
 
-static void cut_mla(const lc_config *c, size_t m, cutter *cut, lc_mla_buffers *b) {
+static void cut_mla(const lc_config *c, const lc_op *op, size_t m, cutter *cut, lc_mla_buffers *b) {
     lc_mla_shape s;
     size_t n[LC_MLA_BUFFERS];
     lc_mla_shape_init(&s, c);
-    lc_mla_floats(&s, m, n);
+    lc_mla_floats(op, &s, m, n);
     b->c_q = take_floats(cut, n[0]);
     b->c_q_packed = take_floats(cut, n[1]);
     b->q = take_floats(cut, n[2]);
@@ -78,12 +78,12 @@ static void cut_index(const lc_config *c, size_t m, cutter *cut, lc_index_buffer
     b->count = take(cut, m, sizeof *b->count);
 }
 
-static void cut_ffn(size_t rows, size_t ffn, cutter *cut, lc_ffn_buffers *b) {
+static void cut_ffn(const lc_op *op, size_t rows, size_t ffn, cutter *cut, lc_ffn_buffers *b) {
     b->hidden = take_floats(cut, rows * ffn);
-    b->packed = take_floats(cut, lc_left_floats(rows, ffn));
+    b->packed = take_floats(cut, lc_operand_floats(op, rows, ffn));
 }
 
-static void cut_moe(const lc_config *c, size_t m, cutter *cut, lc_moe_buffers *b) {
+static void cut_moe(const lc_config *c, const lc_op *op, size_t m, cutter *cut, lc_moe_buffers *b) {
     size_t entries = c->experts + c->zero_experts, choices = m * c->topk;
     b->logits = take_floats(cut, m * entries);
     b->probs = take_floats(cut, m * entries);
@@ -93,26 +93,27 @@ static void cut_moe(const lc_config *c, size_t m, cutter *cut, lc_moe_buffers *b
     b->first = take(cut, c->experts + 1, sizeof *b->first);
     b->tokens = take(cut, choices, sizeof *b->tokens);
     b->token_weights = take_floats(cut, choices);
-    b->gathered = take_floats(cut, lc_left_floats(choices, c->hidden));
-    cut_ffn(choices, c->expert_ffn, cut, &b->ffn);
+    b->gathered = take_floats(cut, lc_operand_floats(op, choices, c->hidden));
+    cut_ffn(op, choices, c->expert_ffn, cut, &b->ffn);
 }
 
 static void cut_all(const lc_config *c, lc_work_size size, cutter *cut, lc_work *w) {
+    lc_op op = op_of(c, size);
     size_t m = size.rows, h = c->hidden;
     w->h = take_floats(cut, m * h);
     w->norm = take_floats(cut, m * h);
-    w->operand = take_floats(cut, lc_left_floats(m, 2 * h));
+    w->operand = take_floats(cut, lc_operand_floats(&op, m, 2 * h));
     w->sub = take_floats(cut, m * h);
     w->moe_out = take_floats(cut, m * h);
     w->pair = take_floats(cut, m * 2 * h);
     w->hidden = take_floats(cut, m * h);
-    w->gather = take_floats(cut, lc_embed_gather_floats(m, h, lc_config_ngram_tables(c)));
+    w->gather = take_floats(cut, lc_embed_gather_floats(&op, m, h, lc_config_ngram_tables(c)));
     w->cosines = take_floats(cut, m * c->rope_dim / 2);
     w->sines = take_floats(cut, m * c->rope_dim / 2);
-    cut_ffn(m, c->ffn, cut, &w->ffn);
-    cut_mla(c, m, cut, &w->mla);
+    cut_ffn(&op, m, c->ffn, cut, &w->ffn);
+    cut_mla(c, &op, m, cut, &w->mla);
     if (c->index_heads) cut_index(c, m, cut, &w->index);
-    cut_moe(c, m, cut, &w->moe);
+    cut_moe(c, &op, m, cut, &w->moe);
     w->scratch = take(cut, (size_t)size.threads, sizeof *w->scratch);
     size_t scratch = scratch_floats(c, size);
     for (int t = 0; t < size.threads; t++) {
@@ -126,6 +127,12 @@ size_t lc_work_bytes(const lc_config *config, lc_work_size size) {
     lc_work none = {0};
     cut_all(config, size, &cut, &none);
     return cut.overflow ? SIZE_MAX : cut.used;
+}
+
+size_t lc_work_default_rows(const lc_config *config, lc_work_size size, size_t memory) {
+    size.rows = 2048;
+    while (size.rows > 256 && lc_work_bytes(config, size) > memory / 8) size.rows /= 2;
+    return size.rows;
 }
 
 int lc_work_new(const lc_model *model, lc_work_size size, lc_pool *pool, lc_work **out,

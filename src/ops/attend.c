@@ -208,6 +208,7 @@ static void weigh_rows(const tile *a, size_t block, size_t row, size_t end) {
 
 static void weigh_groups(void *ctx, size_t begin, size_t end, int thread) {
     const tile *a = ctx;
+    const lc_gemm_path *path = a->t->op->path;
     size_t heads = a->t->s->heads, probs = lc_left_floats(a->rows, LC_KV_BLOCK);
     (void)thread;
     for (size_t group = begin; group < end; group++) {
@@ -217,9 +218,10 @@ static void weigh_groups(void *ctx, size_t begin, size_t end, int thread) {
                 next = (row / heads + 1) * heads < last ? (row / heads + 1) * heads : last;
                 weigh_rows(a, block, row, next);
             }
-            a->t->op->path->pack_kn(
-                last - first, LC_KV_BLOCK, a->scores + (block * a->rows + first) * LC_KV_BLOCK,
-                LC_KV_BLOCK, a->probs + block * probs + lc_left_floats(first, LC_KV_BLOCK));
+            path->pack_kn(last - first, LC_KV_BLOCK,
+                          a->scores + (block * a->rows + first) * LC_KV_BLOCK, LC_KV_BLOCK,
+                          (char *)(a->probs + block * probs) +
+                              lc_left_bytes(path, first, LC_KV_BLOCK));
         }
     }
 }

@@ -34,7 +34,7 @@ int64_t lc_ngram_row(const lc_ngram_table *table, const int32_t *tokens, size_t 
                      int32_t eos);
 
 /* Floats of the buffer of packed n-gram rows for M rows, and of a thread's scratch. */
-size_t lc_embed_gather_floats(size_t rows, size_t hidden, size_t n_tables);
+size_t lc_embed_gather_floats(const lc_op *op, size_t rows, size_t hidden, size_t n_tables);
 size_t lc_embed_scratch(const lc_op *op, size_t rows, size_t hidden, size_t n_tables);
 
 /* out [M][H]; gather: the buffer above. Token ids must be in 0..V-1 (the session checks). */

@@ -253,7 +253,7 @@ static bool starts_tile(const index_task *t, size_t i) {
 
 static size_t end_of_tile(const index_task *t, size_t i) {
     size_t end = i + 1;
-    while (end < t->args->x.rows && !starts_tile(t, end)) end++;
+    while (end < t->args->x->left.rows && !starts_tile(t, end)) end++;
     return end;
 }
 
@@ -268,7 +268,7 @@ static void choose_rows(void *ctx, size_t begin, size_t end, int thread) {
 }
 
 static void choose_all(index_task *t) {
-    size_t m = t->args->x.rows, tiles = 0;
+    size_t m = t->args->x->left.rows, tiles = 0;
     for (size_t i = 0; i < m; i++) tiles += starts_tile(t, i);
     if (4 * tiles >= 3 * (size_t)lc_pool_threads(t->op->pool)) {
         lc_pool_for(t->op->pool, m, 1, choose_rows, t);
@@ -283,13 +283,13 @@ static void choose_all(index_task *t) {
 
 int lc_index(const lc_op *op, const lc_index_shape *s, const lc_indexer_weights *w,
              const lc_index_args *args, const lc_index_buffers *b, lc_err *err) {
-    size_t m = args->x.rows;
+    size_t m = args->x->left.rows;
     index_task t = {op, s, w, args, b};
     lc_op exact = lc_op_exact(op);
-    lc_operand x = lc_operand_pack(&exact, m, s->hidden, args->normed, s->hidden, b->x);
+    lc_operand x = lc_operand_of(m, s->hidden, args->x->x, args->x->ldx, b->x);
     int status = lc_linear(op, &w->wq_b, args->c_q, b->q, s->heads * s->dim, err);
     if (status == LC_OK) status = lc_linear(op, &w->wk, args->x, b->k, s->dim, err);
-    if (status == LC_OK) status = lc_linear(&exact, &w->weights, x, b->weights, s->heads, err);
+    if (status == LC_OK) status = lc_linear(&exact, &w->weights, &x, b->weights, s->heads, err);
     if (status != LC_OK) return status;
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, finish_rows, &t);
     choose_all(&t);

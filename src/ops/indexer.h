@@ -38,10 +38,9 @@ size_t lc_index_scratch(const lc_op *op, const lc_index_shape *s, size_t context
 typedef struct lc_index_args {
     const lc_row *rows;
     lc_rope_rows rope;
-    size_t indexer;      /* cache slot of the index keys */
-    lc_operand x;        /* normed sublayer input */
-    const float *normed; /* [M][H] the same in fp32 */
-    lc_operand c_q;
+    size_t indexer; /* cache slot of the index keys */
+    lc_operand *x;  /* normed sublayer input */
+    lc_operand *c_q;
     size_t context; /* as given to lc_index_scratch */
     bool
         force_lists; /* fill lists and scores even where every causal key is chosen (for a probe) */

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-enum { GROUP = 16 }; /* left rows that are packed together */
-
 lc_op lc_op_exact(const lc_op *op) {
     lc_op exact = *op;
     exact.path = &op->k->f32;
@@ -15,27 +13,70 @@ lc_op lc_op_exact(const lc_op *op) {
     return exact;
 }
 
+/* ---- left rows ---- */
+
+lc_form lc_form_of(const lc_op *op, const lc_mat *w) {
+    lc_form form = {.coded = op->path->element == sizeof(uint16_t)};
+    if (!form.coded || !lc_mat_groups(w, &form.kind, &form.size)) return (lc_form){0};
+    return form;
+}
+
+static bool equal_forms(lc_form a, lc_form b) {
+    return a.coded == b.coded && (!a.coded || (a.kind == b.kind && a.size == b.size));
+}
+
+size_t lc_form_bytes(const lc_op *op, lc_form form, size_t rows, size_t k) {
+    return form.coded ? op->k->coded.left_bytes(rows, k, form.size)
+                      : lc_left_bytes(op->path, rows, k);
+}
+
+void lc_form_pack(const lc_op *op, lc_form form, size_t rows, size_t k, const float *x, size_t ldx,
+                  void *out) {
+    if (form.coded)
+        op->k->coded.pack(form.kind, form.size, rows, k, x, ldx, out);
+    else
+        op->path->pack_nk(rows, k, x, ldx, out);
+}
+
+static size_t floats_of(size_t bytes) { return lc_ceil_div(bytes, 64) * 16; }
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+size_t lc_operand_floats(const lc_op *op, size_t rows, size_t k) {
+    size_t plain = lc_left_bytes(op->path, rows, k);
+    return floats_of(larger(plain, op->k->coded.left_bytes(rows, k, LC_K_BLOCK)));
+}
+
+lc_operand lc_operand_of(size_t rows, size_t k, const float *x, size_t ldx, float *space) {
+    return (lc_operand){.x = x, .ldx = ldx, .left = {.rows = rows, .k = k}, .space = space};
+}
+
 typedef struct pack_task {
-    const lc_gemm_path *path;
-    size_t rows, k, ldx;
-    const float *x;
-    float *out;
+    const lc_op *op;
+    const lc_operand *x;
 } pack_task;
 
-static void pack_groups(void *ctx, size_t begin, size_t end, int thread) {
+static void pack_rows(void *ctx, size_t begin, size_t end, int thread) {
     const pack_task *t = ctx;
-    size_t first = begin * GROUP, last = end * GROUP < t->rows ? end * GROUP : t->rows;
+    const lc_left *left = &t->x->left;
     (void)thread;
-    t->path->pack_nk(last - first, t->k, t->x + first * t->ldx, t->ldx,
-                     t->out + lc_left_floats(first, t->k));
+    for (size_t row = begin * LC_PACK_ROWS; row < end * LC_PACK_ROWS && row < left->rows;
+         row += LC_PACK_ROWS) {
+        size_t n = left->rows - row < LC_PACK_ROWS ? left->rows - row : LC_PACK_ROWS;
+        char *out = (char *)t->x->space + lc_form_bytes(t->op, left->form, row, left->k);
+        lc_form_pack(t->op, left->form, n, left->k, t->x->x + row * t->x->ldx, t->x->ldx, out);
+    }
 }
 
-lc_operand lc_operand_pack(const lc_op *op, size_t rows, size_t k, const float *x, size_t ldx,
-                           float *out) {
-    pack_task t = {op->path, rows, k, ldx, x, out};
-    lc_pool_for(op->pool, lc_ceil_div(rows, GROUP), 1, pack_groups, &t);
-    return (lc_operand){out, rows, k};
+const lc_left *lc_operand_pack(const lc_op *op, lc_operand *x, lc_form form) {
+    if (x->left.data && equal_forms(x->left.form, form)) return &x->left;
+    x->left.form = form;
+    x->left.data = x->space;
+    pack_task t = {op, x};
+    lc_pool_for(op->pool, lc_ceil_div(x->left.rows, LC_PACK_ROWS), 1, pack_rows, &t);
+    return &x->left;
 }
+
+/* ---- right rows ---- */
 
 static bool usable_in_place(const lc_op *op, const lc_mat *w) {
     lc_dtype wanted = op->path->element == sizeof(float) ? LC_F32 : LC_BF16;
@@ -47,69 +88,116 @@ const void *lc_right_rows(const lc_op *op, const lc_mat *w, size_t row0, size_t 
     size_t stride = lc_pad_k(w->cols), element = op->path->element;
     *ld = stride;
     if (usable_in_place(op, w)) return (const char *)w->data + row0 * stride * element;
-    /* Decoded row i lies a row further up than its narrowed form, which never reaches rows that are
-     * still to be narrowed. */
     bool narrow = element == sizeof(uint16_t);
-    float *decoded = narrow ? scratch + stride : scratch;
-    size_t step = lc_mat_block(w, n);
+    if (narrow)
+        lc_mat_rows_bf16(op->k, w, row0, n, (uint16_t *)(void *)scratch, stride);
+    else
+        lc_mat_rows_f32(op->k, w, row0, n, scratch, stride);
     for (size_t i = 0; i < n; i++) {
-        float *row = decoded + i * stride;
-        if (i % step == 0)
-            lc_mat_rows_f32(op->k, w, row0 + i, n - i < step ? n - i : step, row, stride);
-        memset(row + w->cols, 0, (stride - w->cols) * sizeof *row);
-        if (narrow)
-            op->k->narrow_bf16(stride, row, (uint16_t *)(void *)scratch + i * stride);
-        else if (op->round_quantised && w->scaling != LC_SCALE_NONE)
-            op->k->round_bf16(w->cols, row, row);
+        memset((char *)scratch + (i * stride + w->cols) * element, 0, (stride - w->cols) * element);
+        if (!narrow && op->round_quantised && w->scaling != LC_SCALE_NONE)
+            op->k->round_bf16(w->cols, scratch + i * stride, scratch + i * stride);
     }
     return scratch;
 }
 
+/* ---- products ---- */
+
 size_t lc_product_floats(const lc_op *op, size_t rows, size_t k) {
-    return lc_ceil_div(op->path->scratch_bytes(rows, k), 64) * 16;
+    return floats_of(op->path->scratch_bytes(rows, k));
 }
 
-size_t lc_linear_floats(const lc_op *op, size_t rows, size_t k) {
-    return lc_product_floats(op, rows, k) + lc_right_floats(lc_panel(op->path, rows), k);
+size_t lc_columns_most(const lc_op *op, size_t rows) {
+    const lc_coded_path *coded = &op->k->coded;
+    return larger(lc_panel(op->path, rows), rows > LC_FEW_ROWS ? coded->wide : coded->panel);
+}
+
+/* Zero points of a panel's groups. */
+static size_t zeros_floats(size_t n, size_t groups) {
+    return floats_of(n * groups * sizeof(int16_t));
+}
+
+size_t lc_columns_floats(const lc_op *op, size_t rows, size_t k) {
+    size_t n = lc_columns_most(op, rows);
+    size_t plain = lc_product_floats(op, rows, k) + lc_right_floats(n, k);
+    size_t coded = floats_of(op->k->coded.scratch_bytes(rows, k, LC_K_BLOCK)) +
+                   zeros_floats(n, lc_ceil_div(k, LC_K_BLOCK));
+    return larger(plain, coded);
+}
+
+size_t lc_columns_width(const lc_op *op, lc_form form, size_t rows, size_t columns) {
+    const lc_coded_path *coded = &op->k->coded;
+    size_t step = form.coded ? coded->panel : op->path->panel;
+    size_t most = form.coded ? coded->wide : op->path->wide;
+    if (rows <= LC_FEW_ROWS) return step;
+    size_t threads = (size_t)lc_pool_threads(op->pool), tasks = lc_ceil_div(columns, most);
+    tasks = lc_ceil_div(tasks, threads) * threads;
+    size_t width = lc_ceil_div(lc_ceil_div(columns, tasks), step) * step;
+    return width < most ? width : most;
+}
+
+static void coded_columns(const lc_op *op, const lc_mat *w, const lc_left *left, size_t row0,
+                          size_t n, float *c, size_t ldc, float *scratch) {
+    size_t groups = lc_ceil_div(left->k, left->form.size);
+    lc_coded_product p = {.rows = left->rows,
+                          .k = left->k,
+                          .columns = n,
+                          .left = left->data,
+                          .c = c,
+                          .ldc = ldc,
+                          .scratch = scratch + zeros_floats(n, groups)};
+    lc_mat_coded_rows(w, row0, n, (int16_t *)(void *)scratch, &p.right);
+    op->k->coded.multiply(&p);
+}
+
+void lc_columns(const lc_op *op, const lc_mat *w, const lc_left *left, size_t row0, size_t n,
+                float *c, size_t ldc, float *scratch) {
+    if (left->form.coded) {
+        coded_columns(op, w, left, row0, n, c, ldc, scratch);
+        return;
+    }
+    lc_product p = {.rows = left->rows,
+                    .k = left->k,
+                    .columns = n,
+                    .left = left->data,
+                    .c = c,
+                    .ldc = ldc,
+                    .scratch = scratch};
+    p.right =
+        lc_right_rows(op, w, row0, n, scratch + lc_product_floats(op, left->rows, left->k), &p.ld);
+    op->path->multiply_nk(&p);
 }
 
 typedef struct linear_task {
     const lc_op *op;
     const lc_mat *w;
-    lc_operand x;
+    const lc_left *left;
+    size_t width;
     float *y;
     size_t ldy;
 } linear_task;
 
 static void linear_panels(void *ctx, size_t begin, size_t end, int thread) {
     const linear_task *t = ctx;
-    const lc_gemm_path *path = t->op->path;
-    float *scratch = t->op->scratch[thread];
-    float *rows = scratch + lc_product_floats(t->op, t->x.rows, t->x.k);
-    size_t panel = lc_panel(path, t->x.rows);
     for (size_t p = begin; p < end; p++) {
-        size_t row0 = p * panel, ld, n = t->w->rows - row0 < panel ? t->w->rows - row0 : panel;
-        const void *right = lc_right_rows(t->op, t->w, row0, n, rows, &ld);
-        path->multiply_nk(&(lc_product){.rows = t->x.rows,
-                                        .k = t->x.k,
-                                        .columns = n,
-                                        .left = t->x.data,
-                                        .right = right,
-                                        .ld = ld,
-                                        .c = t->y + row0,
-                                        .ldc = t->ldy,
-                                        .scratch = scratch});
+        size_t row0 = p * t->width, left = t->w->rows - row0;
+        lc_columns(t->op, t->w, t->left, row0, left < t->width ? left : t->width, t->y + row0,
+                   t->ldy, t->op->scratch[thread]);
     }
 }
 
-int lc_linear(const lc_op *op, const lc_mat *w, lc_operand x, float *y, size_t ldy, lc_err *err) {
+int lc_linear(const lc_op *op, const lc_mat *w, lc_operand *x, float *y, size_t ldy, lc_err *err) {
     int status = lc_mat_acquire(w, err);
     if (status != LC_OK) return status;
-    linear_task t = {op, w, x, y, ldy};
-    lc_pool_for(op->pool, lc_ceil_div(w->rows, lc_panel(op->path, x.rows)), 1, linear_panels, &t);
+    lc_form form = lc_form_of(op, w);
+    linear_task t = {.op = op, .w = w, .left = lc_operand_pack(op, x, form), .y = y, .ldy = ldy};
+    t.width = lc_columns_width(op, form, x->left.rows, w->rows);
+    lc_pool_for(op->pool, lc_ceil_div(w->rows, t.width), 1, linear_panels, &t);
     lc_mat_release(w);
     return LC_OK;
 }
+
+/* ---- rows ---- */
 
 typedef struct norm_task {
     const lc_op *op;

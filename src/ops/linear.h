@@ -1,40 +1,75 @@
 /*
- * linear.h: y = x W^T for weights of any type and place, in the order of numerics.md 1. The compute
- * type's products run through op->path; right rows are used where they lie if they have its element
- * type and whole blocks along K, else they are decoded, 16 or 32 at a time.
+ * linear.h: y = x W^T for weights of any type and place. Codes in groups (int8, int4) meet int8
+ * left rows (numerics.md 2) when the compute type is BF16; all other weights are BF16 or fp32
+ * products in the order of numerics.md 1: right rows are used where they lie if they have
+ * op->path's element type and whole blocks along K, else they are decoded, a panel at a time.
  */
 #ifndef LC_OPS_LINEAR_H
 #define LC_OPS_LINEAR_H
 
 #include "ops/op.h"
 
-/* Left rows, packed for nk products of op->path. Row 16 i begins at float lc_left_floats(16 i, k).
- */
-typedef struct lc_operand {
-    const float *data; /* lc_left_floats(rows, k) floats */
+enum { LC_PACK_ROWS = 16 }; /* left rows that are packed together */
+
+/* How left rows are packed to meet a weight. */
+typedef struct lc_form {
+    bool coded; /* int8 in the weight's groups, for op->k->coded; else for op->path */
+    lc_code_kind kind;
+    size_t size;
+} lc_form;
+lc_form lc_form_of(const lc_op *op, const lc_mat *w);
+
+/* Bytes of packed rows, for the place of row 16 i too. */
+size_t lc_form_bytes(const lc_op *op, lc_form form, size_t rows, size_t k);
+/* Packs x [rows][ldx]; a whole operand, or 16 rows of it at their place. */
+void lc_form_pack(const lc_op *op, lc_form form, size_t rows, size_t k, const float *x, size_t ldx,
+                  void *out);
+
+/* Packed left rows. */
+typedef struct lc_left {
+    lc_form form;
     size_t rows, k;
+    const void *data;
+} lc_left;
+
+/* Left rows that several weights meet. They are packed for the first, and again only for one that
+ * wants another form. */
+typedef struct lc_operand {
+    const float *x; /* [rows][ldx] */
+    size_t ldx;
+    lc_left left; /* data NULL: not packed yet */
+    float *space; /* lc_operand_floats(op, rows, k) */
 } lc_operand;
+lc_operand lc_operand_of(size_t rows, size_t k, const float *x, size_t ldx, float *space);
+/* Enough for every form. */
+size_t lc_operand_floats(const lc_op *op, size_t rows, size_t k);
+const lc_left *lc_operand_pack(const lc_op *op, lc_operand *x, lc_form form);
 
-/* x [rows][ldx] -> out, lc_left_floats(rows, k) floats. */
-lc_operand lc_operand_pack(const lc_op *op, size_t rows, size_t k, const float *x, size_t ldx,
-                           float *out);
+/* c [left->rows][ldc] = left times rows row0 .. row0+n-1 of w, which is acquired: what a task of a
+ * product does. scratch: lc_columns_floats(op, rows, k) floats. */
+void lc_columns(const lc_op *op, const lc_mat *w, const lc_left *left, size_t row0, size_t n,
+                float *c, size_t ldc, float *scratch);
+size_t lc_columns_floats(const lc_op *op, size_t rows, size_t k);
+/* Columns of a task, so that the threads get equal shares of `columns`. */
+size_t lc_columns_width(const lc_op *op, lc_form form, size_t rows, size_t columns);
+/* The most that the function above returns for up to `rows` rows. */
+size_t lc_columns_most(const lc_op *op, size_t rows);
 
-/* y[i][j] = x[i] . w[j], y [x.rows][ldy], ldy >= w->rows. Errors: LC_EIO from a streamed weight. */
-int lc_linear(const lc_op *op, const lc_mat *w, lc_operand x, float *y, size_t ldy, lc_err *err);
+/* y[i][j] = x[i] . w[j], y [rows of x][ldy], ldy >= w->rows. Errors: LC_EIO from a streamed weight.
+ * Scratch: lc_columns_floats. */
+int lc_linear(const lc_op *op, const lc_mat *w, lc_operand *x, float *y, size_t ldy, lc_err *err);
 
 /* op with everything in fp32 whatever the compute type (router, index weights). */
 lc_op lc_op_exact(const lc_op *op);
 
-/* Right rows row0 .. row0+n-1 of a weight for nk products: *ld elements apart, zero up to
- * lc_pad_k(cols). scratch: lc_right_floats(n, cols) floats. */
+/* Right rows row0 .. row0+n-1 of a weight for nk products of op->path: *ld elements apart, zero up
+ * to lc_pad_k(cols). scratch: lc_right_floats(n, cols) floats. */
 const void *lc_right_rows(const lc_op *op, const lc_mat *w, size_t row0, size_t n, float *scratch,
                           size_t *ld);
 static inline size_t lc_right_floats(size_t n, size_t cols) { return (n + 1) * lc_pad_k(cols); }
 
 /* Floats of a thread's scratch that products of op->path need for `rows` left rows. */
 size_t lc_product_floats(const lc_op *op, size_t rows, size_t k);
-/* The same for lc_linear with up to `rows` rows: product scratch and right rows. */
-size_t lc_linear_floats(const lc_op *op, size_t rows, size_t k);
 
 /* RMS norm of rows, then times `scale`: y[i] = rms(x[i]) * scale. In place is fine. */
 typedef struct lc_norm {

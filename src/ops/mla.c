@@ -25,14 +25,15 @@ void lc_mla_shape_init(lc_mla_shape *s, const lc_config *c) {
 
 static size_t width_of(const lc_mla_shape *s) { return s->kv_rank + s->rope; }
 
-void lc_mla_floats(const lc_mla_shape *s, size_t m, size_t floats[LC_MLA_BUFFERS]) {
+void lc_mla_floats(const lc_op *op, const lc_mla_shape *s, size_t m,
+                   size_t floats[LC_MLA_BUFFERS]) {
     floats[0] = m * s->q_rank;
-    floats[1] = lc_left_floats(m, s->q_rank);
+    floats[1] = lc_operand_floats(op, m, s->q_rank);
     floats[2] = m * s->heads * (s->nope + s->rope);
     floats[3] = m * s->heads * width_of(s);
     floats[4] = m * width_of(s);
     floats[5] = m * s->heads * s->v;
-    floats[6] = lc_left_floats(m, s->heads * s->v);
+    floats[6] = lc_operand_floats(op, m, s->heads * s->v);
 }
 
 size_t lc_mla_scratch(const lc_op *op, const lc_mla_shape *s, size_t m) {
@@ -79,12 +80,12 @@ void lc_rope_rows_fill(const lc_op *op, const lc_rope *rope, size_t m, const lc_
 }
 
 int lc_mla_query_latent(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w,
-                        lc_operand x, const lc_mla_buffers *b, lc_err *err) {
+                        lc_operand *x, const lc_mla_buffers *b, lc_operand *c_q, lc_err *err) {
     int status = lc_linear(op, &w->q_a, x, b->c_q, s->q_rank, err);
     if (status != LC_OK) return status;
     lc_norm norm = {w->q_a_norm, s->norm_eps, 1.0f};
-    lc_norm_rows(op, x.rows, s->q_rank, b->c_q, s->q_rank, norm, b->c_q, s->q_rank);
-    lc_operand_pack(op, x.rows, s->q_rank, b->c_q, s->q_rank, b->c_q_packed);
+    lc_norm_rows(op, x->left.rows, s->q_rank, b->c_q, s->q_rank, norm, b->c_q, s->q_rank);
+    *c_q = lc_operand_of(x->left.rows, s->q_rank, b->c_q, s->q_rank, b->c_q_packed);
     return LC_OK;
 }
 
@@ -160,10 +161,10 @@ static void expand_heads(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x,
-           const lc_mla_args *args, const lc_mla_buffers *b, float *out, lc_err *err) {
-    size_t m = x.rows, v = s->heads * s->v;
-    lc_operand c_q = {b->c_q_packed, m, s->q_rank};
+int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand *x,
+           lc_operand *c_q, const lc_mla_args *args, const lc_mla_buffers *b, float *out,
+           lc_err *err) {
+    size_t m = x->left.rows, v = s->heads * s->v;
     mla_task t = {.op = op, .s = s, .w = w, .args = args, .b = b, .m = m};
     int status = lc_linear(op, &w->q_b, c_q, b->q, s->heads * (s->nope + s->rope), err);
     if (status == LC_OK) status = lc_linear(op, &w->kv_a, x, b->kv, width_of(s), err);
@@ -176,6 +177,6 @@ int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_o
     lc_op_lap(op, LC_STAGE_ATTEND);
     lc_pool_for(op->pool, s->heads, 1, expand_heads, &t);
     lc_mat_release(&w->kv_b);
-    lc_operand heads = lc_operand_pack(op, m, v, b->heads, v, b->heads_packed);
-    return lc_linear(op, &w->o, heads, out, s->hidden, err);
+    lc_operand heads = lc_operand_of(m, v, b->heads, v, b->heads_packed);
+    return lc_linear(op, &w->o, &heads, out, s->hidden, err);
 }

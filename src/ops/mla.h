@@ -29,12 +29,12 @@ void lc_mla_shape_init(lc_mla_shape *shape, const lc_config *config);
 /* Step buffers; sizes from lc_mla_floats. */
 typedef struct lc_mla_buffers {
     float *c_q;          /* [M][q_rank] normed query latent, fp32 */
-    float *c_q_packed;   /* lc_left_floats(M, q_rank) */
+    float *c_q_packed;   /* lc_operand_floats(op, M, q_rank) */
     float *q;            /* [M][N*(nope+rope)] */
     float *absorbed;     /* [M][N][W]; reused for the context */
     float *kv;           /* [M][R+rope] */
     float *heads;        /* [M][N*v] */
-    float *heads_packed; /* lc_left_floats(M, N*v) */
+    float *heads_packed; /* lc_operand_floats(op, M, N*v) */
 } lc_mla_buffers;
 
 /* Which keys each row attends to. list NULL or count[i] == every causal key: all of start..pos. */
@@ -51,10 +51,11 @@ typedef struct lc_rope_rows {
 void lc_rope_rows_fill(const lc_op *op, const lc_rope *rope, size_t m, const lc_row *rows,
                        float *cosines, float *sines);
 
-/* Fills b->c_q and b->c_q_packed from the normed input x. The indexer needs them before attention.
+/* *c_q = the normed query latent of the normed input x, in b. The indexer needs it before
+ * attention.
  */
 int lc_mla_query_latent(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w,
-                        lc_operand x, const lc_mla_buffers *b, lc_err *err);
+                        lc_operand *x, const lc_mla_buffers *b, lc_operand *c_q, lc_err *err);
 
 typedef struct lc_mla_args {
     const lc_row *rows; /* [M] */
@@ -65,12 +66,13 @@ typedef struct lc_mla_args {
 
 /* After lc_mla_query_latent: writes the rows' cache entries, attends, out [M][H]. The cache must
  * have blocks for every row's position. */
-int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand x,
-           const lc_mla_args *args, const lc_mla_buffers *b, float *out, lc_err *err);
+int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand *x,
+           lc_operand *c_q, const lc_mla_args *args, const lc_mla_buffers *b, float *out,
+           lc_err *err);
 
 /* Floats of the buffers above for M rows, and of a thread's scratch. */
 enum { LC_MLA_BUFFERS = 7 };
-void lc_mla_floats(const lc_mla_shape *s, size_t m, size_t floats[LC_MLA_BUFFERS]);
+void lc_mla_floats(const lc_op *op, const lc_mla_shape *s, size_t m, size_t floats[LC_MLA_BUFFERS]);
 size_t lc_mla_scratch(const lc_op *op, const lc_mla_shape *s, size_t m);
 
 /* Writes one cache row in the cache's element type. */

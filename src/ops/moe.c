@@ -8,14 +8,11 @@
 
 /* ---- SwiGLU of groups of rows: a dense layer is one group of all rows ---- */
 
-enum { GROUP = 16 }; /* left rows that are packed together */
-
 typedef struct ffn_group {
     const lc_ffn_weights *w;
-    size_t rows;
-    const float *packed;   /* input, lc_left_floats(rows, H) */
-    float *hidden;         /* [rows][F] */
-    float *hidden_packed;  /* lc_left_floats(rows, F) */
+    lc_left in;            /* rows of H */
+    float *out_rows;       /* [rows][F] silu(gate x) * (up x) */
+    lc_operand hidden;     /* the same */
     const int32_t *tokens; /* output row of each, NULL: the same */
     const float *weights;  /* factor of each, NULL: plain store */
 } ffn_group;
@@ -24,87 +21,54 @@ typedef struct ffn_task {
     const lc_op *op;
     const ffn_group *groups;
     size_t n_groups, hidden, ffn; /* H, F */
-    size_t panel;                 /* columns of a task */
+    size_t rows;                  /* of the largest group */
+    size_t up_width, down_width;  /* columns of a task */
     float *out;                   /* [M][H] */
 } ffn_task;
 
 size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m) {
-    size_t panel = lc_panel(op->path, m);
-    size_t up = lc_linear_floats(op, m, hidden) + 2 * panel * m;
-    size_t down = lc_linear_floats(op, m, ffn) + panel * m;
+    size_t width = lc_columns_most(op, m);
+    size_t up = lc_columns_floats(op, m, hidden) + 2 * width * m;
+    size_t down = lc_columns_floats(op, m, ffn) + width * m;
     return up > down ? up : down;
 }
 
 /* A panel of columns of silu(gate x) * (up x) for one group. */
 static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t column, float *scratch) {
-    const lc_gemm_path *path = t->op->path;
-    size_t n = t->ffn - column < t->panel ? t->ffn - column : t->panel;
-    float *rows = scratch + lc_product_floats(t->op, g->rows, t->hidden);
-    float *gate = rows + lc_right_floats(t->panel, t->hidden), *up = gate + g->rows * n;
-    lc_product p = {.rows = g->rows,
-                    .k = t->hidden,
-                    .columns = n,
-                    .left = g->packed,
-                    .c = gate,
-                    .ldc = n,
-                    .scratch = scratch};
-    p.right = lc_right_rows(t->op, &g->w->gate, column, n, rows, &p.ld);
-    path->multiply_nk(&p);
-    p.c = up;
-    p.right = lc_right_rows(t->op, &g->w->up, column, n, rows, &p.ld);
-    path->multiply_nk(&p);
-    t->op->k->swiglu(g->rows * n, gate, up, gate);
-    for (size_t i = 0; i < g->rows; i++)
-        memcpy(g->hidden + i * t->ffn + column, gate + i * n, n * sizeof *gate);
+    size_t n = t->ffn - column < t->up_width ? t->ffn - column : t->up_width, rows = g->in.rows;
+    float *gate = scratch + lc_columns_floats(t->op, t->rows, t->hidden), *up = gate + rows * n;
+    lc_columns(t->op, &g->w->gate, &g->in, column, n, gate, n, scratch);
+    lc_columns(t->op, &g->w->up, &g->in, column, n, up, n, scratch);
+    for (size_t i = 0; i < rows; i++)
+        t->op->k->swiglu(n, gate + i * n, up + i * n, g->out_rows + i * t->ffn + column);
 }
 
 /* Items are (group, panel of F). */
 static void gate_up(void *ctx, size_t begin, size_t end, int thread) {
     const ffn_task *t = ctx;
-    size_t panels = lc_ceil_div(t->ffn, t->panel);
+    size_t panels = lc_ceil_div(t->ffn, t->up_width);
     for (size_t i = begin; i < end; i++)
-        gate_up_panel(t, &t->groups[i / panels], i % panels * t->panel, t->op->scratch[thread]);
-}
-
-static void pack_hidden(void *ctx, size_t begin, size_t end, int thread) {
-    const ffn_task *t = ctx;
-    (void)thread;
-    for (size_t i = begin; i < end; i++)
-        for (size_t row = 0; row < t->groups[i].rows; row += GROUP) {
-            const ffn_group *g = &t->groups[i];
-            size_t n = g->rows - row < GROUP ? g->rows - row : GROUP;
-            t->op->path->pack_nk(n, t->ffn, g->hidden + row * t->ffn, t->ffn,
-                                 g->hidden_packed + lc_left_floats(row, t->ffn));
-        }
+        gate_up_panel(t, &t->groups[i / panels], i % panels * t->up_width, t->op->scratch[thread]);
 }
 
 /* A panel of output columns over all groups, in order. */
 static void down(void *ctx, size_t begin, size_t end, int thread) {
     const ffn_task *t = ctx;
-    const lc_op *op = t->op;
-    float *scratch = op->scratch[thread];
+    float *scratch = t->op->scratch[thread];
     for (size_t panel = begin; panel < end; panel++) {
-        size_t column = panel * t->panel;
-        size_t n = t->hidden - column < t->panel ? t->hidden - column : t->panel;
+        size_t column = panel * t->down_width, left = t->hidden - column;
+        size_t n = left < t->down_width ? left : t->down_width;
         for (const ffn_group *g = t->groups; g < t->groups + t->n_groups; g++) {
-            float *rows = scratch + lc_product_floats(op, g->rows, t->ffn);
-            float *product = rows + lc_right_floats(t->panel, t->ffn);
-            lc_product p = {.rows = g->rows,
-                            .k = t->ffn,
-                            .columns = n,
-                            .left = g->hidden_packed,
-                            .c = product,
-                            .ldc = n,
-                            .scratch = scratch};
-            p.right = lc_right_rows(op, &g->w->down, column, n, rows, &p.ld);
-            op->path->multiply_nk(&p);
-            for (size_t i = 0; i < g->rows; i++) {
-                float *out = t->out + (g->tokens ? (size_t)g->tokens[i] : i) * t->hidden + column;
-                if (g->weights)
-                    op->k->add_scaled(n, g->weights[i], product + i * n, out);
-                else
-                    memcpy(out, product + i * n, n * sizeof *out);
+            float *out = t->out + column;
+            if (!g->weights) { /* the only group */
+                lc_columns(t->op, &g->w->down, &g->hidden.left, column, n, out, t->hidden, scratch);
+                continue;
             }
+            float *product = scratch + lc_columns_floats(t->op, t->rows, t->ffn);
+            lc_columns(t->op, &g->w->down, &g->hidden.left, column, n, product, n, scratch);
+            for (size_t i = 0; i < g->in.rows; i++)
+                t->op->k->add_scaled(n, g->weights[i], product + i * n,
+                                     out + (size_t)g->tokens[i] * t->hidden);
         }
     }
 }
@@ -130,7 +94,7 @@ static int acquire_ffn(const lc_ffn_weights *w, lc_err *err) {
     return status;
 }
 
-static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, float *out, lc_err *err) {
+static int run_groups(const lc_op *op, ffn_group *groups, size_t n, float *out, lc_err *err) {
     for (size_t i = 0; i < n; i++) {
         int status = acquire_ffn(groups[i].w, err);
         if (status != LC_OK) {
@@ -138,26 +102,31 @@ static int run_groups(const lc_op *op, const ffn_group *groups, size_t n, float 
             return status;
         }
     }
-    size_t most = 0;
-    for (size_t i = 0; i < n; i++) most = groups[i].rows > most ? groups[i].rows : most;
     ffn_task t = {.op = op,
                   .groups = groups,
                   .n_groups = n,
                   .hidden = groups[0].w->gate.cols,
                   .ffn = groups[0].w->gate.rows,
-                  .panel = lc_panel(op->path, most),
                   .out = out};
-    lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, t.panel), 1, gate_up, &t);
-    lc_pool_for(op->pool, n, 1, pack_hidden, &t);
-    lc_pool_for(op->pool, lc_ceil_div(t.hidden, t.panel), 1, down, &t);
+    for (size_t i = 0; i < n; i++)
+        if (groups[i].in.rows > t.rows) t.rows = groups[i].in.rows;
+    t.up_width = lc_columns_width(op, groups[0].in.form, t.rows, t.ffn);
+    t.down_width = lc_columns_width(op, lc_form_of(op, &groups[0].w->down), t.rows, t.hidden);
+    lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, t.up_width), 1, gate_up, &t);
+    for (size_t i = 0; i < n; i++)
+        lc_operand_pack(op, &groups[i].hidden, lc_form_of(op, &groups[i].w->down));
+    lc_pool_for(op->pool, lc_ceil_div(t.hidden, t.down_width), 1, down, &t);
     release_groups(groups, n);
     return LC_OK;
 }
 
-int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, const lc_ffn_buffers *b,
+int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand *x, const lc_ffn_buffers *b,
            float *out, lc_err *err) {
-    ffn_group group = {
-        .w = w, .rows = x.rows, .packed = x.data, .hidden = b->hidden, .hidden_packed = b->packed};
+    size_t ffn = w->down.cols;
+    ffn_group group = {.w = w,
+                       .in = *lc_operand_pack(op, x, lc_form_of(op, &w->gate)),
+                       .out_rows = b->hidden,
+                       .hidden = lc_operand_of(x->left.rows, ffn, b->hidden, ffn, b->packed)};
     return run_groups(op, &group, 1, out, err);
 }
 
@@ -215,8 +184,8 @@ static void route_rows(void *ctx, size_t begin, size_t end, int thread) {
 int lc_route(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
              const float *u, const lc_moe_buffers *b, lc_err *err) {
     lc_op exact = lc_op_exact(op);
-    lc_operand x = lc_operand_pack(&exact, m, s->hidden, u, s->hidden, b->x);
-    int status = lc_linear(&exact, &w->router, x, b->logits, s->experts + s->zero_experts, err);
+    lc_operand x = lc_operand_of(m, s->hidden, u, s->hidden, b->x);
+    int status = lc_linear(&exact, &w->router, &x, b->logits, s->experts + s->zero_experts, err);
     if (status != LC_OK) return status;
     route_task t = {op, s, w, b};
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, route_rows, &t);
@@ -244,14 +213,20 @@ static void group_by_expert(const lc_moe_shape *s, size_t m, const lc_moe_buffer
 typedef struct mixture_task {
     const lc_op *op;
     const lc_moe_shape *s;
+    const lc_moe_weights *w;
     const lc_moe_buffers *b;
     const float *u;
     float *out;
 } mixture_task;
 
 size_t lc_moe_scratch(const lc_op *op, const lc_moe_shape *s, size_t m) {
-    size_t gather = GROUP * s->hidden, ffn = lc_ffn_scratch(op, s->hidden, s->ffn, m);
+    size_t gather = LC_PACK_ROWS * s->hidden, ffn = lc_ffn_scratch(op, s->hidden, s->ffn, m);
     return gather > ffn ? gather : ffn;
+}
+
+/* Place of an expert's packed rows in a buffer for rows of k. */
+static float *packed_rows(const mixture_task *t, float *buffer, size_t first, size_t k) {
+    return buffer + lc_operand_floats(t->op, first, k);
 }
 
 /* Packs the input rows of each expert's tokens. */
@@ -259,15 +234,19 @@ static void gather_experts(void *ctx, size_t begin, size_t end, int thread) {
     const mixture_task *t = ctx;
     size_t hidden = t->s->hidden;
     float *rows = t->op->scratch[thread];
-    for (size_t e = begin; e < end; e++)
-        for (size_t first = t->b->first[e]; first < t->b->first[e + 1]; first += GROUP) {
-            size_t n = t->b->first[e + 1] - first < GROUP ? t->b->first[e + 1] - first : GROUP;
+    for (size_t e = begin; e < end; e++) {
+        size_t first = t->b->first[e], count = t->b->first[e + 1] - first;
+        lc_form form = lc_form_of(t->op, &t->w->experts[e].gate);
+        char *packed = (char *)packed_rows(t, t->b->gathered, first, hidden);
+        for (size_t at = 0; at < count; at += LC_PACK_ROWS) {
+            size_t n = count - at < LC_PACK_ROWS ? count - at : LC_PACK_ROWS;
             for (size_t i = 0; i < n; i++)
-                memcpy(rows + i * hidden, t->u + (size_t)t->b->tokens[first + i] * hidden,
+                memcpy(rows + i * hidden, t->u + (size_t)t->b->tokens[first + at + i] * hidden,
                        hidden * sizeof *rows);
-            t->op->path->pack_nk(n, hidden, rows, hidden,
-                                 t->b->gathered + lc_left_floats(first, hidden));
+            lc_form_pack(t->op, form, n, hidden, rows, hidden,
+                         packed + lc_form_bytes(t->op, form, at, hidden));
         }
+    }
 }
 
 static void add_identity(void *ctx, size_t begin, size_t end, int thread) {
@@ -296,10 +275,25 @@ static void count_expert(lc_op_times *times, const lc_ffn_weights *w, size_t row
     times->expert_bytes += lc_mat_bytes(&w->gate) + lc_mat_bytes(&w->up) + lc_mat_bytes(&w->down);
 }
 
+static ffn_group expert_group(const mixture_task *t, size_t e) {
+    const lc_ffn_weights *w = &t->w->experts[e];
+    const lc_moe_buffers *b = t->b;
+    size_t first = b->first[e], rows = b->first[e + 1] - first, hidden = t->s->hidden;
+    float *out_rows = b->ffn.hidden + first * t->s->ffn;
+    return (ffn_group){.w = w,
+                       .in = {lc_form_of(t->op, &w->gate), rows, hidden,
+                              packed_rows(t, b->gathered, first, hidden)},
+                       .out_rows = out_rows,
+                       .hidden = lc_operand_of(rows, t->s->ffn, out_rows, t->s->ffn,
+                                               packed_rows(t, b->ffn.packed, first, t->s->ffn)),
+                       .tokens = b->tokens + first,
+                       .weights = b->token_weights + first};
+}
+
 int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size_t m,
            const float *u, const lc_moe_buffers *b, float *out, lc_err *err) {
     enum { WAVE = 64 }; /* experts pinned at a time */
-    mixture_task t = {op, s, b, u, out};
+    mixture_task t = {op, s, w, b, u, out};
     memset(out, 0, m * s->hidden * sizeof *out);
     group_by_expert(s, m, b);
     lc_pool_for(op->pool, s->experts, 1, gather_experts, &t);
@@ -307,17 +301,10 @@ int lc_moe(const lc_op *op, const lc_moe_shape *s, const lc_moe_weights *w, size
         ffn_group groups[WAVE];
         size_t n = 0;
         for (; e < s->experts && n < WAVE; e++) {
-            size_t first = b->first[e], rows = b->first[e + 1] - first;
+            size_t rows = b->first[e + 1] - b->first[e];
             if (!rows) continue;
             if (op->times) count_expert(op->times, &w->experts[e], rows);
-            groups[n++] =
-                (ffn_group){.w = &w->experts[e],
-                            .rows = rows,
-                            .packed = b->gathered + lc_left_floats(first, s->hidden),
-                            .hidden = b->ffn.hidden + first * s->ffn,
-                            .hidden_packed = b->ffn.packed + lc_left_floats(first, s->ffn),
-                            .tokens = b->tokens + first,
-                            .weights = b->token_weights + first};
+            groups[n++] = expert_group(&t, e);
         }
         if (!n) break;
         int status = run_groups(op, groups, n, out, err);

@@ -8,6 +8,7 @@
 #include "format/config.h"
 #include "ops/linear.h"
 
+/* gate and up are stored in one form (lc_form_of), and so are all experts. */
 typedef struct lc_ffn_weights {
     lc_mat gate, up; /* [F][H] */
     lc_mat down;     /* [H][F] */
@@ -16,11 +17,11 @@ typedef struct lc_ffn_weights {
 /* Buffers of a feed-forward layer on `rows` rows. */
 typedef struct lc_ffn_buffers {
     float *hidden; /* [rows][F] */
-    float *packed; /* lc_left_floats(rows, F) */
+    float *packed; /* lc_operand_floats(op, rows, F) */
 } lc_ffn_buffers;
 
 /* out [M][H] = down(silu(gate x) * (up x)). */
-int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand x, const lc_ffn_buffers *b,
+int lc_ffn(const lc_op *op, const lc_ffn_weights *w, lc_operand *x, const lc_ffn_buffers *b,
            float *out, lc_err *err);
 /* Scratch floats of a thread for M rows. */
 size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m);
@@ -48,7 +49,7 @@ typedef struct lc_moe_buffers {
     size_t *first;        /* [E+1] start of each expert's tokens in tokens */
     int32_t *tokens;      /* [M*K] rows, grouped by expert */
     float *token_weights; /* [M*K] */
-    float *gathered;      /* the experts' packed inputs: lc_left_floats(M*K, H) */
+    float *gathered;      /* the experts' packed inputs: lc_operand_floats(op, M*K, H) */
     lc_ffn_buffers ffn;   /* for M*K rows */
 } lc_moe_buffers;
 

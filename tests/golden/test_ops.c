@@ -286,7 +286,7 @@ static void check_router(const char *name, const char *variant, size_t experts, 
     size_t m = logits->shape[0], n = logits->shape[1];
     bench b;
     if (!bench_open(&b, isa)) return;
-    bench_scratch(&b, lc_linear_floats(&b.op, m, n));
+    bench_scratch(&b, lc_columns_floats(&b.op, m, n));
     float *u = golden_floats(logits), *bias = golden_floats(get("router.%s.bias", name));
     float *unit = lc_calloc(n * n, sizeof *unit);
     assert_non_null(unit);
@@ -422,7 +422,7 @@ static bool indexer_open(indexer *x, lc_isa isa) {
                                 .norm_eps = 1e-6f,
                                 .q_scale = 1.0f};
     if (!bench_open(&x->b, isa)) return false;
-    size_t linear = lc_linear_floats(&x->b.op, m, hidden > q_rank ? hidden : q_rank),
+    size_t linear = lc_columns_floats(&x->b.op, m, hidden > q_rank ? hidden : q_rank),
            score = lc_index_scratch(&x->b.op, &x->shape, m);
     bench_scratch(&x->b, linear > score ? linear : score);
     lc_err err = {0};
@@ -447,8 +447,8 @@ static bool indexer_open(indexer *x, lc_isa isa) {
     x->buffers.list = lc_calloc(m * x->shape.topk, sizeof(int32_t));
     x->buffers.count = lc_calloc(m, sizeof(size_t));
     assert_true(x->buffers.list && x->buffers.count);
-    x->x_op = own(x, lc_calloc(lc_left_floats(m, hidden), sizeof(float)));
-    x->q_op = own(x, lc_calloc(lc_left_floats(m, q_rank), sizeof(float)));
+    x->x_op = own(x, lc_calloc(lc_left_floats(m, hidden) + 64 * m, sizeof(float)));
+    x->q_op = own(x, lc_calloc(lc_left_floats(m, q_rank) + 64 * m, sizeof(float)));
     x->scores = own(x, lc_calloc(m * m, sizeof(float)));
     return true;
 }
@@ -471,15 +471,15 @@ static void indexer_step(indexer *x, size_t first, size_t n) {
     for (size_t i = 0; i < n; i++) rows[i] = (lc_row){.kv = &x->kv, .pos = first + i};
     lc_rope_rows_fill(&x->b.op, &x->rope, n, rows, cosines, sines);
     lc_probe probe = {.scores = x->scores + first * x->m, .ld_scores = x->m};
-    lc_index_args args = {
-        .rows = rows,
-        .rope = {cosines, sines},
-        .x = lc_operand_pack(&x->b.op, n, hidden, x->h + first * hidden, hidden, x->x_op),
-        .normed = x->h + first * hidden,
-        .c_q = lc_operand_pack(&x->b.op, n, q_rank, x->c_q + first * q_rank, q_rank, x->q_op),
-        .context = x->m,
-        .force_lists = true,
-        .probe = &probe};
+    lc_operand h = lc_operand_of(n, hidden, x->h + first * hidden, hidden, x->x_op);
+    lc_operand c_q = lc_operand_of(n, q_rank, x->c_q + first * q_rank, q_rank, x->q_op);
+    lc_index_args args = {.rows = rows,
+                          .rope = {cosines, sines},
+                          .x = &h,
+                          .c_q = &c_q,
+                          .context = x->m,
+                          .force_lists = true,
+                          .probe = &probe};
     assert_ok(lc_index(&x->b.op, &x->shape, &x->weights, &args, &x->buffers, &err), err);
 }
 

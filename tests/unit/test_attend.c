@@ -440,16 +440,17 @@ static void check_scores(const index_run *r, const lc_index_buffers *b, bool bf1
 static bool run_indexer(index_run *r, lc_isa isa, bool bf16, int threads, size_t m) {
     bench b;
     size_t floats[LC_INDEX_BUFFERS];
-    float ones[INDEX_DIM], cosines[INDEX_ROWS * INDEX_ROPE], *parts[LC_INDEX_BUFFERS], *packed;
+    float ones[INDEX_DIM], cosines[INDEX_ROWS * INDEX_ROPE], *parts[LC_INDEX_BUFFERS], *space;
     lc_err err = {0};
     if (!bench_open(&b, isa, bf16, threads)) return false;
     lc_op exact = lc_op_exact(&b.op);
     bench_scratch(&b, lc_index_scratch(&b.op, &r->shape, LENGTH) +
-                          lc_linear_floats(&b.op, INDEX_ROWS, HIDDEN) +
-                          lc_linear_floats(&exact, INDEX_ROWS, HIDDEN));
+                          lc_columns_floats(&b.op, INDEX_ROWS, HIDDEN) +
+                          lc_columns_floats(&exact, INDEX_ROWS, HIDDEN));
     lc_index_floats(&r->shape, INDEX_ROWS, floats);
     for (int i = 0; i < LC_INDEX_BUFFERS; i++) parts[i] = lc_calloc(floats[i], sizeof(float));
-    packed = lc_calloc(lc_left_floats(INDEX_ROWS, HIDDEN), sizeof *packed);
+    size_t operand = lc_operand_floats(&b.op, INDEX_ROWS, HIDDEN);
+    space = lc_calloc(2 * operand, sizeof *space);
     for (size_t i = 0; i < INDEX_DIM; i++) ones[i] = 1.0f;
     for (size_t i = 0; i < INDEX_ROWS * INDEX_ROPE; i++) cosines[i] = 0.5f;
     lc_indexer_weights weights = {
@@ -459,18 +460,18 @@ static bool run_indexer(index_run *r, lc_isa isa, bool bf16, int threads, size_t
         .k_norm = ones};
     lc_index_buffers buffers = {parts[0], parts[1], parts[2], parts[3], r->list, r->count};
     lc_probe probe = {.scores = r->scores, .ld_scores = LENGTH};
-    lc_operand x = lc_operand_pack(&b.op, m, HIDDEN, r->x, HIDDEN, packed);
+    lc_operand x = lc_operand_of(m, HIDDEN, r->x, HIDDEN, space),
+               c_q = lc_operand_of(m, HIDDEN, r->x, HIDDEN, space + operand);
     lc_index_args args = {.rows = r->rows,
                           .rope = {cosines, cosines},
-                          .x = x,
-                          .normed = r->x,
-                          .c_q = x,
+                          .x = &x,
+                          .c_q = &c_q,
                           .context = LENGTH,
                           .probe = &probe};
     assert_ok(lc_index(&b.op, &r->shape, &weights, &args, &buffers, &err), err);
     check_scores(r, &buffers, bf16, m);
     for (int i = 0; i < LC_INDEX_BUFFERS; i++) lc_free(parts[i]);
-    lc_free(packed);
+    lc_free(space);
     bench_close(&b);
     return true;
 }

@@ -4,10 +4,12 @@
  */
 #include "test.h"
 
+#include "base/mem.h"
 #include "format/dtype.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
+#include <pthread.h>
 
 static uint32_t state = 1;
 static float random_value(void) { /* mostly near one, sometimes tiny, huge, zero */
@@ -81,7 +83,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
         if (way == 2) p.decay = decay;
         for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
         for (size_t i = 0; i < rows; i += 16) { /* groups of 16 may be packed apart */
-            void *out = packed + lc_left_floats(i, k);
+            void *out = (char *)packed + lc_left_bytes(path, i, k);
             size_t n = rows - i < 16 ? rows - i : 16;
             (way ? path->pack_kn : path->pack_nk)(n, k, left + i * k, k, out);
         }
@@ -207,6 +209,103 @@ static void check_decode(const lc_kernels *k) {
         }
 }
 
+/* Reads of exactly n bytes: what goes past the end is seen. */
+static uint8_t *some_codes(size_t n) {
+    uint8_t *codes = malloc(n);
+    for (size_t i = 0; i < n; i++) {
+        random_value();
+        codes[i] = (uint8_t)(state >> 16);
+    }
+    return codes;
+}
+
+/* Every E4M3 code with many scales, as fp32 and as BF16: code * scale, rounded once, then again. */
+static void check_f8_codes(const lc_kernels *k) {
+    static const float fixed[] = {1.0f,      -1.0f,           0.0f,    0x1p-117f,
+                                  0x1p-126f, 0x1.fffffep118f, 0x1p127f};
+    enum { FIXED = sizeof fixed / sizeof *fixed, SCALES = 300 };
+    uint8_t codes[256];
+    float got[256];
+    uint16_t halves[256];
+    for (size_t i = 0; i < 256; i++) codes[i] = (uint8_t)i;
+    for (size_t s = 0; s < SCALES; s++) {
+        float scale[2] = {s < FIXED ? fixed[s] : random_value()};
+        scale[1] = scale[0];
+        k->decode(&(lc_coded_row){codes, LC_CODES_F8, 256, 128, .scales = scale}, got);
+        k->decode_bf16(&(lc_coded_row){codes, LC_CODES_F8, 256, 256, .scales = scale}, halves);
+        for (size_t i = 0; i < 256; i++) {
+            float want = lc_f8_e4m3_to_f32(codes[i]) * scale[0];
+            uint16_t half = lc_f32_to_bf16(want);
+            if (memcmp(&want, &got[i], sizeof want) != 0 || half != halves[i])
+                fail_msg("code %02zx times %a: %a and %04x, not %a", i, (double)scale[0],
+                         (double)got[i], halves[i], (double)want);
+        }
+    }
+}
+
+/* Rows of FP8 that share scales, with tails of blocks and few and many rows. */
+static void check_f8_rows(const lc_kernels *k) {
+    static const size_t rows[] = {1, 3, 4, 5, 32},
+                        columns[] = {1, 31, 32, 127, 128, 200, 2048, 2100};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t j = 0; j < sizeof columns / sizeof *columns; j++) {
+            size_t m = rows[i], n = columns[j], ld = n + 3;
+            uint8_t *codes = some_codes(m * n);
+            uint16_t *y = calloc(m * ld, sizeof *y);
+            float scales[17];
+            for (size_t b = 0; b < 17; b++) scales[b] = random_value();
+            k->decode_f8_rows(&(lc_f8_rows){m, n, codes, n, scales, y, ld});
+            for (size_t r = 0; r < m; r++)
+                for (size_t c = 0; c < ld; c++) {
+                    float value = c < n ? lc_f8_e4m3_to_f32(codes[r * n + c]) * scales[c / 128] : 0;
+                    assert_int_equal(y[r * ld + c], lc_f32_to_bf16(value));
+                }
+            free(codes), free(y);
+        }
+}
+
+/* Every half, exactly. NaNs stay NaNs. */
+static void check_f16_codes(const lc_kernels *k) {
+    uint16_t *halves = malloc(65536 * sizeof *halves), *narrow = malloc(65536 * sizeof *narrow);
+    float *got = malloc(65536 * sizeof *got), one = 1.0f;
+    for (size_t i = 0; i < 65536; i++) halves[i] = (uint16_t)i;
+    lc_coded_row row = {(const uint8_t *)halves, LC_CODES_F16, 65536, 65536, .scales = &one};
+    k->decode(&row, got);
+    k->decode_bf16(&row, narrow);
+    for (size_t i = 0; i < 65536; i++) {
+        float want = lc_f16_to_f32((uint16_t)i);
+        if (isnan(want))
+            assert_true(isnan(got[i]) && signbit(got[i]) == signbit(want));
+        else
+            assert_memory_equal(&want, &got[i], sizeof want);
+        assert_int_equal(narrow[i], lc_f32_to_bf16(got[i]));
+    }
+    free(halves), free(narrow), free(got);
+}
+
+/* The other codes: products that keep the sign of zero, tails, and the same as BF16. */
+static void check_decode_bf16(const lc_kernels *k) {
+    for (int kind = 0; kind < LC_CODE_KINDS; kind++)
+        for (size_t n = 1; n <= 100; n += 9) {
+            uint8_t *codes = some_codes(kind == LC_CODES_F16 ? 2 * n : n);
+            uint16_t halves[101] = {0}, want[101] = {0};
+            float values[100], zeros[5], scales[5], biases[5];
+            for (size_t g = 0; g < 5; g++)
+                zeros[g] = (float)g, scales[g] = random_value(), biases[g] = random_value();
+            lc_coded_row row = {codes, (lc_code_kind)kind, n, 24, zeros, scales, biases};
+            k->decode(&row, values), k->decode_bf16(&row, halves);
+            for (size_t i = 0; i < n; i++) want[i] = lc_f32_to_bf16(values[i]);
+            assert_memory_equal(want, halves, sizeof want);
+            row.zeros = row.biases = NULL;
+            k->decode(&row, values);
+            for (size_t i = 0; i < n && kind == LC_CODES_I8; i++) {
+                float product = (float)(int8_t)codes[i] * scales[i / 24];
+                assert_memory_equal(&product, &values[i], sizeof product);
+            }
+            free(codes);
+        }
+}
+
 /* A block against the formulas, of rows in any state. */
 static void check_softmax(const lc_kernels *k, size_t rows, size_t n, size_t lo, size_t hi) {
     static float scores[40 * 70], got[40 * 70], want[70];
@@ -309,6 +408,10 @@ static void check_isa(lc_isa isa) {
     check_exp_limits(k);
     check_ties_to_even(k);
     check_decode(k);
+    check_f8_codes(k);
+    check_f8_rows(k);
+    check_f16_codes(k);
+    check_decode_bf16(k);
     check_attention_rows(k);
     lc_fp_leave(fp);
     check_choices(k);
@@ -323,6 +426,42 @@ static void avx512bf16_is_the_written_order(void **unused) {
 static void amx_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AMX); }
 static void neon_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_NEON); }
 
+/* Products of a table that was put together, its right side narrowed by its own kernels. */
+static void check_chosen(const lc_kernels *k) {
+    enum { ROWS = 33, K = 100, COLUMNS = 37, PADDED = 128 };
+    float left[ROWS][K], a[ROWS][PADDED] = {{0}}, right[COLUMNS][PADDED] = {{0}}, c[ROWS][COLUMNS];
+    uint16_t halves[COLUMNS][PADDED];
+    float *packed = malloc(lc_left_floats(ROWS, K) * sizeof *packed);
+    void *scratch = aligned_alloc(64, (k->bf16.scratch_bytes(ROWS, K) + 63) / 64 * 64);
+    for (size_t j = 0; j < COLUMNS; j++) {
+        for (size_t i = 0; i < K; i++) right[j][i] = random_value();
+        k->narrow_bf16(PADDED, right[j], halves[j]);
+        for (size_t i = 0; i < K; i++) right[j][i] = bf16_value(right[j][i]);
+    }
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < K; j++) a[i][j] = bf16_value(left[i][j] = random_value());
+    k->bf16.pack_nk(ROWS, K, left[0], K, packed);
+    k->bf16.multiply_nk(&(lc_product){.rows = ROWS,
+                                      .k = K,
+                                      .columns = COLUMNS,
+                                      .left = packed,
+                                      .right = halves,
+                                      .ld = PADDED,
+                                      .c = c[0],
+                                      .ldc = COLUMNS,
+                                      .scratch = scratch});
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < COLUMNS; j++) {
+            float want = dot_reference(a[i], right[j], 1, PADDED);
+            assert_memory_equal(&want, &c[i][j], sizeof want);
+        }
+    free(packed), free(scratch);
+}
+
+static void neonbf16_is_the_written_order(void **unused) {
+    (void)unused, check_isa(LC_ISA_NEONBF16);
+}
+
 static void best_passes_the_self_test(void **unused) {
     (void)unused;
     lc_isa dropped;
@@ -330,6 +469,66 @@ static void best_passes_the_self_test(void **unused) {
     assert_non_null(k);
     assert_int_equal(dropped, LC_ISA_COUNT);
     assert_int_equal(lc_kernels_best(LC_ISA_SCALAR, NULL)->isa, LC_ISA_SCALAR);
+}
+
+/* Any set's rounding with any other set's products: what a choice by measurement can put together.
+ */
+static void every_choice_has_the_same_bits(void **unused) {
+    (void)unused;
+    size_t choices = 0;
+    uint64_t fp = lc_fp_enter();
+    for (int i = 0; i < LC_ISA_COUNT; i++)
+        for (int j = 0; j < LC_ISA_COUNT; j++) {
+            const lc_kernels *base = lc_kernels_of((lc_isa)i), *other = lc_kernels_of((lc_isa)j);
+            if (!base || !other) continue;
+            lc_kernels table = *base;
+            table.bf16 = other->bf16;
+            check_chosen(&table);
+            choices++;
+        }
+    lc_fp_leave(fp);
+    print_message("# %zu choices\n", choices);
+}
+
+static void *ask_fastest(void *unused) {
+    (void)unused;
+    return (void *)(uintptr_t)lc_kernels_fastest(NULL);
+}
+
+static void fastest_is_chosen_once(void **unused) {
+    (void)unused;
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    void *got[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_fastest, NULL), 0);
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], &got[i]);
+    lc_isa dropped;
+    const lc_kernels *k = lc_kernels_fastest(&dropped);
+    for (int i = 0; i < THREADS; i++) assert_ptr_equal(got[i], k);
+    assert_int_equal(dropped, LC_ISA_COUNT);
+    assert_int_equal(k->isa, lc_kernels_best((lc_isa)(LC_ISA_COUNT - 1), NULL)->isa);
+    bool known = false;
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        const lc_kernels *other = lc_kernels_of((lc_isa)isa);
+        known |= other && !memcmp(&other->bf16, &k->bf16, sizeof k->bf16);
+    }
+    assert_true(known);
+    print_message("# %s, BF16 products: %s\n", lc_isa_name(k->isa), k->bf16.name);
+    uint64_t fp = lc_fp_enter();
+    check_chosen(k);
+    lc_fp_leave(fp);
+}
+
+/* Before anything was measured: no memory, no choice, and none is kept. */
+static void no_memory_no_choice(void **unused) {
+    (void)unused;
+    for (long n = 0; n < 4; n++) {
+        lc_mem_fail_after(n);
+        const lc_kernels *k = lc_kernels_fastest(NULL);
+        lc_mem_fail_after(-1);
+        assert_int_equal(k->isa, LC_ISA_SCALAR);
+    }
 }
 
 int main(void) {
@@ -340,7 +539,11 @@ int main(void) {
         cmocka_unit_test(avx512bf16_is_the_written_order),
         cmocka_unit_test(amx_is_the_written_order),
         cmocka_unit_test(neon_is_the_written_order),
+        cmocka_unit_test(neonbf16_is_the_written_order),
         cmocka_unit_test(best_passes_the_self_test),
+        cmocka_unit_test(every_choice_has_the_same_bits),
+        cmocka_unit_test(no_memory_no_choice),
+        cmocka_unit_test(fastest_is_chosen_once),
     };
     return test_main(tests);
 }

@@ -2,11 +2,12 @@
  * amx.c: BF16 products with tdpbf16ps, which has the order of numerics.md 1 in hardware; the rest
  * is AVX-512.
  *
- * nk products compute the transposed result: weight rows are the left tile. With few step rows they
- * are read as the checkpoint has them; with more, a chunk of k of 128 weight rows is copied
- * together and stays in the second cache while all step rows pass, 32 at a time, from the first.
- * The step's rows are the right tile: 16 rows are packed as [block][pair of k][row][2]. A group's
- * tiles are as wide as the group, so a single row costs a single column.
+ * nk products compute the transposed result: weight rows are the left tile and are read where they
+ * lie, 32 of them at a time, while all step rows of a block pass; those stay in the second cache.
+ * (Copying weight rows together for the first cache was slower at every size: the copy waits for
+ * memory, while 32 rows read side by side are 32 streams that the hardware fetches ahead.) The
+ * step's rows are the right tile: 16 rows are packed as [block][pair of k][row][2]. A group's tiles
+ * are as wide as the group, so a single row costs a single column.
  *
  * kn products have the natural orientation; pairs of right rows are interleaved into tiles.
  */
@@ -16,11 +17,12 @@
 #include "kernels/avx512/transpose.h"
 
 enum {
-    TILE = 16,      /* rows of a tile, and columns of fp32 */
-    WIDE = 128,     /* weight rows of a task with many step rows */
-    PAIRS = 16,     /* rows of a right tile: pairs of k */
-    K_CHUNK = 4096, /* k of a panel of weights that is copied together */
-    C_GROUP = 1024, /* floats of the results of 32 weight rows and 32 step rows */
+    TILE = 16,       /* rows of a tile, and columns of fp32 */
+    WIDE = 512,      /* weight rows of a task with many step rows */
+    ROW_BLOCK = 256, /* step rows and */
+    PAIRS = 16,      /* rows of a right tile: pairs of k */
+    K_CHUNK = 2048,  /* k of them that stay in the second cache: 1 MiB */
+    C_GROUP = 1024,  /* floats of the results of 32 weight rows and 32 step rows */
 };
 
 typedef struct tile_config {
@@ -75,7 +77,7 @@ static inline void round_row(const float *x, size_t n, uint32_t words[PAIRS]) {
 static void pack_step_rows(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     for (size_t first = 0; first < rows; first += TILE) {
         size_t n = at_most(rows - first, TILE);
-        uint32_t *y = (uint32_t *)out + lc_left_floats(first, k);
+        uint32_t *y = (uint32_t *)out + first * lc_pad_k(k) / 2;
         for (size_t b = 0; b < k; b += LC_K_BLOCK, y += PAIRS * n) {
             __m512i r[16];
             for (size_t i = 0; i < 16; i++) {
@@ -93,21 +95,28 @@ static void pack_step_rows(size_t rows, size_t k, const float *x, size_t ldx, vo
 /* 32 weight rows against a pair of groups of step rows, over some blocks of k. */
 typedef struct nk_block {
     const uint16_t *w[2]; /* two tiles of weight rows, at the first block */
-    size_t w_row, w_step; /* bytes from row to row, elements from block to block */
+    size_t ld;            /* elements from weight row to weight row */
     const uint32_t *x[2]; /* two groups of step rows, at the first block */
     size_t n[2];          /* rows of each group */
     size_t blocks;
+    float *c; /* where the results will go: 2 lines a row, fetched meanwhile */
+    size_t ldc;
 } nk_block;
+
+enum { FETCH = 2 }; /* lines of c a block of k */
 
 /* two_w, two_x are constants in every call. Results accumulate in tiles 0-3. */
 static inline __attribute__((always_inline)) void run_blocks(const nk_block *k, const bool two_w,
                                                              const bool two_x) {
+    size_t w_row = k->ld * sizeof *k->w[0], lines = two_x ? 4 * TILE : 2 * k->n[0];
     for (size_t b = 0; b < k->blocks; b++) {
-        _tile_loadd(4, k->w[0] + b * k->w_step, k->w_row);
+        for (size_t i = b * FETCH; i < (b + 1) * FETCH && i < lines; i++)
+            __builtin_prefetch(k->c + i / 2 * k->ldc + i % 2 * TILE, 1);
+        _tile_loadd(4, k->w[0] + b * LC_K_BLOCK, w_row);
         _tile_loadd(6, k->x[0] + b * PAIRS * k->n[0], k->n[0] * 4);
         _tile_dpbf16ps(0, 4, 6);
         if (two_w) {
-            _tile_loadd(5, k->w[1] + b * k->w_step, k->w_row);
+            _tile_loadd(5, k->w[1] + b * LC_K_BLOCK, w_row);
             _tile_dpbf16ps(2, 5, 6);
         }
         if (!two_x) continue;
@@ -115,6 +124,17 @@ static inline __attribute__((always_inline)) void run_blocks(const nk_block *k, 
         _tile_dpbf16ps(1, 4, 7);
         if (two_w) _tile_dpbf16ps(3, 5, 7);
     }
+}
+
+static void run_block(const nk_block *k, bool two_w, bool two_x) {
+    if (two_w && two_x)
+        run_blocks(k, true, true);
+    else if (two_w)
+        run_blocks(k, true, false);
+    else if (two_x)
+        run_blocks(k, false, true);
+    else
+        run_blocks(k, false, false);
 }
 
 /* The results of a pair of groups wait in c: four tiles of [weight row][step row]. */
@@ -139,101 +159,85 @@ static void zero_results(bool two_w, bool two_x) {
     if (two_w && two_x) _tile_zero(3);
 }
 
-/* Transposes a tile of [weight row][step row] into p->c. */
-static void write_tile(const lc_product *p, const float *tile, size_t row, size_t rows,
-                       size_t column, size_t columns) {
+/* Transposes a tile of [weight row][step row] into c. */
+static void write_tile(float *c, size_t ldc, const float *tile, size_t rows, size_t columns) {
     __m512i r[16];
     for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(tile + i * TILE);
     transpose_16x16(r);
     __mmask16 mask = columns == 16 ? 0xffff : first_lanes(columns);
-    for (size_t i = 0; i < rows; i++)
-        _mm512_mask_storeu_epi32(p->c + (row + i) * p->ldc + column, mask, r[i]);
+    for (size_t i = 0; i < rows; i++) _mm512_mask_storeu_epi32(c + i * ldc, mask, r[i]);
 }
 
-/* A panel of up to WIDE weight rows on its way through the step rows. */
-typedef struct nk_panel {
+/* Where a product is. */
+typedef struct nk_state {
     const lc_product *p;
-    size_t column, columns, k;
-    float *results;   /* [pair of groups][32 weight rows] x C_GROUP */
-    uint16_t *packed; /* a chunk of k: [32 weight rows][block][row][32], or unused */
+    size_t k;
+    size_t column, columns; /* panel of weight rows */
+    size_t row, rows;       /* block of step rows */
+    size_t chunk, length;   /* of k */
+    float *results;         /* [32 weight rows][pair of groups] x C_GROUP, between chunks */
     tile_config config;
-} nk_panel;
+} nk_state;
 
-static size_t chunk_length(const nk_panel *n, size_t chunk) {
-    return at_most(n->k - chunk, K_CHUNK);
-}
-
-/* Copies a chunk of the weight rows block by block: rows that lie a power of two apart would push
- * each other out of the first cache. */
-static void pack_chunk(const nk_panel *n, size_t chunk) {
-    const uint16_t *weights = (const uint16_t *)n->p->right + n->column * n->p->ld + chunk;
-    size_t blocks = chunk_length(n, chunk) / LC_K_BLOCK;
-    for (size_t i = 0; i < n->columns; i++) {
-        uint16_t *to = n->packed + i / 32 * 32 * K_CHUNK + i % 32 * LC_K_BLOCK;
-        for (size_t b = 0; b < blocks; b++)
-            _mm512_storeu_si512(to + b * 32 * LC_K_BLOCK,
-                                _mm512_loadu_si512(weights + i * n->p->ld + b * LC_K_BLOCK));
-    }
-}
-
-/* 32 weight rows from `sub` of the panel against a pair of groups from `row`. */
-static void pair_of_groups(nk_panel *n, size_t chunk, size_t row, size_t sub) {
+/* A chunk of 32 weight rows from `column` against the pair of groups from `row`. */
+static void pair_of_groups(nk_state *n, size_t column, size_t row) {
     const lc_product *p = n->p;
-    size_t w0 = at_most(n->columns - sub, TILE), w1 = at_most(n->columns - sub - w0, TILE);
+    size_t left_over = n->column + n->columns - column;
+    size_t w0 = at_most(left_over, TILE), w1 = at_most(left_over - w0, TILE);
     size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
-    const uint32_t *left = (const uint32_t *)p->left;
-    const uint16_t *weights = (const uint16_t *)p->right + (n->column + sub) * p->ld + chunk;
+    const uint32_t *left = (const uint32_t *)p->left + row * n->k / 2;
+    const uint16_t *weights = (const uint16_t *)p->right + column * p->ld + n->chunk;
+    float *out = p->c + row * p->ldc + column;
     nk_block block = {
         .w = {weights, weights + TILE * p->ld},
-        .w_row = p->ld * sizeof *weights,
-        .w_step = LC_K_BLOCK,
-        .x = {left + lc_left_floats(row, n->k) + chunk / 2 * x0,
-              left + lc_left_floats(row + TILE, n->k) + chunk / 2 * x1},
+        .ld = p->ld,
+        .x = {left + n->chunk / 2 * x0, left + TILE * n->k / 2 + n->chunk / 2 * x1},
         .n = {x0, x1},
-        .blocks = chunk_length(n, chunk) / LC_K_BLOCK,
+        .blocks = n->length / LC_K_BLOCK,
+        .c = out,
+        .ldc = p->ldc,
     };
-    if (n->packed) {
-        block.w[0] = n->packed + sub * K_CHUNK;
-        block.w[1] = block.w[0] + TILE * LC_K_BLOCK;
-        block.w_row = LC_K_BLOCK * sizeof *weights;
-        block.w_step = 32 * LC_K_BLOCK;
+    float *c = n->results;
+    if (n->k > K_CHUNK) {
+        size_t pairs = (n->rows + 2 * TILE - 1) / (2 * TILE), pair = (row - n->row) / (2 * TILE);
+        c += ((column - n->column) / (2 * TILE) * pairs + pair) * C_GROUP;
     }
-    float *c = n->results + (row / 32 * (WIDE / 32) + sub / 32) * C_GROUP;
     configure(&n->config, w0, w1, x0, x1);
-    if (chunk)
+    if (n->chunk)
         load_results(c, w1 > 0, x1 > 0);
     else
         zero_results(w1 > 0, x1 > 0);
-    if (w1 && x1)
-        run_blocks(&block, true, true);
-    else if (w1)
-        run_blocks(&block, true, false);
-    else if (x1)
-        run_blocks(&block, false, true);
-    else
-        run_blocks(&block, false, false);
+    run_block(&block, w1 > 0, x1 > 0);
     store_results(c, w1 > 0, x1 > 0);
-    if (chunk + K_CHUNK < n->k) return;
-    size_t column = n->column + sub;
-    write_tile(p, c, row, x0, column, w0);
-    if (x1) write_tile(p, c + 256, row + TILE, x1, column, w0);
-    if (w1) write_tile(p, c + 512, row, x0, column + TILE, w1);
-    if (w1 && x1) write_tile(p, c + 768, row + TILE, x1, column + TILE, w1);
+    if (n->chunk + n->length < n->k) return;
+    write_tile(out, p->ldc, c, x0, w0);
+    if (x1) write_tile(out + TILE * p->ldc, p->ldc, c + 256, x1, w0);
+    if (w1) write_tile(out + TILE, p->ldc, c + 512, x0, w1);
+    if (w1 && x1) write_tile(out + TILE * p->ldc + TILE, p->ldc, c + 768, x1, w1);
 }
 
-static size_t results_floats(size_t rows) { return (rows + 31) / 32 * (WIDE / 32) * C_GROUP; }
+/* Results of all columns wait between chunks, else of one pair of groups. */
+static size_t results_floats(size_t rows, size_t k) {
+    if (lc_pad_k(k) <= K_CHUNK) return C_GROUP;
+    return (at_most(rows, ROW_BLOCK) + 31) / 32 * (WIDE / 32) * C_GROUP;
+}
+
+static void panel_chunk(nk_state *n) {
+    for (size_t column = n->column; column < n->column + n->columns; column += 2 * TILE)
+        for (size_t row = n->row; row < n->row + n->rows; row += 2 * TILE)
+            pair_of_groups(n, column, row);
+}
 
 static void amx_multiply_nk(const lc_product *p) {
-    nk_panel n = {.p = p, .k = lc_pad_k(p->k), .results = p->scratch};
-    if (p->rows > LC_FEW_ROWS) n.packed = (uint16_t *)(void *)(n.results + results_floats(p->rows));
-    for (n.column = 0; n.column < p->columns; n.column += WIDE) {
+    nk_state n = {.p = p, .k = lc_pad_k(p->k), .results = p->scratch};
+    finish_stores();
+    for (; n.column < p->columns; n.column += n.columns) {
         n.columns = at_most(p->columns - n.column, WIDE);
-        for (size_t chunk = 0; chunk < n.k; chunk += K_CHUNK) {
-            if (n.packed) pack_chunk(&n, chunk);
-            finish_stores();
-            for (size_t row = 0; row < p->rows; row += 2 * TILE) {
-                for (size_t sub = 0; sub < n.columns; sub += 2 * TILE)
-                    pair_of_groups(&n, chunk, row, sub);
+        for (n.row = 0; n.row < p->rows; n.row += n.rows) {
+            n.rows = at_most(p->rows - n.row, ROW_BLOCK);
+            for (n.chunk = 0; n.chunk < n.k; n.chunk += n.length) {
+                n.length = at_most(n.k - n.chunk, K_CHUNK);
+                panel_chunk(&n);
             }
         }
     }
@@ -244,7 +248,7 @@ static void amx_multiply_nk(const lc_product *p) {
 
 static void pack_rows(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     for (size_t i = 0; i < rows; i++) {
-        uint32_t *y = (uint32_t *)out + i * lc_pad_k(k); /* half of the space is used */
+        uint32_t *y = (uint32_t *)out + i * lc_pad_k(k) / 2;
         for (size_t b = 0; b < k; b += LC_K_BLOCK, y += PAIRS)
             round_row(x + i * ldx + b, at_most(k - b, LC_K_BLOCK), y);
     }
@@ -273,12 +277,12 @@ static void interleave(const lc_product *p, size_t column, size_t n, uint32_t *p
 static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool two_rows,
                     bool two_columns, float *c, size_t ldc) {
     size_t k = lc_pad_k(p->k);
-    const uint32_t *left = (const uint32_t *)p->left + row * k;
+    const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
     finish_stores();
     zero_results(two_rows, two_columns);
     for (size_t b = 0; b < k / LC_K_BLOCK; b++) {
         const uint32_t *right = panel + b * PAIRS * 2 * TILE;
-        _tile_loadd(4, left + b * PAIRS, k * sizeof *left);
+        _tile_loadd(4, left + b * PAIRS, k / 2 * sizeof *left);
         _tile_loadd(6, right, 2 * TILE * sizeof *right);
         _tile_dpbf16ps(0, 4, 6);
         if (two_columns) {
@@ -286,7 +290,7 @@ static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool
             _tile_dpbf16ps(1, 4, 7);
         }
         if (!two_rows) continue;
-        _tile_loadd(5, left + TILE * k + b * PAIRS, k * sizeof *left);
+        _tile_loadd(5, left + TILE * k / 2 + b * PAIRS, k / 2 * sizeof *left);
         _tile_dpbf16ps(2, 5, 6);
         if (two_columns) _tile_dpbf16ps(3, 5, 7);
     }
@@ -338,7 +342,7 @@ static void amx_multiply_kn(const lc_product *p) {
 }
 
 static size_t amx_scratch(size_t rows, size_t k) {
-    size_t nk = results_floats(rows) * sizeof(float) + WIDE * K_CHUNK * sizeof(uint16_t),
+    size_t nk = results_floats(rows, k) * sizeof(float),
            kn = (interleaved_floats(k) + 4 * TILE * TILE) * sizeof(float);
     return nk > kn ? nk : kn;
 }
@@ -348,8 +352,9 @@ extern const lc_kernels lc_kernels_amx;
 #define LC_KERNELS_ISA LC_ISA_AMX
 #define LC_KERNELS_BF16_PATH                                                                       \
     {                                                                                              \
-        .name = "tdpbf16ps", .element = sizeof(uint16_t), .panel = 2 * TILE, .wide = WIDE,         \
-        .scratch_bytes = amx_scratch, .pack_nk = pack_step_rows, .pack_kn = pack_rows,             \
-        .multiply_nk = amx_multiply_nk, .multiply_kn = amx_multiply_kn                             \
+                                                                                                   \
+        .name = "tdpbf16ps", .element = sizeof(uint16_t), .left = sizeof(uint16_t),                \
+        .panel = 2 * TILE, .wide = WIDE, .scratch_bytes = amx_scratch, .pack_nk = pack_step_rows,  \
+        .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk, .multiply_kn = amx_multiply_kn       \
     }
 #include "kernels/kernels.inc"

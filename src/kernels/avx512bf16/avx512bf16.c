@@ -45,7 +45,7 @@ static inline __m512i round_32(const float *x, size_t n) {
 static void pack_left(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     __m512i order = chain_order();
     for (size_t i = 0; i < rows; i++) {
-        uint32_t *y = (uint32_t *)out + i * lc_pad_k(k); /* half of the space is used */
+        uint32_t *y = (uint32_t *)out + i * lc_pad_k(k) / 2;
         for (size_t b = 0; b < k; b += LC_K_BLOCK, y += BF_WORDS) {
             __m512i v = round_32(x + i * ldx + b, k - b < LC_K_BLOCK ? k - b : LC_K_BLOCK);
             _mm512_storeu_si512(y, _mm512_permutexvar_epi16(order, v));
@@ -112,7 +112,7 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
                                                           const int rows, const uint32_t *panel,
                                                           size_t column, size_t n) {
     size_t k = lc_pad_k(p->k);
-    const uint32_t *left = (const uint32_t *)p->left + row * k;
+    const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
     __m512 acc[BF_ROWS][2];
     for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
     for (size_t b = 0; b < k / LC_K_BLOCK; b++, panel += BF_WORDS * BF_COLUMNS) {
@@ -124,7 +124,7 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
                 __m512i p0 = _mm512_loadu_si512(panel + w * BF_COLUMNS);
                 __m512i p1 = _mm512_loadu_si512(panel + w * BF_COLUMNS + 16);
                 for (int r = 0; r < rows; r++) {
-                    uint32_t x = left[(size_t)r * k + b * BF_WORDS + (size_t)w];
+                    uint32_t x = left[(size_t)r * k / 2 + b * BF_WORDS + (size_t)w];
                     chain[odd][r][0] = dot(chain[odd][r][0], x, p0);
                     chain[odd][r][1] = dot(chain[odd][r][1], x, p1);
                 }
@@ -169,8 +169,9 @@ extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_ISA LC_ISA_AVX512BF16
 #define LC_KERNELS_BF16_PATH                                                                       \
     {                                                                                              \
-        .name = "vdpbf16ps", .element = sizeof(uint16_t), .panel = BF_COLUMNS, .wide = BF_COLUMNS, \
-        .scratch_bytes = bf_scratch, .pack_nk = pack_left, .pack_kn = pack_left,                   \
-        .multiply_nk = bf_multiply_nk, .multiply_kn = bf_multiply_kn                               \
+        .name = "vdpbf16ps", .element = sizeof(uint16_t), .left = sizeof(uint16_t),                \
+        .panel = BF_COLUMNS, .wide = BF_COLUMNS, .scratch_bytes = bf_scratch,                      \
+        .pack_nk = pack_left, .pack_kn = pack_left, .multiply_nk = bf_multiply_nk,                 \
+        .multiply_kn = bf_multiply_kn                                                              \
     }
 #include "kernels/kernels.inc"

@@ -1,0 +1,36 @@
+/* coded.c: which implementations of coded products this processor can run. They stand beside the
+ * kernels, in <isa>/coded.c. */
+#include "kernels/coded.h"
+
+extern const lc_coded_path lc_coded_scalar;
+
+typedef struct choice {
+    const lc_coded_path *path;
+    lc_isa isa;
+    bool usable;
+} choice;
+
+static size_t choices(choice out[LC_CODED_PATHS]) {
+    const choice all[] = {
+        {&lc_coded_scalar, LC_ISA_SCALAR, true},
+    };
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].usable && lc_cpu_has(all[i].isa)) out[n++] = all[i];
+    return n;
+}
+
+size_t lc_coded_paths(const lc_coded_path *out[LC_CODED_PATHS]) {
+    choice all[LC_CODED_PATHS];
+    size_t n = choices(all);
+    for (size_t i = 0; i < n; i++) out[i] = all[i].path;
+    return n;
+}
+
+const lc_coded_path *lc_coded_path_of(lc_isa isa) {
+    choice all[LC_CODED_PATHS];
+    const lc_coded_path *best = &lc_coded_scalar;
+    for (size_t i = 0, n = choices(all); i < n; i++)
+        if (all[i].isa <= isa) best = all[i].path;
+    return best;
+}
