@@ -40,9 +40,9 @@ ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_avx512vnni := $(ISA_FLAGS_avx512) -mavx512vnni
 ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
 ISA_FLAGS_neonbf16 := -march=armv8.2-a+bf16
-ISA_FLAGS_amx    := $(ISA_FLAGS_avx512bf16) -mamx-tile -mamx-bf16
+ISA_FLAGS_amx    := $(ISA_FLAGS_avx512bf16) -mavx512vnni -mamx-tile -mamx-bf16 -mamx-int8
 
-DIRS  := base kernels $(ISAS:%=kernels/%) format text text/jinja ops model store engine
+DIRS  := base kernels $(ISAS:%=kernels/%) format text text/jinja ops model store engine train
 SRC   := $(wildcard $(DIRS:%=src/%/*.c))
 CLI   := $(wildcard src/cli/*.c)
 TESTS := $(patsubst tests/%.c,$B/tests/%,$(wildcard $(foreach d,unit golden server fault,tests/$d/test_*.c)))
