@@ -49,9 +49,9 @@ static int begin(lc_run *run) {
     const lc_recipe *r = run->r;
     char *path = NULL;
     int status = lc_checkpoint_find(r->out, run->o->note, run->o->ctx, &path, &run->at, run->err);
-    run->saved = UINT64_MAX;
+    run->tried = UINT64_MAX;
     if (status == LC_OK && path) {
-        run->saved = run->at.total;
+        run->tried = run->at.total;
         snprintf(run->result->checkpoint, sizeof run->result->checkpoint, "%s", path);
         status = check_same(run, path);
     } else {
@@ -80,18 +80,18 @@ static int begin(lc_run *run) {
 static void save(lc_run *run) {
     const lc_recipe *r = run->r;
     lc_err err = {0};
-    if (run->saved == run->at.total) return;
+    if (run->tried == run->at.total) return;
+    run->tried = run->at.total;
     lc_checkpoint_run to = {.out = r->out,
                             .config = r->config ? r->config : r->start,
                             .tokenizer = r->tokenizer ? r->tokenizer : r->start,
                             .bf16 = r->bf16,
                             .keep = r->keep};
     if (lc_checkpoint_write(&to, run->optim, &run->at, &err) != LC_OK) {
-        lc_run_note(run, "no checkpoint at step %llu: %s; training goes on",
-                    (unsigned long long)run->at.total, err.text);
+        lc_run_note(run, "no checkpoint at step %llu: %s", (unsigned long long)run->at.total,
+                    err.text);
         return;
     }
-    run->saved = run->at.total;
     snprintf(run->result->checkpoint, sizeof run->result->checkpoint, "%s/step-%08llu", r->out,
              (unsigned long long)run->at.total);
 }

@@ -38,7 +38,7 @@ typedef struct lc_run {
     size_t n_uses, chained; /* stages that uses has */
     int lock, log;
     bool log_failed;
-    uint64_t saved; /* step of the newest whole checkpoint, UINT64_MAX: none */
+    uint64_t tried; /* step of the newest checkpoint, written or not; UINT64_MAX: none */
     lc_train_run_result *result;
     lc_err *err;
 } lc_run;
