@@ -123,7 +123,7 @@ void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size
 
 /* ---- logarithm ---- */
 
-double lc_log(double x) {
+double lc_ln(double x) {
     static const double ln2 = 0x1.62e42fefa39efp-1;
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
