@@ -7,7 +7,7 @@ import sys
 
 from common import HERE, PeerError, emit, failed, longcat, repeat, said, table
 
-ROWS, SIZE = (8, 64, 256, 2048), 2048
+ROWS, SIZE = (8, 64, 512, 2048), 2048  # those of `longcat bench kernels`
 KINDS = {"f32": "f32", "bf16": "bf16", "int8": "int8"}
 
 
@@ -49,7 +49,7 @@ def measure(work, limit):
     for (name, kind), rates in found.items():
         peak = now[KINDS[kind]]
         rows.append({"engine": name, "limit": peak["name"], "limit_ops_per_s": peak["rate"],
-                     "rows": {m: {"ops_per_s": r, "share": r / peak["rate"]}
+                     "rows": {str(m): {"ops_per_s": r, "share": r / peak["rate"]}
                               for m, r in sorted(rates.items())}})
     return rows, errors
 
@@ -58,8 +58,8 @@ def show(rows):
     cells = [["product, Gop/s (% of limit)", "limit", *(f"{m} rows" for m in ROWS)]]
     for r in rows:
         cells.append([r["engine"], f"{r['limit']} {r['limit_ops_per_s'] / 1e9:.0f}"] +
-                     [f"{r['rows'][m]['ops_per_s'] / 1e9:.0f} ({100 * r['rows'][m]['share']:.0f})"
-                      if m in r["rows"] else "-" for m in ROWS])
+                     [f"{p['ops_per_s'] / 1e9:.0f} ({100 * p['share']:.0f})" if p else "-"
+                      for p in (r["rows"].get(str(m)) for m in ROWS)])
     return table(cells)
 
 
