@@ -15,8 +15,11 @@ static inline lc_w w_dot(lc_w acc, lc_w codes, const char *q) {
 }
 
 #define LC_CODED_TILES
+#define LC_CODED_FEW
 #define LC_CODED_CHUNK 2048 /* results leave the tiles at the end of a chunk: seldom, then */
 #include "kernels/coded.inc"
+
+#include "kernels/avx512vnni/few.h"
 
 enum {
     TILE = 16,
