@@ -9,7 +9,7 @@ ifeq ($(origin CC),default)
 CC  := gcc
 endif
 
-LIBS     := json-c libpcre2-8 libutf8proc libcurl libxxhash libedit libcrypto
+LIBS     := hwloc json-c libpcre2-8 libutf8proc libcurl libxxhash libedit libcrypto
 PKG_CFLAGS := $(shell pkg-config --cflags $(LIBS))
 ifneq ($(.SHELLSTATUS),0)
 ifneq ($(MAKECMDGOALS:help=clean),clean)
@@ -25,17 +25,22 @@ SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-f
 LANG_FLAGS := -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc $(PKG_CFLAGS)
 CODE_FLAGS = $(LANG_FLAGS) $(CFLAGS) -ffp-contract=off -fno-math-errno -fno-trapping-math -pthread $(SAN_FLAGS)
 ALL_CFLAGS = $(CODE_FLAGS) $(WARN)
+ALL_FLAGS = $(CC) $(CODE_FLAGS) $(KERNEL_FLAGS) $(foreach i,$(ISAS),$(ISA_FLAGS_$i))
 ALL_LIBS = $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SAN_FLAGS)
 
-# Kernel families of this processor, one folder each; only these folders get special flags.
+# Kernel families of this processor, one folder each; only these folders get special flags: -O3, because gcc's -O2
+# leaves loops over a register tile as loops and the tile in memory.
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
-ISAS_x86_64  := scalar avx2 avx512 avx512bf16 amx
-ISAS_aarch64 := scalar neon
+ISAS_x86_64  := scalar avx2 avx512 avx512vnni avx512bf16 amx
+ISAS_aarch64 := scalar neon neonbf16
 ISAS := $(or $(ISAS_$(ARCH)),scalar)
+KERNEL_FLAGS := -O3
 ISA_FLAGS_avx2   := -mavx2 -mfma -mf16c
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+ISA_FLAGS_avx512vnni := $(ISA_FLAGS_avx512) -mavx512vnni
 ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
-ISA_FLAGS_amx    := $(ISA_FLAGS_avx512) -mamx-tile -mamx-bf16
+ISA_FLAGS_neonbf16 := -march=armv8.2-a+bf16
+ISA_FLAGS_amx    := $(ISA_FLAGS_avx512bf16) -mavx512vnni -mamx-tile -mamx-bf16 -mamx-int8
 
 DIRS  := base kernels $(ISAS:%=kernels/%) format text text/jinja ops model store engine train
 SRC   := $(wildcard $(DIRS:%=src/%/*.c))
@@ -59,10 +64,10 @@ $B/liblongcat.a: $(OBJ)
 
 # A change of compiler or flags (but for warnings) rebuilds everything.
 $B/flags: force
-	@mkdir -p $B && echo '$(CC) $(CODE_FLAGS)' | cmp -s - $@ || echo '$(CC) $(CODE_FLAGS)' > $@
+	@mkdir -p $B && echo '$(ALL_FLAGS)' | cmp -s - $@ || echo '$(ALL_FLAGS)' > $@
 
 define isa_rule
-$B/src/kernels/$(1)/%.o $B/tidy/src/kernels/$(1)/%.ok: ISA_FLAGS := $(ISA_FLAGS_$(1))
+$B/src/kernels/$(1)/%.o $B/tidy/src/kernels/$(1)/%.ok: ISA_FLAGS := $(KERNEL_FLAGS) $(ISA_FLAGS_$(1))
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 $B/%.o: %.c $B/flags

@@ -52,11 +52,12 @@ typedef struct lc_engine lc_engine;
 typedef struct lc_engine_options {
     const char *compute; /* "bf16": products of BF16 values, fp32 sums and residual; "f32": all
                           * fp32; default: bf16, f32 for a checkpoint that is stored in F32 */
-    const char *isa;     /* highest instruction set to use: "scalar", "neon", "avx2", "avx512",
-                          * "avx512bf16", "amx"; default: the best */
+    const char *isa;     /* highest instruction set to use: "scalar", "neon", "neonbf16",
+                          * "avx2", "avx512", "avx512bf16", "amx"; default: what is fastest here */
     int threads;         /* default: the CPUs this process may use */
     size_t context;      /* longest sequence, tokens; default: what the config allows */
-    size_t chunk;        /* rows of a forward step, default 256; the result never depends on it */
+    size_t chunk;        /* rows of a forward step, default 2048, less where memory is short; the
+                          * result never depends on it */
     bool drafts;         /* keep the draft module's cache too, for lc_session_draft */
     const char *const
         *settings; /* "switch=value", see docs/formats.md; strings must live during the call only */

@@ -40,7 +40,7 @@ static struct {
     char model[64];
 } machine = {.once = PTHREAD_ONCE_INIT};
 
-static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "avx2",
+static const char *const isa_names[LC_ISA_COUNT] = {"scalar", "neon",       "neonbf16", "avx2",
                                                     "avx512", "avx512bf16", "amx"};
 
 /* Reads the start of a small file as a string. false when it isn't there or is empty. */
@@ -107,10 +107,12 @@ static void ask_isa(void) {
                                      __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
                                      (a & bit_AVX512BF16);
     machine.isa[LC_ISA_AMX] = machine.isa[LC_ISA_AVX512BF16] && (ext_d & amx) == amx &&
+                              (ext_c & bit_AVX512VNNI) &&
                               (xcr0 & XCR0_TILES) == XCR0_TILES &&
                               syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
     machine.can[LC_CPU_AVX512_VNNI] = machine.isa[LC_ISA_AVX512] && (ext_c & bit_AVX512VNNI);
-    machine.can[LC_CPU_AMX_INT8] = machine.isa[LC_ISA_AMX] && (ext_d >> 25 & 1);
+    machine.can[LC_CPU_AMX_INT8] =
+        machine.isa[LC_ISA_AMX] && machine.can[LC_CPU_AVX512_VNNI] && (ext_d >> 25 & 1);
 }
 
 static void ask_model(void) {
@@ -137,6 +139,7 @@ void lc_fp_leave(uint64_t state) { _mm_setcsr((unsigned)state); }
 
 static void ask_isa(void) {
     machine.isa[LC_ISA_NEON] = true; /* part of the base architecture */
+    machine.isa[LC_ISA_NEONBF16] = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
     machine.can[LC_CPU_DOTPROD] = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 }
 

@@ -8,6 +8,7 @@
 typedef enum lc_isa {
     LC_ISA_SCALAR,
     LC_ISA_NEON,
+    LC_ISA_NEONBF16,   /* the same and BF16 */
     LC_ISA_AVX2,       /* with FMA and F16C */
     LC_ISA_AVX512,     /* F, BW, VL, DQ */
     LC_ISA_AVX512BF16, /* the same and BF16 */

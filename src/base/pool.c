@@ -11,15 +11,20 @@
  * Waiting is a short spin (the next loop of a forward pass comes within microseconds), then a
  * condition variable. With more threads than CPUs there is no spin at all.
  *
- * Deliberately not here: nesting, futures, task graphs, work stealing, pinning to cores.
+ * A pool that has a whole machine of several NUMA nodes to itself binds its workers (topology.h),
+ * so that what a thread has touched stays near it. The caller's thread is not ours to bind.
+ *
+ * Deliberately not here: nesting, futures, task graphs, work stealing.
  */
 #include "base/pool.h"
 #include "base/cpu.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/topology.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -33,7 +38,7 @@ enum { LC_POOL_MAX = 1024, LC_SPIN_NS = 50000 };
 
 typedef struct worker {
     lc_pool *pool;
-    int number;
+    int number, cpu; /* the CPU to run on; -1: any */
     pthread_t thread;
 } worker;
 
@@ -124,10 +129,19 @@ static void work(lc_pool *pool, int number, uint64_t *seen) {
     }
 }
 
+/* Placement is for speed only: a refusal is no error. */
+static void bind_thread(int cpu) {
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    CPU_SET((size_t)cpu, &mask);
+    pthread_setaffinity_np(pthread_self(), sizeof mask, &mask);
+}
+
 static void *worker_main(void *arg) {
     worker *self = arg;
     lc_pool *pool = self->pool;
     uint64_t seen = 0;
+    if (self->cpu >= 0) bind_thread(self->cpu);
     lc_fp_enter(); /* for the life of the thread */
     for (;;) {
         if (!spin_until(pool, job_is_new, seen)) {
@@ -223,8 +237,10 @@ static void pool_release(lc_pool *pool) {
 }
 
 /* Starts threads - 1 workers. They take no signals: those are for the program's own threads. */
-static int start_workers(lc_pool *pool, lc_err *err) {
+static int start_workers(lc_pool *pool, int allowed, lc_err *err) {
     sigset_t all, old;
+    int cpus[LC_POOL_MAX];
+    bool bind = lc_topology_spread(NULL, allowed, pool->threads, cpus);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int started = 0, code = 0;
@@ -232,6 +248,7 @@ static int start_workers(lc_pool *pool, lc_err *err) {
         worker *w = &pool->workers[started];
         w->pool = pool;
         w->number = started + 1;
+        w->cpu = bind ? cpus[w->number] : -1;
         code = pthread_create(&w->thread, NULL, worker_main, w);
         if (code != 0) break;
     }
@@ -259,7 +276,7 @@ int lc_pool_new(int threads, lc_pool **out, lc_err *err) {
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);
     pool->workers = lc_calloc((size_t)threads, sizeof *pool->workers);
-    int code = pool->workers ? start_workers(pool, err)
+    int code = pool->workers ? start_workers(pool, cpus, err)
                              : lc_fail(err, LC_ENOMEM, "thread pool: out of memory");
     if (code != LC_OK) {
         pool_release(pool);

@@ -11,7 +11,8 @@
 
 typedef struct lc_pool lc_pool;
 
-/* threads includes the calling thread; 0 = the CPUs this process may use. At most 1,024. */
+/* threads includes the calling thread; 0 = the CPUs this process may use. At most 1,024. Workers
+ * are bound to CPUs if topology.h says so. */
 int lc_pool_new(int threads, lc_pool **out, lc_err *err);
 void lc_pool_free(lc_pool *pool);
 int lc_pool_threads(const lc_pool *pool);

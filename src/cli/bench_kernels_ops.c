@@ -264,6 +264,18 @@ static void row_decode(const row_kernel *r) {
                  r->y);
 }
 
+/* Eight rows of FP8, to BF16. */
+static void rows_decode_f8(const row_kernel *r) {
+    enum { ROWS = 8, COLUMNS = 2 * ROW / ROWS };
+    r->k->decode_f8_rows(&(lc_f8_rows){.rows = ROWS,
+                                       .n = COLUMNS,
+                                       .codes = (const uint8_t *)r->w,
+                                       .stride = COLUMNS,
+                                       .scales = r->x,
+                                       .y = (uint16_t *)(void *)r->y,
+                                       .ld = COLUMNS});
+}
+
 static void run_row(void *ctx, size_t i) {
     const row_kernel *r = ctx;
     (void)i;
@@ -276,11 +288,12 @@ int lc_bench_rows(lc_kernel_bench *b) {
         void (*run)(const row_kernel *);
         double operations, bytes; /* an element */
     } kernels[] = {
-        {"row rms_norm", row_norm, 4, 12},       {"row swiglu", row_swiglu, 1, 12},
-        {"row exp_sum", row_exp_sum, 1, 8},      {"row max", row_max, 1, 4},
-        {"row scale_add", row_scale_add, 3, 12}, {"row add_scaled", row_add_scaled, 2, 12},
-        {"row round_bf16", row_round, 1, 8},     {"row narrow_bf16", row_narrow, 1, 6},
-        {"row widen_bf16", row_widen, 1, 6},     {"row decode int4", row_decode, 2, 4.5},
+        {"row rms_norm", row_norm, 4, 12},         {"row swiglu", row_swiglu, 1, 12},
+        {"row exp_sum", row_exp_sum, 1, 8},        {"row max", row_max, 1, 4},
+        {"row scale_add", row_scale_add, 3, 12},   {"row add_scaled", row_add_scaled, 2, 12},
+        {"row round_bf16", row_round, 1, 8},       {"row narrow_bf16", row_narrow, 1, 6},
+        {"row widen_bf16", row_widen, 1, 6},       {"row decode int4", row_decode, 2, 4.5},
+        {"rows decode fp8", rows_decode_f8, 2, 6},
     };
     int status = bench_absorb(b);
     float *x = lc_calloc(4 * ROW, sizeof *x);

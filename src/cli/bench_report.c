@@ -3,6 +3,7 @@
 
 #include "base/cpu.h"
 #include "cli/progress.h"
+#include "kernels/kernels.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -37,6 +38,7 @@ static struct json_object *json_machine(int threads) {
         if (lc_cpu_has((lc_isa)isa))
             json_object_array_add(isas, json_object_new_string(lc_isa_name((lc_isa)isa)));
     json_object_object_add(o, "isas", isas);
+    put_text(o, "bf16_products", lc_kernels_fastest(NULL)->bf16.name);
     put_text(o, "longcat", LC_VERSION);
     put_text(o, "compiler", COMPILER);
     return o;
@@ -57,7 +59,7 @@ int lc_bench_begin(lc_bench_report *r, bool json, const char *what, int threads,
            threads, threads == 1 ? "" : "s");
     for (int isa = 0; isa < LC_ISA_COUNT; isa++)
         if (lc_cpu_has((lc_isa)isa)) printf(" %s", lc_isa_name((lc_isa)isa));
-    putchar('\n');
+    printf("; fastest BF16 products: %s\n", lc_kernels_fastest(NULL)->bf16.name);
     return LC_OK;
 }
 

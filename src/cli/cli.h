@@ -85,5 +85,6 @@ int lc_cmd_eval(int argc, char **argv);
 int lc_cmd_pull(int argc, char **argv);
 int lc_cmd_quantize(int argc, char **argv);
 int lc_cmd_bench(int argc, char **argv);
+int lc_cmd_train(int argc, char **argv);
 
 #endif

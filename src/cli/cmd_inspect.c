@@ -109,8 +109,9 @@ static int gather(lc_report *r, lc_err *err) {
             r->kv_mtp[i] =
                 (c->kv_rank + c->rope_dim + (c->index_heads ? c->index_dim : 0)) * element;
     }
-    lc_work_size size = {LC_DEFAULT_CHUNK, r->context, lc_cpu_count(),
-                         lc_kernels_best((lc_isa)(LC_ISA_COUNT - 1), NULL), true};
+    lc_work_size size = {0, r->context, lc_cpu_count(), lc_kernels_fastest(NULL), true};
+    size.rows = lc_work_default_rows(c, size, lc_cpu_memory());
+    r->kernels = size.kernels;
     r->step = lc_work_bytes(c, size);
     if (r->checkpoint) return look(r, err);
     estimate(r);

@@ -32,7 +32,8 @@ typedef struct lc_engine_flags {
          LC_OPT_STRING,                                                                            \
          &(flags).isa,                                                                             \
          "NAME",                                                                                   \
-         "highest instruction set: scalar, neon, avx2, avx512, avx512bf16, amx; never changes a "  \
+         "highest instruction set: scalar, neon, neonbf16, avx2, avx512, avx512bf16, amx; never "  \
+         "changes a "                                                                              \
          "result",                                                                                 \
          0,                                                                                        \
          0},                                                                                       \

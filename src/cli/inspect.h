@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "format/names.h"
+#include "kernels/kernels.h"
 
 #include <stdio.h>
 
@@ -33,10 +34,11 @@ typedef struct lc_report {
     uint64_t n_tensors;               /* in the files */
     lc_inventory inventory;           /* of a checkpoint */
     lc_part_sum parts[LC_PART_COUNT]; /* found, or in BF16 */
-    uint64_t kv[2];           /* bytes of context per token in BF16 and F32, draft module's not */
-    uint64_t kv_mtp[2];       /* the draft module's own */
-    uint64_t memory, context; /* bytes of RAM; tokens */
-    uint64_t step;            /* bytes of a step's buffers: BF16, default chunk, this machine */
+    uint64_t kv[2];            /* bytes of context per token in BF16 and F32, draft module's not */
+    uint64_t kv_mtp[2];        /* the draft module's own */
+    uint64_t memory, context;  /* bytes of RAM; tokens */
+    uint64_t step;             /* bytes of a step's buffers: BF16, default chunk, this machine */
+    const lc_kernels *kernels; /* what a model would run on here */
     bool memory_given;
     lc_fit fits[LC_STORE_COUNT]; /* one for a checkpoint */
     int n_fits;

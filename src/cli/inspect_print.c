@@ -162,6 +162,8 @@ static void print_memory(const lc_report *r, FILE *out) {
             r->memory_given ? "asked for" : "this machine has", bytes(r->memory).s,
             grouped(r->context).s, bytes((r->kv[0] + r->kv_mtp[0]) * r->context).s,
             bytes(r->step).s);
+    fprintf(out, "Kernels on this machine: %s, BF16 products: %s\n", lc_isa_name(r->kernels->isa),
+            r->kernels->bf16.name);
     fprintf(out, "  %-*s%16s%16s%16s\n", 12, "", "weights", "all together", "token reads");
     for (int i = 0; i < r->n_fits; i++) {
         const lc_fit *f = &r->fits[i];
@@ -330,6 +332,8 @@ static struct json_object *json_memory(const lc_report *r) {
     put_n(o, "context_bytes_bf16", (r->kv[0] + r->kv_mtp[0]) * r->context);
     put_n(o, "context_bytes_f32", (r->kv[1] + r->kv_mtp[1]) * r->context);
     put_n(o, "step_bytes", r->step);
+    put(o, "kernels", json_object_new_string(lc_isa_name(r->kernels->isa)));
+    put(o, "bf16_products", json_object_new_string(r->kernels->bf16.name));
     for (int i = 0; i < r->n_fits; i++) {
         const lc_fit *f = &r->fits[i];
         struct json_object *entry = json_object_new_object();

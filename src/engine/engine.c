@@ -10,14 +10,14 @@
 static int choose_kernels(lc_engine *e, const char *isa, lc_err *err) {
     lc_isa cap = (lc_isa)(LC_ISA_COUNT - 1);
     if (isa && !lc_isa_from_name(isa, &cap))
-        return lc_fail(
-            err, LC_EINVAL,
-            "instruction set \"%s\" is unknown: scalar, neon, avx2, avx512, avx512bf16 or amx",
-            isa);
+        return lc_fail(err, LC_EINVAL,
+                       "instruction set \"%s\" is unknown: scalar, neon, neonbf16, avx2, avx512, "
+                       "avx512bf16 or amx",
+                       isa);
     if (isa && !lc_kernels_of(cap))
         return lc_fail(err, LC_EUNSUPPORTED, "this machine has no %s", isa);
     lc_isa dropped;
-    e->kernels = lc_kernels_best(cap, &dropped);
+    e->kernels = isa ? lc_kernels_best(cap, &dropped) : lc_kernels_fastest(&dropped);
     if (dropped != LC_ISA_COUNT)
         lc_log(LC_LOG_WARN, "%s gives other bits than the reference on this machine: using %s",
                lc_isa_name(dropped), lc_isa_name(e->kernels->isa));
@@ -49,14 +49,16 @@ static int load_tokenizer(lc_engine *e, const char *path, lc_err *err) {
     return lc_tokenizer_load(file, &e->tokenizer, err);
 }
 
-static int allocate(lc_engine *e, lc_err *err) {
-    size_t hidden = e->model->config.hidden;
+static int allocate(lc_engine *e, size_t chunk, lc_err *err) {
+    const lc_config *config = &e->model->config;
+    lc_work_size size = {0, e->context, lc_pool_threads(e->pool), e->kernels, e->bf16};
+    size.rows = chunk ? chunk : lc_work_default_rows(config, size, lc_cpu_memory());
+    e->chunk = size.rows;
     e->rows = lc_calloc(e->chunk, sizeof *e->rows);
     e->logit_rows = lc_calloc(e->chunk, sizeof *e->logit_rows);
-    e->previous = e->drafts ? lc_calloc(e->chunk * hidden, sizeof *e->previous) : NULL;
+    e->previous = e->drafts ? lc_calloc(e->chunk * config->hidden, sizeof *e->previous) : NULL;
     if (!e->rows || !e->logit_rows || (e->drafts && !e->previous))
         return lc_fail(err, LC_ENOMEM, "engine: out of memory");
-    lc_work_size size = {e->chunk, e->context, lc_pool_threads(e->pool), e->kernels, e->bf16};
     return lc_work_new(e->model, size, e->pool, &e->work, err);
 }
 
@@ -67,7 +69,6 @@ int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine
     *out = NULL;
     lc_engine *e = lc_calloc(1, sizeof *e);
     if (!e) return lc_fail(err, LC_ENOMEM, "engine: out of memory");
-    e->chunk = options->chunk ? options->chunk : LC_DEFAULT_CHUNK;
     e->drafts = options->drafts;
     int status = choose_kernels(e, options->isa, err);
     if (status == LC_OK) status = lc_pool_new(options->threads, &e->pool, err);
@@ -79,7 +80,7 @@ int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine
                          path);
     if (status == LC_OK) status = choose_context(e, options->context, err);
     if (status == LC_OK) status = load_tokenizer(e, path, err);
-    if (status == LC_OK) status = allocate(e, err);
+    if (status == LC_OK) status = allocate(e, options->chunk, err);
     if (status != LC_OK) {
         lc_engine_close(e);
         return status;

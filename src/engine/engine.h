@@ -9,9 +9,6 @@
 #include "store/kv.h"
 #include "text/tokenizer.h"
 
-/* Rows of a step unless the options say otherwise. */
-enum { LC_DEFAULT_CHUNK = 256 };
-
 struct lc_engine {
     lc_model *model;
     lc_tokenizer *tokenizer; /* NULL if the folder has no tokenizer.json */

@@ -97,9 +97,13 @@ void lc_mat_release(const lc_mat *mat);
  * acquired. */
 void lc_mat_row_f32(const lc_mat *mat, size_t row, float *out);
 /* Rows row .. row+n-1, out[n][ld], with the kernels of an instruction set: the same bits. Formats
- * that keep a row's codes apart are decoded much faster in blocks: see lc_mat_block. */
+ * that keep a row's codes apart are decoded much faster with many rows at a time. */
 void lc_mat_rows_f32(const lc_kernels *kernels, const lc_mat *mat, size_t row, size_t n, float *out,
                      size_t ld);
+/* The same rows rounded to BF16, in one pass: the bits of narrow_bf16 on them, but for the payload
+ * of NaNs. FP8 is fastest with many rows at a time. */
+void lc_mat_rows_bf16(const lc_kernels *kernels, const lc_mat *mat, size_t row, size_t n,
+                      uint16_t *out, size_t ld);
 
 /* Whether the weight is codes in groups that int8 products take as they are: fills kind and group
  * size (cols where a row has one group). */
@@ -109,9 +113,6 @@ bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b);
 /* Of such a weight, acquired: rows row .. row+n-1. zeros: space for n * groups values, used where
  * zero points are stored. */
 void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros, lc_coded_rows *out);
-
-/* Of n rows that are wanted, how many to decode together. */
-size_t lc_mat_block(const lc_mat *mat, size_t n);
 
 /* Bytes as stored, all companions included. */
 size_t lc_mat_bytes(const lc_mat *mat);

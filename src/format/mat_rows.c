@@ -16,6 +16,29 @@ enum {
     BLOCK = 16,  /* rows that are decoded together by column */
 };
 
+_Static_assert((int)LC_F8_BLOCK == (int)LC_SCALE_BLOCK_SIZE, "the kernel knows the block's size");
+
+/* Where rows go, as what. */
+typedef struct sink {
+    void *at;
+    size_t ld;
+    bool bf16;
+} sink;
+
+/* The sink from (row, column) on. */
+static sink sink_from(sink s, size_t row, size_t column) {
+    size_t element = s.bf16 ? sizeof(uint16_t) : sizeof(float);
+    s.at = (char *)s.at + (row * s.ld + column) * element;
+    return s;
+}
+
+static void decode_into(const lc_kernels *k, const lc_coded_row *row, sink s) {
+    if (s.bf16)
+        k->decode_bf16(row, s.at);
+    else
+        k->decode(row, s.at);
+}
+
 static float load_float(const void *base, size_t i, lc_dtype type) {
     uint16_t half;
     float f;
@@ -57,7 +80,7 @@ static int zero_of(const lc_mat *m, size_t row, size_t group) {
 
 /* ---- codes by row ---- */
 
-static void row_of_codes(const lc_kernels *k, const lc_mat *m, size_t row, float *out) {
+static void row_of_codes(const lc_kernels *k, const lc_mat *m, size_t row, sink s) {
     const lc_groups *g = &m->groups;
     float zeros[GROUPS], scales[GROUPS], biases[GROUPS] = {0};
     const unsigned char *codes = (const unsigned char *)m->data + row * g->stride;
@@ -70,14 +93,15 @@ static void row_of_codes(const lc_kernels *k, const lc_mat *m, size_t row, float
                 biases[i] = load_float(g->biases, row * g->count + first + i, g->scale_type);
         }
         size_t left = m->cols - at, values = n * g->size < left ? n * g->size : left;
-        k->decode(&(lc_coded_row){.codes = codes + (g->kind == LC_CODES_U4 ? at / 2 : at),
-                                  .kind = g->kind,
-                                  .n = values,
-                                  .size = g->size,
-                                  .zeros = zeros,
-                                  .scales = scales,
-                                  .biases = biases},
-                  out + at);
+        decode_into(k,
+                    &(lc_coded_row){.codes = codes + (g->kind == LC_CODES_U4 ? at / 2 : at),
+                                    .kind = g->kind,
+                                    .n = values,
+                                    .size = g->size,
+                                    .zeros = zeros,
+                                    .scales = scales,
+                                    .biases = biases},
+                    sink_from(s, 0, at));
     }
 }
 
@@ -89,7 +113,7 @@ static void load_words(const lc_mat *m, size_t w, size_t row, size_t n, uint32_t
     memcpy(out, (const char *)m->data + w * m->groups.stride + 4 * row, n * sizeof *out);
 }
 
-static void block_of_columns(const lc_mat *m, size_t row, size_t n, float *out, size_t ld) {
+static void block_of_columns(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, sink s) {
     const lc_groups *g = &m->groups;
     size_t bits = g->kind == LC_CODES_U4 ? 4 : 8, per_word = 32 / bits, group = SIZE_MAX;
     float zeros[BLOCK] = {0}, scales[BLOCK] = {0}, values[BLOCK];
@@ -108,25 +132,37 @@ static void block_of_columns(const lc_mat *m, size_t row, size_t n, float *out, 
             values[r] = ((float)(int32_t)(words[r] & mask) - zeros[r]) * scales[r] + 0.0f;
             words[r] >>= bits;
         }
-        for (size_t r = 0; r < n; r++) out[r * ld + col] = values[r];
+        if (s.bf16) {
+            uint16_t halves[BLOCK], *out = (uint16_t *)s.at + col;
+            k->narrow_bf16(BLOCK, values, halves);
+            for (size_t r = 0; r < n; r++) out[r * s.ld] = halves[r];
+        } else {
+            for (size_t r = 0; r < n; r++) ((float *)s.at)[r * s.ld + col] = values[r];
+        }
     }
 }
 
 /* ---- halves ---- */
 
-/* Columns first .. first+n-1 of a head's keys as rows of out. */
+static void rows_into(const lc_kernels *k, const lc_mat *mat, size_t row, size_t n, sink s);
+
+/* Columns first .. first+n-1 of a head's keys as rows. */
 static void key_columns(const lc_kernels *k, const lc_mat *m, size_t head, size_t first, size_t n,
-                        float *out, size_t ld) {
+                        sink s) {
     const lc_mat *keys = &m->halves[0];
     float row[LC_MAX_HALF];
     for (size_t i = 0; i < m->cols; i++) {
-        lc_mat_rows_f32(k, keys, head * m->cols + i, 1, row, keys->cols);
-        for (size_t j = 0; j < n; j++) out[j * ld + i] = row[first + j];
+        rows_into(k, keys, head * m->cols + i, 1, (sink){row, keys->cols, s.bf16});
+        for (size_t j = 0; j < n; j++) {
+            if (s.bf16)
+                ((uint16_t *)s.at)[j * s.ld + i] = ((uint16_t *)(void *)row)[first + j];
+            else
+                ((float *)s.at)[j * s.ld + i] = row[first + j];
+        }
     }
 }
 
-static void rows_of_halves(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, float *out,
-                           size_t ld) {
+static void rows_of_halves(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, sink s) {
     const lc_mat *values = &m->halves[1];
     size_t nope = m->halves[0].cols, heads = m->halves[0].rows / m->cols;
     size_t v = values->rows / heads, per_head = nope + v;
@@ -134,59 +170,82 @@ static void rows_of_halves(const lc_kernels *k, const lc_mat *m, size_t row, siz
         size_t head = row / per_head, i = row % per_head;
         size_t limit = i < nope ? nope - i : per_head - i, take = n < limit ? n : limit;
         if (i < nope)
-            key_columns(k, m, head, i, take, out, ld);
+            key_columns(k, m, head, i, take, s);
         else
-            lc_mat_rows_f32(k, values, head * v + (i - nope), take, out, ld);
+            rows_into(k, values, head * v + (i - nope), take, s);
         row += take;
         n -= take;
-        out += take * ld;
+        s = sink_from(s, take, 0);
     }
 }
 
-/* ---- a value each, FP8, a scale a row ---- */
+/* ---- a value each, a scale a row ---- */
 
-static void row_f8(const lc_mat *mat, size_t row, float *out) {
-    size_t blocks = (mat->cols - 1) / LC_SCALE_BLOCK_SIZE + 1;
-    const uint8_t *codes = (const uint8_t *)mat->data + row * mat->cols;
-    const float *scales = mat->scales + row / LC_SCALE_BLOCK_SIZE * blocks;
-    for (size_t i = 0; i < mat->cols; i++)
-        out[i] = lc_f8_e4m3_to_f32(codes[i]) * scales[i / LC_SCALE_BLOCK_SIZE];
+static void plain_row(const lc_kernels *k, const lc_mat *mat, size_t row, sink s) {
+    static const float one = 1.0f;
+    size_t n = mat->cols;
+    const void *data = (const char *)mat->data + row * n * lc_dtype_size(mat->type);
+    if (mat->type == LC_F32 && !s.bf16)
+        memcpy(s.at, data, n * sizeof(float));
+    else if (mat->type == LC_F32)
+        k->narrow_bf16(n, data, s.at);
+    else if (mat->type == LC_BF16 && s.bf16)
+        memcpy(s.at, data, n * sizeof(uint16_t));
+    else if (mat->type == LC_BF16)
+        k->widen_bf16(n, data, s.at);
+    else if (mat->type == LC_F16)
+        decode_into(k, &(lc_coded_row){data, LC_CODES_F16, n, n, .scales = &one}, s);
+    else
+        decode_into(k, &(lc_coded_row){data, LC_CODES_I8, n, n, .scales = mat->scales + row}, s);
 }
 
-static void one_row(const lc_kernels *k, const lc_mat *mat, size_t row, float *out) {
-    size_t cols = mat->cols, at = row * cols;
-    if (mat->scaling == LC_SCALE_GROUP) {
-        row_of_codes(k, mat, row, out);
-    } else if (mat->type == LC_F32) {
-        memcpy(out, (const float *)mat->data + at, cols * sizeof *out);
-    } else if (mat->type == LC_BF16) {
-        k->widen_bf16(cols, (const uint16_t *)mat->data + at, out);
-    } else if (mat->type == LC_F16) {
-        const uint16_t *v = (const uint16_t *)mat->data + at;
-        for (size_t i = 0; i < cols; i++) out[i] = lc_f16_to_f32(v[i]);
+/* ---- FP8 ---- */
+
+/* Rows are taken as far as they share their scales. */
+static void rows_of_f8(const lc_kernels *k, const lc_mat *mat, size_t row, size_t n, sink s) {
+    size_t blocks = (mat->cols - 1) / LC_F8_BLOCK + 1;
+    for (size_t i = 0; i < n;) {
+        size_t most = LC_F8_BLOCK - (row + i) % LC_F8_BLOCK, take = n - i < most ? n - i : most;
+        const uint8_t *codes = (const uint8_t *)mat->data + (row + i) * mat->cols;
+        const float *scales = mat->scales + (row + i) / LC_F8_BLOCK * blocks;
+        sink to = sink_from(s, i, 0);
+        if (s.bf16)
+            k->decode_f8_rows(
+                &(lc_f8_rows){take, mat->cols, codes, mat->cols, scales, to.at, to.ld});
+        for (size_t j = 0; j < take && !s.bf16; j++)
+            k->decode(&(lc_coded_row){codes + j * mat->cols, LC_CODES_F8, mat->cols, LC_F8_BLOCK,
+                                      .scales = scales},
+                      sink_from(to, j, 0).at);
+        i += take;
+    }
+}
+
+static void rows_into(const lc_kernels *k, const lc_mat *mat, size_t row, size_t n, sink s) {
+    if (mat->halves) {
+        rows_of_halves(k, mat, row, n, s);
+    } else if (mat->scaling == LC_SCALE_GROUP && mat->groups.layout == LC_CODES_BY_COLUMN) {
+        for (size_t i = 0; i < n; i += BLOCK)
+            block_of_columns(k, mat, row + i, n - i < BLOCK ? n - i : BLOCK, sink_from(s, i, 0));
     } else if (mat->type == LC_F8_E4M3) {
-        row_f8(mat, row, out);
+        rows_of_f8(k, mat, row, n, s);
     } else {
-        const int8_t *v = (const int8_t *)mat->data + at;
-        for (size_t i = 0; i < cols; i++) out[i] = (float)v[i] * mat->scales[row];
+        for (size_t i = 0; i < n; i++) {
+            if (mat->scaling == LC_SCALE_GROUP)
+                row_of_codes(k, mat, row + i, sink_from(s, i, 0));
+            else
+                plain_row(k, mat, row + i, sink_from(s, i, 0));
+        }
     }
 }
 
 void lc_mat_rows_f32(const lc_kernels *kernels, const lc_mat *mat, size_t row, size_t n, float *out,
                      size_t ld) {
-    if (mat->halves) {
-        rows_of_halves(kernels, mat, row, n, out, ld);
-    } else if (mat->scaling == LC_SCALE_GROUP && mat->groups.layout == LC_CODES_BY_COLUMN) {
-        for (size_t i = 0; i < n; i += BLOCK)
-            block_of_columns(mat, row + i, n - i < BLOCK ? n - i : BLOCK, out + i * ld, ld);
-    } else {
-        for (size_t i = 0; i < n; i++) one_row(kernels, mat, row + i, out + i * ld);
-    }
+    rows_into(kernels, mat, row, n, (sink){out, ld, false});
 }
 
-size_t lc_mat_block(const lc_mat *mat, size_t n) {
-    if (mat->halves) return n;
-    return mat->scaling == LC_SCALE_GROUP && mat->groups.layout == LC_CODES_BY_COLUMN ? BLOCK : 1;
+void lc_mat_rows_bf16(const lc_kernels *kernels, const lc_mat *mat, size_t row, size_t n,
+                      uint16_t *out, size_t ld) {
+    rows_into(kernels, mat, row, n, (sink){out, ld, true});
 }
 
 /* ---- codes as they are ---- */

@@ -3,6 +3,9 @@
 #include "kernels/coded.h"
 
 extern const lc_coded_path lc_coded_scalar;
+#if defined(__x86_64__)
+extern const lc_coded_path lc_coded_avx512, lc_coded_avx512vnni, lc_coded_amx;
+#endif
 
 typedef struct choice {
     const lc_coded_path *path;
@@ -13,6 +16,11 @@ typedef struct choice {
 static size_t choices(choice out[LC_CODED_PATHS]) {
     const choice all[] = {
         {&lc_coded_scalar, LC_ISA_SCALAR, true},
+#if defined(__x86_64__)
+        {&lc_coded_avx512, LC_ISA_AVX512, true},
+        {&lc_coded_avx512vnni, LC_ISA_AVX512, lc_cpu_can(LC_CPU_AVX512_VNNI)},
+        {&lc_coded_amx, LC_ISA_AMX, lc_cpu_can(LC_CPU_AMX_INT8)},
+#endif
     };
     size_t n = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)

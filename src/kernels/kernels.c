@@ -1,7 +1,8 @@
 /* kernels.c: which table runs. A path is used only after it has shown the scalar one's bits on this
- * machine. */
+ * machine; of those with equal bits, the fastest is used. */
 #include "kernels/kernels.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "kernels/coded.h"
 
@@ -12,7 +13,7 @@ extern const lc_kernels lc_kernels_scalar;
 #if defined(__x86_64__)
 extern const lc_kernels lc_kernels_avx2, lc_kernels_avx512, lc_kernels_avx512bf16, lc_kernels_amx;
 #elif defined(__aarch64__)
-extern const lc_kernels lc_kernels_neon;
+extern const lc_kernels lc_kernels_neon, lc_kernels_neonbf16;
 #endif
 
 /* The tables with the coded path that this processor's features allow. Filled once by make_tables,
@@ -32,6 +33,7 @@ static void make_tables(void) {
         &lc_kernels_amx,
 #elif defined(__aarch64__)
         &lc_kernels_neon,
+        &lc_kernels_neonbf16,
 #endif
     };
     for (size_t i = 0; i < sizeof built / sizeof *built; i++) {
@@ -47,7 +49,7 @@ const lc_kernels *lc_kernels_of(lc_isa isa) {
     return tables.of[isa].max ? &tables.of[isa] : NULL; /* NULL: not built in */
 }
 
-enum { TEST_ROWS = 37, TEST_K = 96, TEST_N = 40, TEST_ELEMENTS = 61 };
+enum { TEST_ROWS = 37, TEST_K = 96, TEST_N = 40, TEST_ELEMENTS = 61, TEST_F8_ROWS = 5 };
 
 /* Numbers over a wide range of exponents, both signs, some zeros and denormals. */
 static float test_value(uint32_t *state) {
@@ -68,15 +70,17 @@ typedef struct test_result {
     float relu[TEST_N], probs[TEST_ROWS][TEST_N], state[3][TEST_ROWS];
     uint32_t order[TEST_ELEMENTS], kept[TEST_ELEMENTS + 1];
     int32_t picked[TEST_ELEMENTS + 1];
-    float decoded[3][TEST_ELEMENTS];
+    float decoded[LC_CODE_KINDS][TEST_ELEMENTS];
     float coded[3][2][TEST_ROWS][TEST_N]; /* kinds; by row, by column */
-    uint16_t narrow[TEST_ELEMENTS + 1];
+    uint16_t narrow[TEST_ELEMENTS + 1], halves[LC_CODE_KINDS][TEST_ELEMENTS + 1];
+    uint16_t f8[TEST_F8_ROWS][256];
     float gradient[7][TEST_ELEMENTS], dot, rate, turned[TEST_K][TEST_ROWS];
 } test_result;
 
 typedef struct test_input {
     float left[TEST_ROWS][TEST_K], right[TEST_K][TEST_K], x[TEST_K], small[TEST_K];
     uint16_t right_bf16[TEST_K][TEST_K];
+    uint8_t codes[256 + TEST_F8_ROWS];
     int16_t zeros[TEST_N * TEST_K / LC_K_BLOCK];
     _Alignas(64) float packed[TEST_ROWS * TEST_K];
     _Alignas(64) char scratch[]; /* as the path needs */
@@ -190,6 +194,7 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
         in->x[i] = test_value(&state);
         in->small[i] = (float)(i - 40) * 2.7f;
     }
+    for (int i = 0; i < 256 + TEST_F8_ROWS; i++) in->codes[i] = (uint8_t)(89 * i);
     memset(out, 0, sizeof *out);
     run_products(&k->f32, in, out->product[0], out->product[1], out->joined[0]);
     run_products(&k->bf16, in, out->product[2], out->product[3], out->joined[1]);
@@ -199,16 +204,15 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     k->swiglu(N, in->small, in->x, out->swiglu);
     k->round_bf16(N, in->x, out->rounded);
     k->narrow_bf16(N, in->x, out->narrow);
-    for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
-        lc_coded_row row = {(const uint8_t *)in->left[0],
-                            (lc_code_kind)kind,
-                            N,
-                            24,
-                            in->left[1],
-                            in->left[2],
-                            in->left[3]};
+    for (int kind = 0; kind < LC_CODE_KINDS; kind++) {
+        bool group = kind <= LC_CODES_I8;
+        lc_coded_row row = {
+            in->codes,   (lc_code_kind)kind,        N, 24, group ? in->left[1] : NULL,
+            in->left[2], group ? in->left[3] : NULL};
         k->decode(&row, out->decoded[kind]);
+        k->decode_bf16(&row, out->halves[kind]);
     }
+    k->decode_f8_rows(&(lc_f8_rows){TEST_F8_ROWS, 251, in->codes, 1, in->left[2], out->f8[0], 256});
     for (int i = 0; i < TEST_N * TEST_K / LC_K_BLOCK; i++) in->zeros[i] = (int16_t)(i % 16);
     run_coded(&k->coded, in, out);
     for (int i = 0; i < 2; i++) memcpy(out->acc[i], in->left[i], sizeof out->acc[i]);
@@ -226,32 +230,124 @@ static size_t test_scratch(const lc_kernels *k) {
     return a > c ? a : c;
 }
 
-/* False also when memory is short: the scalar kernels then serve. */
-static bool equal_bits(const lc_kernels *k) {
+typedef enum self_test { PASSED, FAILED, NO_MEMORY } self_test;
+
+static self_test equal_bits(const lc_kernels *k) {
     const lc_kernels *scalar = lc_kernels_of(LC_ISA_SCALAR);
     size_t a = test_scratch(scalar), b = test_scratch(k);
     test_input *in = lc_calloc(1, sizeof *in + (a > b ? a : b));
     test_result *want = lc_calloc(2, sizeof *want), *got = want ? want + 1 : NULL;
-    bool equal = false;
+    self_test result = NO_MEMORY;
     if (in && want) {
         uint64_t fp = lc_fp_enter();
         run_all(scalar, in, want);
         run_all(k, in, got);
         lc_fp_leave(fp);
-        equal = memcmp(want, got, sizeof *want) == 0;
+        result = memcmp(want, got, sizeof *want) == 0 ? PASSED : FAILED;
     }
     lc_free(in);
     lc_free(want);
-    return equal;
+    return result;
 }
 
+/* With too little memory for the test the scalar kernels serve. */
 const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped) {
     if (dropped) *dropped = LC_ISA_COUNT;
     for (int isa = (int)cap; isa > LC_ISA_SCALAR; isa--) {
         const lc_kernels *k = lc_kernels_of((lc_isa)isa);
         if (!k) continue;
-        if (equal_bits(k)) return k;
+        if (equal_bits(k) == PASSED) return k;
         if (dropped) *dropped = (lc_isa)isa;
     }
     return lc_kernels_of(LC_ISA_SCALAR);
+}
+
+/* ---- the fastest way to BF16 products ---- */
+
+enum { TIMED_K = 256, TIMED_COLUMNS = 128, TIMED_ROWS = 64, TIMED_RUNS = 3 };
+
+typedef struct timed_input {
+    float left[TIMED_ROWS * TIMED_K], packed[TIMED_ROWS * TIMED_K], c[TIMED_ROWS * TIMED_COLUMNS];
+    uint16_t right[TIMED_COLUMNS * TIMED_K];
+} timed_input;
+
+/* The shortest of a few runs after a first one that wakes the units up. */
+static double time_rows(const lc_gemm_path *path, timed_input *in, void *scratch, size_t rows) {
+    lc_product p = {.rows = rows,
+                    .k = TIMED_K,
+                    .columns = TIMED_COLUMNS,
+                    .left = in->packed,
+                    .right = in->right,
+                    .ld = TIMED_K,
+                    .c = in->c,
+                    .ldc = TIMED_COLUMNS,
+                    .scratch = scratch};
+    double best = 1e9;
+    path->pack_nk(rows, TIMED_K, in->left, TIMED_K, in->packed);
+    for (int run = 0; run <= TIMED_RUNS; run++) {
+        uint64_t begin = lc_clock_ns();
+        path->multiply_nk(&p);
+        double seconds = (double)(lc_clock_ns() - begin + 1) / 1e9;
+        if (run && seconds < best) best = seconds;
+    }
+    return best;
+}
+
+/* A step of one token and a prompt count alike. 0: no memory. */
+static double time_path(const lc_gemm_path *path, timed_input *in) {
+    void *scratch = lc_calloc(1, path->scratch_bytes(TIMED_ROWS, TIMED_K));
+    if (!scratch) return 0;
+    double seconds = time_rows(path, in, scratch, 1) * time_rows(path, in, scratch, TIMED_ROWS);
+    lc_free(scratch);
+    return seconds;
+}
+
+/* The best table, with the BF16 products of any other one that is faster. A measurement is noisy:
+ * a lower set must win clearly. false: no memory. */
+static bool choose(lc_kernels *out, lc_isa *dropped, timed_input *in) {
+    double best = 0;
+    *dropped = LC_ISA_COUNT;
+    *out = *lc_kernels_of(LC_ISA_SCALAR);
+    for (int isa = LC_ISA_COUNT - 1; isa > LC_ISA_SCALAR; isa--) {
+        const lc_kernels *k = lc_kernels_of((lc_isa)isa);
+        if (!k) continue;
+        self_test test = equal_bits(k);
+        if (test == NO_MEMORY) return false;
+        if (test == FAILED) {
+            *dropped = (lc_isa)isa;
+            continue;
+        }
+        double seconds = time_path(&k->bf16, in);
+        if (seconds == 0) return false;
+        if (out->isa == LC_ISA_SCALAR)
+            *out = *k;
+        else if (seconds < 0.8 * best)
+            out->bf16 = k->bf16;
+        else
+            continue;
+        best = seconds;
+    }
+    return true;
+}
+
+const lc_kernels *lc_kernels_fastest(lc_isa *dropped) {
+    /* Filled once, constant afterwards. */
+    static struct {
+        pthread_mutex_t lock;
+        bool done;
+        lc_isa dropped;
+        lc_kernels table;
+    } chosen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    pthread_mutex_lock(&chosen.lock);
+    if (!chosen.done) {
+        timed_input *in = lc_calloc(1, sizeof *in);
+        uint64_t fp = lc_fp_enter();
+        chosen.done = in && choose(&chosen.table, &chosen.dropped, in);
+        lc_fp_leave(fp);
+        lc_free(in);
+    }
+    bool done = chosen.done;
+    pthread_mutex_unlock(&chosen.lock);
+    if (dropped) *dropped = done ? chosen.dropped : LC_ISA_COUNT;
+    return done ? &chosen.table : lc_kernels_of(LC_ISA_SCALAR);
 }

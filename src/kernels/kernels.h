@@ -71,16 +71,37 @@ static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
 }
 
 /*
- * A row of group-quantised codes: y[i] = fma(code[i] - zeros[g], scales[g], biases[g]) with g = i /
- * size: one rounding. Codes lie one after the other, the low half of a byte first.
+ * A row of codes in groups: y[i] = fma(code[i] - zeros[g], scales[g], biases[g]) with g = i / size:
+ * one rounding. Codes lie one after the other, the low half of a byte first.
  */
-typedef enum lc_code_kind { LC_CODES_U4, LC_CODES_U8, LC_CODES_I8 } lc_code_kind;
+typedef enum lc_code_kind {
+    LC_CODES_U4,
+    LC_CODES_U8,
+    LC_CODES_I8,
+    LC_CODES_F8,  /* E4M3: bias 7, no infinity, 0x7f and 0xff are NaN */
+    LC_CODES_F16, /* two bytes each, little endian */
+    LC_CODE_KINDS,
+} lc_code_kind;
 typedef struct lc_coded_row {
     const uint8_t *codes;
     lc_code_kind kind;
     size_t n, size; /* elements; those of a group: a multiple of 8 unless there is one group only */
-    const float *zeros, *scales, *biases; /* [ceil(n / size)]; zeros are whole numbers */
+    const float *zeros;  /* [ceil(n / size)], whole numbers, or NULL: 0 */
+    const float *scales; /* [ceil(n / size)] */
+    const float *biases; /* the same, or NULL: y = (code - zero) * scale, -0 kept */
 } lc_coded_row;
+
+/* Rows of FP8 codes that share their scales, one for LC_F8_BLOCK columns, to BF16: y = code * scale
+ * rounded to fp32, then to BF16. */
+enum { LC_F8_BLOCK = 128 };
+typedef struct lc_f8_rows {
+    size_t rows, n;
+    const uint8_t *codes; /* [rows][stride] */
+    size_t stride;
+    const float *scales; /* [ceil(n / LC_F8_BLOCK)] */
+    uint16_t *y;         /* [rows][ld] */
+    size_t ld;
+} lc_f8_rows;
 
 /*
  * Weight rows of group-quantised codes as a checkpoint stores them; nothing is aligned.
@@ -195,6 +216,9 @@ typedef struct lc_kernels {
     void (*narrow_bf16)(size_t n, const float *x, uint16_t *y); /* nearest even */
 
     void (*decode)(const lc_coded_row *row, float *y);
+    /* The bits of decode, then narrow_bf16. */
+    void (*decode_bf16)(const lc_coded_row *row, uint16_t *y);
+    void (*decode_f8_rows)(const lc_f8_rows *rows);
 
     /* For training. sum of x[i] y[i] in the order of numerics.md 3. */
     float (*dot)(size_t n, const float *x, const float *y);
@@ -222,5 +246,14 @@ const lc_kernels *lc_kernels_of(lc_isa isa);
  * (LC_ISA_COUNT if none; dropped may be NULL).
  */
 const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped);
+
+/*
+ * The best table of this machine, with the BF16 products (`bf16`) of the instruction set that is
+ * fastest at them here: a higher one isn't always. Tested as above and measured once a process,
+ * which takes some milliseconds; bits never depend on it. isa is that of everything else, bf16.name
+ * tells the choice. *dropped is the lowest set that failed the test. Thread-safe. The scalar table
+ * while there is too little memory to measure.
+ */
+const lc_kernels *lc_kernels_fastest(lc_isa *dropped);
 
 #endif

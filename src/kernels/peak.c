@@ -23,11 +23,12 @@ size_t lc_peaks(const lc_peak *out[LC_PEAKS]) {
 
 #elif defined(__aarch64__)
 
-extern const lc_peak lc_peak_neon_f32;
+extern const lc_peak lc_peak_neon_f32, lc_peak_neonbf16_bf16;
 
 size_t lc_peaks(const lc_peak *out[LC_PEAKS]) {
     out[0] = &lc_peak_neon_f32;
-    return 1;
+    out[1] = &lc_peak_neonbf16_bf16;
+    return lc_cpu_has(LC_ISA_NEONBF16) ? 2 : 1;
 }
 
 #else

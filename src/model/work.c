@@ -129,6 +129,12 @@ size_t lc_work_bytes(const lc_config *config, lc_work_size size) {
     return cut.overflow ? SIZE_MAX : cut.used;
 }
 
+size_t lc_work_default_rows(const lc_config *config, lc_work_size size, size_t memory) {
+    size.rows = 2048;
+    while (size.rows > 256 && lc_work_bytes(config, size) > memory / 8) size.rows /= 2;
+    return size.rows;
+}
+
 int lc_work_new(const lc_model *model, lc_work_size size, lc_pool *pool, lc_work **out,
                 lc_err *err) {
     *out = NULL;

@@ -38,6 +38,12 @@ typedef struct lc_work {
 
 size_t lc_work_bytes(const lc_config *config, lc_work_size size);
 
+/* Rows of a step unless somebody asks for others: the more tokens pass a weight together, the more
+ * often it is used for each time that memory brings it. 2048, or as much less, down to 256,
+ * as keeps the step's memory below an eighth of the machine's (`memory` bytes). size.rows is
+ * ignored. */
+size_t lc_work_default_rows(const lc_config *config, lc_work_size size, size_t memory);
+
 /* kernels and pool are borrowed; the pool has size.threads threads. */
 int lc_work_new(const lc_model *model, lc_work_size size, lc_pool *pool, lc_work **out,
                 lc_err *err);

@@ -88,20 +88,15 @@ const void *lc_right_rows(const lc_op *op, const lc_mat *w, size_t row0, size_t 
     size_t stride = lc_pad_k(w->cols), element = op->path->element;
     *ld = stride;
     if (usable_in_place(op, w)) return (const char *)w->data + row0 * stride * element;
-    /* Decoded row i lies a row further up than its narrowed form, which never reaches rows that are
-     * still to be narrowed. */
     bool narrow = element == sizeof(uint16_t);
-    float *decoded = narrow ? scratch + stride : scratch;
-    size_t step = lc_mat_block(w, n);
+    if (narrow)
+        lc_mat_rows_bf16(op->k, w, row0, n, (uint16_t *)(void *)scratch, stride);
+    else
+        lc_mat_rows_f32(op->k, w, row0, n, scratch, stride);
     for (size_t i = 0; i < n; i++) {
-        float *row = decoded + i * stride;
-        if (i % step == 0)
-            lc_mat_rows_f32(op->k, w, row0 + i, n - i < step ? n - i : step, row, stride);
-        memset(row + w->cols, 0, (stride - w->cols) * sizeof *row);
-        if (narrow)
-            op->k->narrow_bf16(stride, row, (uint16_t *)(void *)scratch + i * stride);
-        else if (op->round_quantised && w->scaling != LC_SCALE_NONE)
-            op->k->round_bf16(w->cols, row, row);
+        memset((char *)scratch + (i * stride + w->cols) * element, 0, (stride - w->cols) * element);
+        if (!narrow && op->round_quantised && w->scaling != LC_SCALE_NONE)
+            op->k->round_bf16(w->cols, scratch + i * stride, scratch + i * stride);
     }
     return scratch;
 }

@@ -157,6 +157,31 @@ int lc_tokenizer_encode(const lc_tokenizer *tokenizer, const char *text, size_t 
     return status;
 }
 
+static int give_pieces(tok_work *work, lc_str text, lc_piece_sink *piece, void *ctx) {
+    const lc_tokenizer *t = work->tokenizer;
+    int status = lc_normalize(&t->norm, &work->norm, work->regex, text, &text, work->err);
+    if (!status)
+        status = lc_pretok_split(&t->pretok, &work->pretok, work->regex, text, &text, work->err);
+    for (size_t i = 0; !status && i < work->pretok.pieces.len; i++) {
+        lc_span span = work->pretok.pieces.data[i];
+        status = piece(ctx, text.data + span.start, span.len);
+    }
+    return status;
+}
+
+int lc_tokenizer_pieces(const lc_tokenizer *tokenizer, const char *text, size_t len,
+                        lc_piece_sink *piece, void *ctx, lc_err *err) {
+    tok_work work = {.tokenizer = tokenizer, .err = err};
+    if (len > LC_TOK_TEXT_MAX)
+        return lc_fail(err, LC_ELIMIT, "text to cut is longer than %d bytes", LC_TOK_TEXT_MAX);
+    if (!is_utf8(text, len)) return lc_fail(err, LC_EINVAL, "text to cut is not valid UTF-8");
+    work.regex = lc_regex_work_new();
+    int status = work.regex ? give_pieces(&work, (lc_str){text, len}, piece, ctx)
+                            : out_of_memory(&work, len);
+    work_free(&work);
+    return status;
+}
+
 /* ---- look-ups ---- */
 
 size_t lc_tokenizer_vocab_size(const lc_tokenizer *tokenizer) { return tokenizer->vocab.n_ids; }

@@ -28,6 +28,13 @@ typedef enum lc_encode_mode {
 int lc_tokenizer_encode(const lc_tokenizer *tokenizer, const char *text, size_t len,
                         lc_encode_mode mode, bool add_bos, lc_ids *out, lc_err *err);
 
+/* Calls `piece` with each piece that merges never cross, in the byte alphabet, in order: text taken
+ * as in LC_ENCODE_PLAIN, which must be valid UTF-8. A non-zero result of piece stops and is
+ * returned. For training a tokenizer. */
+typedef int lc_piece_sink(void *ctx, const char *piece, size_t len);
+int lc_tokenizer_pieces(const lc_tokenizer *tokenizer, const char *text, size_t len,
+                        lc_piece_sink *piece, void *ctx, lc_err *err);
+
 /* Appends the text of ids; skip_special drops tokens with special: true. Unknown ids are LC_EINVAL.
  */
 int lc_tokenizer_decode(const lc_tokenizer *tokenizer, const int32_t *ids, size_t count,

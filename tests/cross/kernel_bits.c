@@ -81,6 +81,17 @@ static void rows_of(const lc_kernels *k, size_t n) {
     add(&max, 4), add(&sum, 4), add(y, n * 4);
     memcpy(y, w, n * 4), k->scale_add(n, 0.7f, 1.3f, x, y), add(y, n * 4);
     memcpy(y, w, n * 4), k->add_scaled(n, 0.7f, x, y), add(y, n * 4);
+    uint32_t order[200];
+    int32_t picked[200];
+    float row_max = 0.5f, row_sum = 2.0f, alpha;
+    memcpy(y, x, n * 4);
+    lc_softmax_block block = {1, n, y, 0.3f, 0, n - n / 3, &row_max, &row_sum, &alpha};
+    k->softmax_block(&block), add(y, n * 4);
+    add(&row_max, 4), add(&row_sum, 4), add(&alpha, 4);
+    k->sum_scaled_relu(1, n, w, x, y), add(y, n * 4);
+    k->order_floats(n, x, order), add(order, n * 4);
+    add(picked, k->pick_above(n, order, order[n / 2], 2, 9, picked) * 4);
+    add(order, k->keep_prefix(n, order, 24, order[n / 2] >> 24, order) * 4);
     k->round_bf16(n, x, y), add(y, n * 4);
     k->narrow_bf16(n, x, h), add(h, n * 2);
     k->widen_bf16(n, h, y), add(y, n * 4);
@@ -94,6 +105,25 @@ static void rows_of(const lc_kernels *k, size_t n) {
     }
 }
 
+/* FP8, halves and bytes with a scale a row; every kind of codes to BF16. */
+static void codes_of(const lc_kernels *k) {
+    uint8_t codes[512];
+    float scales[32], y[512];
+    uint16_t h[4 * 256];
+    for (size_t i = 0; i < 512; i++) codes[i] = (uint8_t)(i * 89 + i / 256);
+    for (size_t i = 0; i < 32; i++) scales[i] = value();
+    for (int kind = 0; kind < LC_CODE_KINDS; kind++)
+        for (size_t n = 241; n <= 256; n += 5) {
+            lc_coded_row row = {codes, (lc_code_kind)kind, n, 24, .scales = scales};
+            k->decode(&row, y), add(y, n * sizeof *y);
+            k->decode_bf16(&row, h), add(h, n * sizeof *h);
+        }
+    for (size_t rows = 1; rows <= 4; rows += 3) {
+        k->decode_f8_rows(&(lc_f8_rows){rows, 253, codes, 50, scales, h, 253});
+        add(h, rows * 253 * sizeof *h);
+    }
+}
+
 int main(int argc, char **argv) {
     lc_isa isa;
     if (argc != 2 || !lc_isa_from_name(argv[1], &isa)) return 2;
@@ -101,6 +131,7 @@ int main(int argc, char **argv) {
     if (!k) return 3;
     uint64_t fp = lc_fp_enter();
     for (size_t n = 1; n <= 200; n += 13) rows_of(k, n);
+    codes_of(k);
     static const size_t shapes[][3] = {
         {1, 32, 16}, {3, 20, 5}, {17, 100, 33}, {40, 320, 64}, {9, 577, 31}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {

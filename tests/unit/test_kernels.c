@@ -4,10 +4,12 @@
  */
 #include "test.h"
 
+#include "base/mem.h"
 #include "format/dtype.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
+#include <pthread.h>
 
 static uint32_t state = 1;
 static float random_value(void) { /* mostly near one, sometimes tiny, huge, zero */
@@ -66,7 +68,9 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
             memcpy((char *)kn + (i * ld_kn + j) * path->element, bf16 ? (void *)&h : (void *)&v,
                    path->element);
         }
-    for (int way = 0; way < 2; way++) {
+    for (int way = 0; way < 3; way++) { /* nk, kn, kn with decay */
+        float decay[128];
+        for (size_t i = 0; i < rows; i++) decay[i] = i % 5 == 2 ? -1.0f : (float)(i % 5) * 0.4f;
         lc_product p = {.rows = rows,
                         .k = k,
                         .columns = columns,
@@ -76,6 +80,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                         .scratch = scratch};
         p.right = way ? kn : nk;
         p.ld = way ? ld_kn : ld_nk;
+        if (way == 2) p.decay = decay;
         for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
         for (size_t i = 0; i < rows; i += 16) { /* groups of 16 may be packed apart */
             void *out = (char *)packed + lc_left_bytes(path, i, k);
@@ -86,10 +91,14 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
         for (size_t i = 0; i < rows; i++)
             for (size_t j = 0; j < ldc; j++) {
                 float want = j < columns ? dot_reference(a + i * kp, right + j * kp, 1, kp) : 7.0f;
+                if (way == 2 && j < columns)
+                    want = decay[i] < 0 ? 7.0f : fmaf(7.0f, decay[i], want);
                 if (memcmp(&want, &c[i * ldc + j], 4))
                     fail_msg("%s %s: %zu x %zu x %zu: [%zu][%zu] is %a, not %a", path->name,
-                             way ? "kn" : "nk", rows, k, columns, i, j, (double)c[i * ldc + j],
-                             (double)want);
+                             way == 2 ? "kn with decay"
+                             : way    ? "kn"
+                                      : "nk",
+                             rows, k, columns, i, j, (double)c[i * ldc + j], (double)want);
             }
     }
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
@@ -200,6 +209,192 @@ static void check_decode(const lc_kernels *k) {
         }
 }
 
+/* Reads of exactly n bytes: what goes past the end is seen. */
+static uint8_t *some_codes(size_t n) {
+    uint8_t *codes = malloc(n);
+    for (size_t i = 0; i < n; i++) {
+        random_value();
+        codes[i] = (uint8_t)(state >> 16);
+    }
+    return codes;
+}
+
+/* Every E4M3 code with many scales, as fp32 and as BF16: code * scale, rounded once, then again. */
+static void check_f8_codes(const lc_kernels *k) {
+    static const float fixed[] = {1.0f,      -1.0f,           0.0f,    0x1p-117f,
+                                  0x1p-126f, 0x1.fffffep118f, 0x1p127f};
+    enum { FIXED = sizeof fixed / sizeof *fixed, SCALES = 300 };
+    uint8_t codes[256];
+    float got[256];
+    uint16_t halves[256];
+    for (size_t i = 0; i < 256; i++) codes[i] = (uint8_t)i;
+    for (size_t s = 0; s < SCALES; s++) {
+        float scale[2] = {s < FIXED ? fixed[s] : random_value()};
+        scale[1] = scale[0];
+        k->decode(&(lc_coded_row){codes, LC_CODES_F8, 256, 128, .scales = scale}, got);
+        k->decode_bf16(&(lc_coded_row){codes, LC_CODES_F8, 256, 256, .scales = scale}, halves);
+        for (size_t i = 0; i < 256; i++) {
+            float want = lc_f8_e4m3_to_f32(codes[i]) * scale[0];
+            uint16_t half = lc_f32_to_bf16(want);
+            if (memcmp(&want, &got[i], sizeof want) != 0 || half != halves[i])
+                fail_msg("code %02zx times %a: %a and %04x, not %a", i, (double)scale[0],
+                         (double)got[i], halves[i], (double)want);
+        }
+    }
+}
+
+/* Rows of FP8 that share scales, with tails of blocks and few and many rows. */
+static void check_f8_rows(const lc_kernels *k) {
+    static const size_t rows[] = {1, 3, 4, 5, 32},
+                        columns[] = {1, 31, 32, 127, 128, 200, 2048, 2100};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t j = 0; j < sizeof columns / sizeof *columns; j++) {
+            size_t m = rows[i], n = columns[j], ld = n + 3;
+            uint8_t *codes = some_codes(m * n);
+            uint16_t *y = calloc(m * ld, sizeof *y);
+            float scales[17];
+            for (size_t b = 0; b < 17; b++) scales[b] = random_value();
+            k->decode_f8_rows(&(lc_f8_rows){m, n, codes, n, scales, y, ld});
+            for (size_t r = 0; r < m; r++)
+                for (size_t c = 0; c < ld; c++) {
+                    float value = c < n ? lc_f8_e4m3_to_f32(codes[r * n + c]) * scales[c / 128] : 0;
+                    assert_int_equal(y[r * ld + c], lc_f32_to_bf16(value));
+                }
+            free(codes), free(y);
+        }
+}
+
+/* Every half, exactly. NaNs stay NaNs. */
+static void check_f16_codes(const lc_kernels *k) {
+    uint16_t *halves = malloc(65536 * sizeof *halves), *narrow = malloc(65536 * sizeof *narrow);
+    float *got = malloc(65536 * sizeof *got), one = 1.0f;
+    for (size_t i = 0; i < 65536; i++) halves[i] = (uint16_t)i;
+    lc_coded_row row = {(const uint8_t *)halves, LC_CODES_F16, 65536, 65536, .scales = &one};
+    k->decode(&row, got);
+    k->decode_bf16(&row, narrow);
+    for (size_t i = 0; i < 65536; i++) {
+        float want = lc_f16_to_f32((uint16_t)i);
+        if (isnan(want))
+            assert_true(isnan(got[i]) && signbit(got[i]) == signbit(want));
+        else
+            assert_memory_equal(&want, &got[i], sizeof want);
+        assert_int_equal(narrow[i], lc_f32_to_bf16(got[i]));
+    }
+    free(halves), free(narrow), free(got);
+}
+
+/* The other codes: products that keep the sign of zero, tails, and the same as BF16. */
+static void check_decode_bf16(const lc_kernels *k) {
+    for (int kind = 0; kind < LC_CODE_KINDS; kind++)
+        for (size_t n = 1; n <= 100; n += 9) {
+            uint8_t *codes = some_codes(kind == LC_CODES_F16 ? 2 * n : n);
+            uint16_t halves[101] = {0}, want[101] = {0};
+            float values[100], zeros[5], scales[5], biases[5];
+            for (size_t g = 0; g < 5; g++)
+                zeros[g] = (float)g, scales[g] = random_value(), biases[g] = random_value();
+            lc_coded_row row = {codes, (lc_code_kind)kind, n, 24, zeros, scales, biases};
+            k->decode(&row, values), k->decode_bf16(&row, halves);
+            for (size_t i = 0; i < n; i++) want[i] = lc_f32_to_bf16(values[i]);
+            assert_memory_equal(want, halves, sizeof want);
+            row.zeros = row.biases = NULL;
+            k->decode(&row, values);
+            for (size_t i = 0; i < n && kind == LC_CODES_I8; i++) {
+                float product = (float)(int8_t)codes[i] * scales[i / 24];
+                assert_memory_equal(&product, &values[i], sizeof product);
+            }
+            free(codes);
+        }
+}
+
+/* A block against the formulas, of rows in any state. */
+static void check_softmax(const lc_kernels *k, size_t rows, size_t n, size_t lo, size_t hi) {
+    static float scores[40 * 70], got[40 * 70], want[70];
+    float max[40], sum[40], alpha[40], old_max[40], old_sum[40];
+    const lc_kernels *scalar = lc_kernels_of(LC_ISA_SCALAR);
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < n; j++) scores[i * n + j] = random_value() * 9;
+        max[i] = old_max[i] = i % 4 ? random_value() : -INFINITY;
+        sum[i] = old_sum[i] = i % 4 ? 1.5f : 0.0f;
+    }
+    memcpy(got, scores, sizeof got);
+    k->softmax_block(&(lc_softmax_block){rows, n, got, 0.3f, lo, hi, max, sum, alpha});
+    for (size_t i = 0; i < rows; i++) {
+        float most = old_max[i], block_sum;
+        for (size_t j = 0; j < n; j++) {
+            want[j] = j >= lo && j < hi ? scores[i * n + j] * 0.3f : -INFINITY;
+            if (want[j] > most) most = want[j];
+        }
+        scalar->exp_sum(n, want, most, want);
+        block_sum = lane_sum_reference(want, n, false);
+        float drop = old_max[i] - most, decay;
+        scalar->exp_sum(1, &drop, 0.0f, &decay);
+        block_sum = fmaf(old_sum[i], decay, block_sum);
+        assert_memory_equal(want, got + i * n, n * sizeof *want);
+        assert_true(max[i] == most);
+        assert_memory_equal(&alpha[i], &decay, sizeof decay);
+        assert_memory_equal(&sum[i], &block_sum, sizeof block_sum);
+    }
+}
+
+static void check_attention_rows(const lc_kernels *k) {
+    static const size_t shapes[][4] = {{1, 64, 0, 64},  {16, 64, 0, 64}, {17, 64, 5, 64},
+                                       {33, 64, 0, 19}, {5, 64, 30, 31}, {40, 70, 16, 65},
+                                       {3, 7, 2, 6},    {2, 16, 15, 16}};
+    static float x[9 * 150], w[9], y[150];
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check_softmax(k, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
+    for (size_t n = 1; n <= 150; n += n < 60 ? 9 : 30) {
+        for (size_t i = 0; i < 9 * n; i++) x[i] = random_value();
+        for (size_t i = 0; i < 9; i++) w[i] = random_value();
+        y[n - 1] = 7.0f;
+        k->sum_scaled_relu(9, n, w, x, y);
+        for (size_t j = 0; j < n; j++) {
+            float want = 0.0f;
+            for (size_t i = 0; i < 9; i++)
+                want = fmaf(w[i], x[i * n + j] > 0 ? x[i * n + j] : 0.0f, want);
+            assert_memory_equal(&want, &y[j], sizeof want);
+        }
+    }
+}
+
+static void check_choices(const lc_kernels *k) {
+    static const float rising[] = {-INFINITY, -1e30f, -1.0f, -0x1p-149f, 0.0f,
+                                   0x1p-149f, 1.0f,   1e30f, INFINITY};
+    uint32_t order[40], kept[40];
+    float x[40], zeros[2] = {0.0f, -0.0f}, nans[4] = {-NAN, -INFINITY, INFINITY, NAN};
+    int32_t picked[40];
+    k->order_floats(9, rising, order);
+    for (size_t i = 1; i < 9; i++) assert_true(order[i - 1] < order[i]);
+    k->order_floats(2, zeros, order);
+    assert_true(order[0] == order[1]);
+    k->order_floats(4, nans, order);
+    for (size_t i = 1; i < 4; i++) assert_true(order[i - 1] < order[i]);
+    for (size_t n = 1; n <= 40; n++) {
+        for (size_t i = 0; i < n; i++) x[i] = (float)(i * 7 % 5) - 2.0f;
+        k->order_floats(n, x, order);
+        for (size_t t = 0; t < n; t++)
+            for (size_t ties = 0; ties < 4; ties++) {
+                size_t count = 0, left = ties, got;
+                got = k->pick_above(n, order, order[t], ties, 100, picked);
+                for (size_t i = 0; i < n; i++) {
+                    if (x[i] < x[t] || (x[i] == x[t] && !left)) continue;
+                    left -= x[i] == x[t];
+                    assert_true(count < got && picked[count] == 100 + (int32_t)i);
+                    count++;
+                }
+                assert_true(count == got);
+            }
+        size_t count = k->keep_prefix(n, order, 23, order[0] >> 23, kept), at = 0;
+        for (size_t i = 0; i < n; i++)
+            if (order[i] >> 23 == order[0] >> 23) assert_true(kept[at++] == order[i]);
+        assert_true(at == count);
+    }
+    for (size_t i = 0; i < 40; i++) order[i] = i % 3 ? UINT32_MAX - (uint32_t)i : 0;
+    assert_int_equal(k->keep_prefix(40, order, 0, UINT32_MAX - 1, kept), 1);
+    assert_int_equal(k->keep_prefix(40, order, 24, 255, kept), 26);
+    assert_int_equal(k->keep_prefix(40, order, 24, 0, kept), 14);
+}
+
 static void check_isa(lc_isa isa) {
     const lc_kernels *k = lc_kernels_of(isa);
     if (!k) {
@@ -213,7 +408,13 @@ static void check_isa(lc_isa isa) {
     check_exp_limits(k);
     check_ties_to_even(k);
     check_decode(k);
+    check_f8_codes(k);
+    check_f8_rows(k);
+    check_f16_codes(k);
+    check_decode_bf16(k);
+    check_attention_rows(k);
     lc_fp_leave(fp);
+    check_choices(k);
 }
 
 static void scalar_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_SCALAR); }
@@ -225,6 +426,42 @@ static void avx512bf16_is_the_written_order(void **unused) {
 static void amx_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_AMX); }
 static void neon_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_NEON); }
 
+/* Products of a table that was put together, its right side narrowed by its own kernels. */
+static void check_chosen(const lc_kernels *k) {
+    enum { ROWS = 33, K = 100, COLUMNS = 37, PADDED = 128 };
+    float left[ROWS][K], a[ROWS][PADDED] = {{0}}, right[COLUMNS][PADDED] = {{0}}, c[ROWS][COLUMNS];
+    uint16_t halves[COLUMNS][PADDED];
+    float *packed = malloc(lc_left_floats(ROWS, K) * sizeof *packed);
+    void *scratch = aligned_alloc(64, (k->bf16.scratch_bytes(ROWS, K) + 63) / 64 * 64);
+    for (size_t j = 0; j < COLUMNS; j++) {
+        for (size_t i = 0; i < K; i++) right[j][i] = random_value();
+        k->narrow_bf16(PADDED, right[j], halves[j]);
+        for (size_t i = 0; i < K; i++) right[j][i] = bf16_value(right[j][i]);
+    }
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < K; j++) a[i][j] = bf16_value(left[i][j] = random_value());
+    k->bf16.pack_nk(ROWS, K, left[0], K, packed);
+    k->bf16.multiply_nk(&(lc_product){.rows = ROWS,
+                                      .k = K,
+                                      .columns = COLUMNS,
+                                      .left = packed,
+                                      .right = halves,
+                                      .ld = PADDED,
+                                      .c = c[0],
+                                      .ldc = COLUMNS,
+                                      .scratch = scratch});
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < COLUMNS; j++) {
+            float want = dot_reference(a[i], right[j], 1, PADDED);
+            assert_memory_equal(&want, &c[i][j], sizeof want);
+        }
+    free(packed), free(scratch);
+}
+
+static void neonbf16_is_the_written_order(void **unused) {
+    (void)unused, check_isa(LC_ISA_NEONBF16);
+}
+
 static void best_passes_the_self_test(void **unused) {
     (void)unused;
     lc_isa dropped;
@@ -232,6 +469,66 @@ static void best_passes_the_self_test(void **unused) {
     assert_non_null(k);
     assert_int_equal(dropped, LC_ISA_COUNT);
     assert_int_equal(lc_kernels_best(LC_ISA_SCALAR, NULL)->isa, LC_ISA_SCALAR);
+}
+
+/* Any set's rounding with any other set's products: what a choice by measurement can put together.
+ */
+static void every_choice_has_the_same_bits(void **unused) {
+    (void)unused;
+    size_t choices = 0;
+    uint64_t fp = lc_fp_enter();
+    for (int i = 0; i < LC_ISA_COUNT; i++)
+        for (int j = 0; j < LC_ISA_COUNT; j++) {
+            const lc_kernels *base = lc_kernels_of((lc_isa)i), *other = lc_kernels_of((lc_isa)j);
+            if (!base || !other) continue;
+            lc_kernels table = *base;
+            table.bf16 = other->bf16;
+            check_chosen(&table);
+            choices++;
+        }
+    lc_fp_leave(fp);
+    print_message("# %zu choices\n", choices);
+}
+
+static void *ask_fastest(void *unused) {
+    (void)unused;
+    return (void *)(uintptr_t)lc_kernels_fastest(NULL);
+}
+
+static void fastest_is_chosen_once(void **unused) {
+    (void)unused;
+    enum { THREADS = 4 };
+    pthread_t threads[THREADS];
+    void *got[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_fastest, NULL), 0);
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], &got[i]);
+    lc_isa dropped;
+    const lc_kernels *k = lc_kernels_fastest(&dropped);
+    for (int i = 0; i < THREADS; i++) assert_ptr_equal(got[i], k);
+    assert_int_equal(dropped, LC_ISA_COUNT);
+    assert_int_equal(k->isa, lc_kernels_best((lc_isa)(LC_ISA_COUNT - 1), NULL)->isa);
+    bool known = false;
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        const lc_kernels *other = lc_kernels_of((lc_isa)isa);
+        known |= other && !memcmp(&other->bf16, &k->bf16, sizeof k->bf16);
+    }
+    assert_true(known);
+    print_message("# %s, BF16 products: %s\n", lc_isa_name(k->isa), k->bf16.name);
+    uint64_t fp = lc_fp_enter();
+    check_chosen(k);
+    lc_fp_leave(fp);
+}
+
+/* Before anything was measured: no memory, no choice, and none is kept. */
+static void no_memory_no_choice(void **unused) {
+    (void)unused;
+    for (long n = 0; n < 4; n++) {
+        lc_mem_fail_after(n);
+        const lc_kernels *k = lc_kernels_fastest(NULL);
+        lc_mem_fail_after(-1);
+        assert_int_equal(k->isa, LC_ISA_SCALAR);
+    }
 }
 
 int main(void) {
@@ -242,7 +539,11 @@ int main(void) {
         cmocka_unit_test(avx512bf16_is_the_written_order),
         cmocka_unit_test(amx_is_the_written_order),
         cmocka_unit_test(neon_is_the_written_order),
+        cmocka_unit_test(neonbf16_is_the_written_order),
         cmocka_unit_test(best_passes_the_self_test),
+        cmocka_unit_test(every_choice_has_the_same_bits),
+        cmocka_unit_test(no_memory_no_choice),
+        cmocka_unit_test(fastest_is_chosen_once),
     };
     return test_main(tests);
 }

@@ -98,6 +98,25 @@ static void test_names(void **state) {
     assert_int_equal(lc_dtype_size(LC_DTYPE_COUNT), 0);
 }
 
+/* All rows at once as BF16, from the second on if there is one, on every instruction set. */
+static void check_bf16(const lc_mat *mat) {
+    size_t first = mat->rows > 1, n = mat->rows - first, ld = mat->cols + 5;
+    uint16_t *halves = malloc(n * ld * sizeof *halves);
+    float *row = malloc(mat->cols * sizeof *row);
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        const lc_kernels *k = lc_kernels_of((lc_isa)isa);
+        if (!k) continue;
+        for (size_t i = 0; i < n * ld; i++) halves[i] = 7;
+        lc_mat_rows_bf16(k, mat, first, n, halves, ld);
+        for (size_t r = 0; r < n; r++) {
+            lc_mat_row_f32(mat, first + r, row);
+            for (size_t i = 0; i < ld; i++)
+                assert_int_equal(halves[r * ld + i], i < mat->cols ? lc_f32_to_bf16(row[i]) : 7);
+        }
+    }
+    free(halves), free(row);
+}
+
 /* Binds every weight of a checkpoint; visits each row as fp32. */
 typedef void row_check(const lc_tensors *tensors, const lc_mat *mat, size_t row, const float *got);
 
@@ -120,6 +139,7 @@ static int each_weight(const lc_tensors *tensors, row_check *check) {
             lc_mat_row_f32(&mat, r, row);
             check(tensors, &mat, r, row);
         }
+        check_bf16(&mat);
         lc_mat_release(&mat);
         lc_mat_unbind(&mat);
         mats++;
@@ -330,11 +350,13 @@ static void test_other_rows(void **state) {
     lc_mat_row_f32(&m, 1, row);
     const uint16_t *h = m.data;
     for (int i = 0; i < 3; i++) assert_true(row[i] == lc_f16_to_f32(h[3 + i]));
+    check_bf16(&m);
     lc_mat_unbind(&m);
     assert_ok(lc_mat_bind(t, "q", 2, 2, &m, &err), err);
     lc_mat_row_f32(&m, 1, row);
     for (int i = 0; i < 2; i++)
         assert_true(row[i] == (float)((const int8_t *)m.data)[2 + i] * m.scales[1]);
+    check_bf16(&m);
     lc_mat_unbind(&m);
     lc_tensors_close(t);
     free(owner);

@@ -239,6 +239,7 @@ static size_t values;
 
 static void check(const lc_quant *quant) {
     static float rows[MAX_ROWS * MAX_COLS];
+    static uint16_t halves[MAX_ROWS * MAX_COLS];
     lc_tensors *t = image_open(quant);
     lc_mat m, probe;
     lc_err err = {0};
@@ -250,12 +251,15 @@ static void check(const lc_quant *quant) {
         const lc_kernels *k = lc_kernels_of((lc_isa)isa);
         if (!k) continue;
         for (size_t n = 1; n <= d.rows; n = n == 1 ? 16 : n * 2) {
-            for (size_t r = 0; r < d.rows; r += n)
-                lc_mat_rows_f32(k, &m, r, d.rows - r < n ? d.rows - r : n, rows + r * d.cols,
-                                d.cols);
+            for (size_t r = 0; r < d.rows; r += n) {
+                size_t take = d.rows - r < n ? d.rows - r : n;
+                lc_mat_rows_f32(k, &m, r, take, rows + r * d.cols, d.cols);
+                lc_mat_rows_bf16(k, &m, r, take, halves + r * d.cols, d.cols);
+            }
             for (size_t r = 0; r < d.rows; r++)
                 for (size_t c = 0; c < d.cols; c++) {
                     float want = expected(r, c), got = rows[r * d.cols + c];
+                    assert_int_equal(halves[r * d.cols + c], lc_f32_to_bf16(got));
                     if (m.scaling == LC_SCALE_ROW && got == 0) got = 0.0f;
                     if (memcmp(&want, &got, 4))
                         fail_msg("%zux%zu, group %zu, %d bits, %s, row %zu, column %zu: %.9g, "
@@ -514,6 +518,10 @@ static void test_halves(void **unused) {
         lc_mat_row_f32(&m, r + 1, one);
         assert_memory_equal(all[r], one, sizeof one);
     }
+    uint16_t halves[14][R + 3];
+    lc_mat_rows_bf16(lc_kernels_of(LC_ISA_SCALAR), &m, 1, 14, halves[0], R + 3);
+    for (size_t r = 0; r < 14; r++)
+        for (size_t c = 0; c < R; c++) assert_int_equal(halves[r][c], lc_f32_to_bf16(all[r][c]));
     lc_mat_unbind(&m);
     assert_int_equal(lc_mem_current(), before);
     static const struct {

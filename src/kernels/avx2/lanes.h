@@ -130,6 +130,25 @@ static inline lc_v v_load_u4(const uint8_t *p) {
     return bytes_of(
         _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low)));
 }
+static inline lc_v halves_of(__m256i halves) {
+    return (lc_v){_mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
+                  _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
+static inline lc_v v_load_f16(const uint8_t *p) {
+    return halves_of(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+/* The bits of an E4M3 code are those of a half 2^8 times as small. The conversion of halves knows
+ * subnormals whatever the mode. */
+static inline lc_v v_load_f8(const uint8_t *p) {
+    __m256i codes = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+    __m256i magnitude = _mm256_and_si256(codes, _mm256_set1_epi16(0x7f));
+    __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7f));
+    __m256i half =
+        _mm256_blendv_epi8(_mm256_slli_epi16(magnitude, 7), _mm256_set1_epi16(0x7e00), nan);
+    __m256i sign = _mm256_slli_epi16(_mm256_srli_epi16(codes, 7), 15);
+    lc_v v = halves_of(_mm256_or_si256(half, sign));
+    return v_mul(v, v_set(256.0f));
+}
 
 static inline void order_8(const float *x, uint32_t *y) {
     __m256i bits = _mm256_loadu_si256((const __m256i *)(const void *)x);

@@ -65,6 +65,13 @@ static inline void v_store_bf16(uint16_t *p, lc_v v) {
     _mm256_storeu_si256((__m256i *)(void *)p, halves);
 }
 
+#ifdef __AVX512BF16__ /* the instruction flushes denormals whatever the mode */
+#define LC_LANES_STORE_NORMAL
+static inline void v_store_normal(uint16_t *p, lc_v v) {
+    _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)_mm512_cvtneps_pbh(v));
+}
+#endif
+
 static inline lc_v bytes_of(__m128i codes) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes));
 }
@@ -80,6 +87,48 @@ static inline lc_v v_load_u4(const uint8_t *p) {
     return bytes_of(
         _mm_unpacklo_epi8(_mm_and_si128(pairs, low), _mm_and_si128(_mm_srli_epi16(pairs, 4), low)));
 }
+static inline lc_v v_load_f16(const uint8_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+/* The bits of an E4M3 code are those of a half 2^8 times as small. The conversion of halves knows
+ * subnormals whatever the mode. */
+static inline lc_v v_load_f8(const uint8_t *p) {
+    __m256i codes = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+    __m256i magnitude = _mm256_and_si256(codes, _mm256_set1_epi16(0x7f));
+    __mmask16 nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
+    __m256i half =
+        _mm256_mask_mov_epi16(_mm256_slli_epi16(magnitude, 7), nan, _mm256_set1_epi16(0x7e00));
+    __m256i sign = _mm256_slli_epi16(_mm256_srli_epi16(codes, 7), 15);
+    return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(half, sign)), v_set(256.0f));
+}
+
+/* y[i] = table[codes[i] & 127], with the code's sign on top. */
+#define LC_LANES_F8_TABLE
+static inline __m512i look_up(const __m512i t[4], __m256i codes) {
+    __m512i w = _mm512_cvtepu8_epi16(codes);
+    __m512i low = _mm512_permutex2var_epi16(t[0], w, t[1]);
+    __m512i high = _mm512_permutex2var_epi16(t[2], w, t[3]);
+    __mmask32 upper = _mm512_test_epi16_mask(w, _mm512_set1_epi16(0x40));
+    __m512i value = _mm512_mask_blend_epi16(upper, low, high);
+    enum { A_XOR_B_AND_C = 0x78 };
+    return _mm512_ternarylogic_epi32(value, _mm512_slli_epi16(w, 8),
+                                     _mm512_set1_epi16((short)0x8000), A_XOR_B_AND_C);
+}
+static inline void f8_from_table(const uint16_t table[128], size_t n, const uint8_t *codes,
+                                 uint16_t *y) {
+    __m512i t[4];
+    for (int i = 0; i < 4; i++) t[i] = _mm512_loadu_si512(table + 32 * i);
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        __m256i c = _mm256_loadu_si256((const __m256i *)(const void *)(codes + i));
+        _mm512_storeu_si512(y + i, look_up(t, c));
+    }
+    if (i < n) {
+        __mmask32 rest = (1u << (n - i)) - 1u;
+        __m256i c = _mm256_maskz_loadu_epi8(rest, codes + i);
+        _mm512_mask_storeu_epi16(y + i, rest, look_up(t, c));
+    }
+}
 
 static inline void v_order(const float *x, uint32_t *y) {
     __m512i bits = _mm512_loadu_si512(x), sign = _mm512_set1_epi32(INT32_MIN);
@@ -89,7 +138,10 @@ static inline void v_order(const float *x, uint32_t *y) {
     _mm512_storeu_si512(y, _mm512_xor_si512(bits, flip));
 }
 static inline unsigned v_at_least(const uint32_t *x, uint32_t t) {
-    return _mm512_cmpge_epu32_mask(_mm512_loadu_si512(x), _mm512_set1_epi32((int)t));
+    __mmask16 mask = _mm512_cmpge_epu32_mask(_mm512_loadu_si512(x), _mm512_set1_epi32((int)t));
+    unsigned bits; /* left to itself, gcc 12 may spill 16 bits of a mask and load 32 */
+    __asm__("kmovw %1, %0" : "=r"(bits) : "k"(mask));
+    return bits;
 }
 
 #endif

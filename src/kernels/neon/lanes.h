@@ -131,6 +131,29 @@ static inline lc_v v_load_u4(const uint8_t *p) {
     vst1_u8(bytes + 8, codes.val[1]);
     return v_load_u8(bytes);
 }
+static inline lc_v v_load_f16(const uint8_t *p) {
+    lc_v v;
+    LC_EACH_QUAD v.q[i] = vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p + 8 * i)));
+    return v;
+}
+/* The bits of an E4M3 code are those of a half 2^8 times as small. The conversion of halves knows
+ * subnormals whatever the mode. */
+static inline uint16x8_t halves_of_f8(uint8x8_t codes) {
+    uint8x8_t magnitude = vand_u8(codes, vdup_n_u8(0x7f));
+    uint16x8_t nan =
+        vreinterpretq_u16_s16(vmovl_s8(vreinterpret_s8_u8(vceq_u8(magnitude, vdup_n_u8(0x7f)))));
+    uint16x8_t half = vbslq_u16(nan, vdupq_n_u16(0x7e00), vshll_n_u8(magnitude, 7));
+    return vorrq_u16(half, vshlq_n_u16(vmovl_u8(vshr_n_u8(codes, 7)), 15));
+}
+static inline lc_v v_load_f8(const uint8_t *p) {
+    uint16x8_t h[2] = {halves_of_f8(vld1_u8(p)), halves_of_f8(vld1_u8(p + 8))};
+    lc_v v;
+    LC_EACH_QUAD {
+        uint16x4_t half = i % 2 ? vget_high_u16(h[i / 2]) : vget_low_u16(h[i / 2]);
+        v.q[i] = vmulq_n_f32(vcvt_f32_f16(vreinterpret_f16_u16(half)), 256.0f);
+    }
+    return v;
+}
 
 static inline void v_order(const float *x, uint32_t *y) {
     uint32x4_t sign = vdupq_n_u32(0x80000000u);

@@ -66,9 +66,8 @@ static int code_at(const lc_coded_rows *w, size_t row, size_t k) {
     switch (w->kind) {
     case LC_CODES_U4: return *p >> 4 * (k % 2) & 15;
     case LC_CODES_U8: return *p;
-    case LC_CODES_I8: return (int8_t)*p;
+    default: return (int8_t)*p; /* LC_CODES_I8 */
     }
-    return 0;
 }
 
 static float f16_value(uint16_t h) {

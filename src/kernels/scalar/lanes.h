@@ -125,5 +125,38 @@ static inline unsigned v_at_least(const uint32_t *x, uint32_t t) {
     LC_EACH_LANE mask |= (unsigned)(x[i] >= t) << i;
     return mask;
 }
+static inline float float_of(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+/* The bits of a small format's magnitude as a float, without denormals on the way. */
+static inline float small_float(uint32_t magnitude, uint32_t fraction_bits, uint32_t bias) {
+    if (magnitude >> fraction_bits)
+        return float_of((magnitude << (23 - fraction_bits)) + ((127 - bias) << 23));
+    return (float)magnitude * float_of((128 - bias - fraction_bits) << 23);
+}
+static inline lc_v v_load_f8(const uint8_t *p) {
+    lc_v v;
+    LC_EACH_LANE {
+        uint32_t magnitude = p[i] & 0x7fu;
+        float f = magnitude == 0x7fu ? __builtin_nanf("") : small_float(magnitude, 3, 7);
+        v.x[i] = p[i] & 0x80u ? -f : f;
+    }
+    return v;
+}
+static inline lc_v v_load_f16(const uint8_t *p) {
+    lc_v v;
+    LC_EACH_LANE {
+        uint32_t h = p[2 * i] | (uint32_t)p[2 * i + 1] << 8, magnitude = h & 0x7fffu;
+        float f = small_float(magnitude, 10, 15);
+        if (magnitude >= 0x7c00u) { /* infinity, or NaN, made a quiet one */
+            uint32_t quiet = magnitude > 0x7c00u ? 0x400000u : 0;
+            f = float_of(0x7f800000u | (magnitude & 0x3ffu) << 13 | quiet);
+        }
+        v.x[i] = h & 0x8000u ? -f : f;
+    }
+    return v;
+}
 
 #endif
