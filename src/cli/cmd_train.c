@@ -12,6 +12,7 @@ static const struct {
 } commands[] = {
     {"tokenizer", lc_train_tokenizer_cmd, "learn a tokenizer.json from a corpus"},
     {"data", lc_train_data_cmd, "turn a corpus into token shards"},
+    {"run", lc_train_run_cmd, "train a model as a recipe says"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
