@@ -83,7 +83,7 @@ static void begin_matrix(group *g, matrix *x) {
     float *to = x->turned ? x->y : x->x;
     range_task s = {.a = to, .c = x->y, .f = (float)(1 / (norm + 1e-7))};
     lc_pool_for(o->o.pool, p->count, GRAIN, scale_range, &s);
-    if (x->turned) lc_transpose(p->rows, p->cols, x->y, p->cols, x->x, p->rows);
+    if (x->turned) g->op.k->transpose(p->rows, p->cols, x->y, p->cols, x->x, p->rows);
 }
 
 /* One product of every matrix. */
@@ -144,7 +144,7 @@ static void end_matrix(group *g, matrix *x) {
     double rate = lc_optim_rate(o, p, g->step->lr);
     const float *update = x->x;
     if (x->turned) {
-        lc_transpose(p->cols, p->rows, x->x, p->rows, x->y, p->cols);
+        g->op.k->transpose(p->cols, p->rows, x->x, p->rows, x->y, p->cols);
         update = x->y;
     }
     range_task t = {.a = lc_param_values(o->params, p),
