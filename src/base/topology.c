@@ -7,6 +7,7 @@
 
 #include <hwloc.h>
 #include <sched.h>
+#include <unistd.h>
 
 /* The CPUs of each node in turn. Returns how many nodes had new ones; *n: CPUs, `most` at most. */
 static int list_cpus(hwloc_topology_t topology, hwloc_bitmap_t seen, int most, int *cpus, int *n) {
@@ -27,8 +28,10 @@ static int list_cpus(hwloc_topology_t topology, hwloc_bitmap_t seen, int most, i
     return nodes;
 }
 
-/* Without the flag hwloc leaves out CPUs that this process may not use. */
+/* Without the flag hwloc leaves out CPUs that this process may not use. Where a container has no
+ * sysfs there is nothing to load, and hwloc would say so on stderr. */
 static bool load(hwloc_topology_t topology, const char *synthetic) {
+    if (!synthetic && access("/sys/devices/system/cpu", R_OK) != 0) return false;
     if (synthetic && hwloc_topology_set_synthetic(topology, synthetic) != 0) return false;
     return hwloc_topology_set_flags(topology, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED) == 0 &&
            hwloc_topology_load(topology) == 0 &&

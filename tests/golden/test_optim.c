@@ -130,7 +130,7 @@ static void check_losses(run *r, size_t step, const lc_losses *l, double norm) {
     double tokens = (double)l->counts.tokens;
     check_loss(r, step, "lm", l->lm / ((double)l->counts.lm + 1e-10));
     for (size_t k = 0; k < r->config.mtp_steps; k++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "mtp.%zu", k + 1);
         check_loss(r, step, name, l->mtp[k] / ((double)l->counts.mtp[k] + 1e-10));
     }

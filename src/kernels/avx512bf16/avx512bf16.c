@@ -150,28 +150,9 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
     }
 }
 
-static void bf_multiply(const lc_product *p, void (*pack)(const lc_product *p, size_t column,
-                                                          size_t n, uint32_t *panel)) {
-    for (size_t column = 0; column < p->columns; column += BF_COLUMNS) {
-        size_t n = p->columns - column < BF_COLUMNS ? p->columns - column : BF_COLUMNS, row = 0;
-        pack(p, column, n, p->scratch);
-        for (; row + BF_ROWS <= p->rows; row += BF_ROWS)
-            bf_rows(p, row, BF_ROWS, p->scratch, column, n);
-        for (; row < p->rows; row++) bf_rows(p, row, 1, p->scratch, column, n);
-    }
-}
-
-static void bf_multiply_nk(const lc_product *p) { bf_multiply(p, panel_of_rows); }
-static void bf_multiply_kn(const lc_product *p) { bf_multiply(p, panel_of_columns); }
-
 extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_TABLE lc_kernels_avx512bf16
 #define LC_KERNELS_ISA LC_ISA_AVX512BF16
-#define LC_KERNELS_BF16_PATH                                                                       \
-    {                                                                                              \
-        .name = "vdpbf16ps", .element = sizeof(uint16_t), .left = sizeof(uint16_t),                \
-        .panel = BF_COLUMNS, .wide = BF_COLUMNS, .scratch_bytes = bf_scratch,                      \
-        .pack_nk = pack_left, .pack_kn = pack_left, .multiply_nk = bf_multiply_nk,                 \
-        .multiply_kn = bf_multiply_kn                                                              \
-    }
+#define BF_NAME "vdpbf16ps"
+#include "kernels/bf_panels.inc"
 #include "kernels/kernels.inc"
