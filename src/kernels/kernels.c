@@ -74,6 +74,7 @@ typedef struct test_result {
     float coded[3][2][TEST_ROWS][TEST_N]; /* kinds; by row, by column */
     uint16_t narrow[TEST_ELEMENTS + 1], halves[LC_CODE_KINDS][TEST_ELEMENTS + 1];
     uint16_t f8[TEST_F8_ROWS][256];
+    float gradient[4][TEST_ELEMENTS], dot, rate;
 } test_result;
 
 typedef struct test_input {
@@ -162,6 +163,23 @@ static void run_coded(const lc_coded_path *path, test_input *in, test_result *ou
     }
 }
 
+static void run_gradients(const lc_kernels *k, const test_input *in, test_result *out) {
+    enum { N = TEST_ELEMENTS };
+    lc_norm_gradient norm = {.n = N,
+                             .x = in->small,
+                             .w = in->left[0],
+                             .dy = in->x,
+                             .eps = 1e-5f,
+                             .scale = 1.5f,
+                             .dx = out->gradient[0]};
+    for (int i = 0; i < 4; i++) memcpy(out->gradient[i], in->left[i], sizeof out->gradient[i]);
+    out->dot = k->dot(N, in->x, in->left[0]);
+    out->rate = k->norm_gradient(&norm);
+    memcpy(out->gradient[1], in->small, sizeof out->gradient[1]);
+    k->swiglu_gradient(N, in->x, out->gradient[1], out->gradient[2]);
+    k->softmax_gradient(N, in->x, 0.7f, 0.3f, out->gradient[3]);
+}
+
 static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     uint32_t state = 12345;
     enum { N = TEST_ELEMENTS };
@@ -198,6 +216,7 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     k->scale_add(N, 0.3f, 1.7f, in->x, out->acc[0]);
     k->add_scaled(N, 0.3f, in->x, out->acc[1]);
     run_choices(k, in, out);
+    run_gradients(k, in, out);
 }
 
 static size_t test_scratch(const lc_kernels *k) {

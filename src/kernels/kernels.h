@@ -164,6 +164,14 @@ typedef struct lc_softmax_block {
     float *max, *sum, *alpha; /* [rows]: running, running, exp(old max - new max) out */
 } lc_softmax_block;
 
+/* Gradient of y[i] = w[i] * (x[i] * r) * scale, r = 1 / sqrt(mean(x^2) + eps). */
+typedef struct lc_norm_gradient {
+    size_t n;
+    const float *x, *w, *dy;
+    float eps, scale;
+    float *dx; /* added to: fma(r, dy w scale - x r^2 mean(dy w scale x), dx) */
+} lc_norm_gradient;
+
 typedef struct lc_kernels {
     lc_isa isa;
 
@@ -211,6 +219,16 @@ typedef struct lc_kernels {
     /* The bits of decode, then narrow_bf16. */
     void (*decode_bf16)(const lc_coded_row *row, uint16_t *y);
     void (*decode_f8_rows)(const lc_f8_rows *rows);
+
+    /* For training. sum of x[i] y[i] in the order of numerics.md 3. */
+    float (*dot)(size_t n, const float *x, const float *y);
+    /* Returns r * scale. */
+    float (*norm_gradient)(const lc_norm_gradient *g);
+    /* Of swiglu. gate and up become their gradients. */
+    void (*swiglu_gradient)(size_t n, const float *dy, float *gate, float *up);
+    /* dp[i] = p[i] * (dp[i] - mean) * scale: from gradients of softmax's results to those of its
+     * inputs. */
+    void (*softmax_gradient)(size_t n, const float *p, float mean, float scale, float *dp);
 } lc_kernels;
 
 /* One instruction set's table, or NULL if it isn't built in or this CPU lacks it. */

@@ -1,0 +1,454 @@
+/*
+ * attention.c: scores, probabilities and context of 64 queries and one head at a time. Forward,
+ * tiles are independent. Backward, a head's tiles run in order, since each adds to the gradients of
+ * all keys before it; heads and sequences are independent.
+ */
+#include "train/attention.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { TILE = LC_QUERY_TILE, KEY_ALIGN = LC_K_BLOCK };
+
+typedef struct core_task {
+    const lc_tape *t;
+    const lc_mla_pass *p;
+    bool back;
+} core_task;
+
+static size_t head_dim(const lc_mla_shape *s) { return s->nope + s->rope; }
+
+/* ---- memory ---- */
+
+static size_t round_up(size_t n) { return lc_ceil_div(n, LC_LANES) * LC_LANES; }
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static size_t product_floats(const lc_op *op, const lc_mla_shape *s, size_t length) {
+    size_t widest = larger(head_dim(s), s->v), bytes = op->path->scratch_bytes(TILE, widest);
+    bytes = larger(bytes, op->path->scratch_bytes(TILE, length));
+    bytes = larger(bytes, op->path->scratch_bytes(length, TILE));
+    return round_up(bytes / sizeof(float) + 1);
+}
+
+/* A thread's scratch, cut. */
+typedef struct core_scratch {
+    float *left;            /* packed rows: a tile's, or all keys' of a turned tile */
+    float *product;         /* of the path */
+    float *probs, *dprobs;  /* [TILE][ld] */
+    float *turned;          /* [length][TILE] */
+    float *dkeys, *dvalues; /* [length][head_dim], [length][v] */
+    float *ones;            /* [length] */
+    size_t ld;
+} core_scratch;
+
+static size_t cut_scratch(const lc_op *op, const lc_mla_shape *s, size_t length, float *base,
+                          core_scratch *c) {
+    size_t ld = round_up(length), left = lc_left_floats(TILE, larger(head_dim(s), s->v)), used = 0;
+    left = larger(left, lc_left_floats(TILE, length));
+    left = larger(left, lc_left_floats(round_up(length), TILE));
+    float **parts[] = {&c->left,   &c->product, &c->probs,   &c->dprobs,
+                       &c->turned, &c->dkeys,   &c->dvalues, &c->ones};
+    size_t floats[] = {left,      product_floats(op, s, length),
+                       TILE * ld, TILE * ld,
+                       ld * TILE, ld * head_dim(s),
+                       ld * s->v, ld};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
+        *parts[i] = base ? base + used : NULL;
+        used += round_up(floats[i]);
+    }
+    c->ld = ld;
+    return used;
+}
+
+size_t lc_attention_floats(const lc_op *op, const lc_mla_shape *s, size_t length) {
+    core_scratch c;
+    return cut_scratch(op, s, length, NULL, &c);
+}
+
+size_t lc_attention_key_bytes(const lc_op *op, const lc_mla_shape *s, size_t m) {
+    return m * s->heads * lc_pad_k(head_dim(s)) * op->path->element;
+}
+
+size_t lc_attention_value_bytes(const lc_op *op, const lc_mla_shape *s, size_t m) {
+    return m * s->heads * lc_pad_k(s->v) * op->path->element;
+}
+
+/* Element rows of (sequence, head, position) in work->keys or values. */
+static char *element_rows(const core_task *k, void *block, size_t width, size_t row, size_t head,
+                          size_t position) {
+    size_t length = k->p->rows->length;
+    size_t at = (row * k->p->shape->heads + head) * length + position;
+    return (char *)block + at * lc_pad_k(width) * k->t->op.path->element;
+}
+
+/* ---- operands ---- */
+
+/* Items are (sequence, head, tile of positions). */
+static void prepare_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const core_task *k = ctx;
+    const lc_mla_shape *s = k->p->shape;
+    const lc_mla_state *state = k->p->s;
+    const lc_op *op = &k->t->op;
+    size_t length = k->p->rows->length, tiles = lc_ceil_div(length, TILE), dim = head_dim(s);
+    float *keys = op->scratch[thread];
+    for (size_t item = begin; item < end; item++) {
+        size_t at = item % tiles * TILE, head = item / tiles % s->heads,
+               row = item / tiles / s->heads;
+        size_t n = length - at < TILE ? length - at : TILE, first = row * length + at;
+        const float *kvb = state->kvb + (first * s->heads + head) * (s->nope + s->v);
+        size_t ld = s->heads * (s->nope + s->v);
+        for (size_t i = 0; i < n; i++) {
+            memcpy(keys + i * dim, kvb + i * ld, s->nope * sizeof *keys);
+            memcpy(keys + i * dim + s->nope, state->key + (first + i) * s->rope,
+                   s->rope * sizeof *keys);
+        }
+        lc_elements(op, n, dim, keys, dim, element_rows(k, k->p->work->keys, dim, row, head, at));
+        lc_elements(op, n, s->v, kvb + s->nope, ld,
+                    element_rows(k, k->p->work->values, s->v, row, head, at));
+        if (!k->back) continue;
+        lc_elements(op, n, dim, state->q + (first * s->heads + head) * dim, s->heads * dim,
+                    element_rows(k, k->p->work->queries, dim, row, head, at));
+        lc_elements(op, n, s->v, k->p->work->dheads + (first * s->heads + head) * s->v,
+                    s->heads * s->v, element_rows(k, k->p->work->gradients, s->v, row, head, at));
+    }
+}
+
+void lc_attention_prepare(const lc_tape *t, const lc_mla_pass *p, bool back) {
+    core_task k = {t, p, back};
+    size_t tiles = lc_ceil_div(p->rows->length, TILE);
+    lc_pool_for(t->op.pool, p->rows->rows * p->shape->heads * tiles, 1, prepare_rows, &k);
+}
+
+/* ---- tiles ---- */
+
+size_t lc_query_tiles(const lc_rows *rows) { return rows->rows * lc_ceil_div(rows->length, TILE); }
+
+lc_query_tile lc_query_tile_of(const lc_rows *rows, size_t tile) {
+    size_t tiles = lc_ceil_div(rows->length, TILE), begin = tile % tiles * TILE;
+    lc_query_tile q = {.row = tile / tiles, .begin = begin, .end = begin + TILE, .first = begin};
+    if (q.end > rows->length) q.end = rows->length;
+    for (size_t i = q.begin; i < q.end; i++) {
+        size_t start = lc_rows_start(rows, q.row * rows->length + i);
+        if (start < q.first) q.first = start;
+    }
+    q.first = q.first / KEY_ALIGN * KEY_ALIGN;
+    return q;
+}
+
+/* scores [n][ld] = queries of the tile times its keys, without the softmax scale. */
+static void tile_scores(const core_task *k, const lc_query_tile *q, size_t head, float *scores,
+                        size_t ld, const core_scratch *c) {
+    const lc_mla_shape *s = k->p->shape;
+    const lc_gemm_path *path = k->t->op.path;
+    size_t dim = head_dim(s), n = q->end - q->begin, row = q->row * k->p->rows->length + q->begin;
+    path->pack_nk(n, dim, k->p->s->q + (row * s->heads + head) * dim, s->heads * dim, c->left);
+    path->multiply_nk(
+        &(lc_product){.rows = n,
+                      .k = dim,
+                      .columns = q->end - q->first,
+                      .left = c->left,
+                      .right = element_rows(k, k->p->work->keys, dim, q->row, head, q->first),
+                      .ld = lc_pad_k(dim),
+                      .c = scores,
+                      .ldc = ld,
+                      .scratch = c->product});
+}
+
+/* The range of query i's keys among the tile's, *lo < *hi; scales them and removes what is not
+ * chosen; the rest of the row becomes zero. */
+static void scale_row(const core_task *k, const lc_query_tile *q, size_t i, float *scores,
+                      size_t *lo, size_t *hi) {
+    const lc_rows *rows = k->p->rows;
+    size_t row = q->row * rows->length + i;
+    float scale = k->p->shape->softmax_scale;
+    *lo = lc_rows_start(rows, row) - q->first;
+    *hi = i + 1 - q->first;
+    memset(scores, 0, *lo * sizeof *scores);
+    memset(scores + *hi, 0, (q->end - q->first - *hi) * sizeof *scores);
+    for (size_t j = *lo; j < *hi; j++) scores[j] *= scale;
+    if (!k->p->chosen) return;
+    const uint64_t *words = k->p->chosen + row * lc_choice_words(rows->length);
+    for (size_t j = *lo; j < *hi; j++) {
+        size_t key = q->first + j;
+        if (!(words[key / 64] >> key % 64 & 1)) scores[j] = -INFINITY;
+    }
+}
+
+/* Probabilities from scores, with the maxima and sums of the forward pass. */
+static void tile_probs(const core_task *k, const lc_query_tile *q, size_t head, float *scores,
+                       size_t ld) {
+    const lc_kernels *kernels = k->t->op.k;
+    size_t heads = k->p->shape->heads, row = q->row * k->p->rows->length;
+    for (size_t i = q->begin; i < q->end; i++, scores += ld) {
+        size_t lo, hi, at = (row + i) * heads + head;
+        scale_row(k, q, i, scores, &lo, &hi);
+        kernels->exp_sum(hi - lo, scores + lo, k->p->s->max[at], scores + lo);
+        float inverse = k->p->s->inverse[at];
+        for (size_t j = lo; j < hi; j++) scores[j] *= inverse;
+    }
+}
+
+void lc_attention_probs(const lc_tape *t, const lc_mla_pass *p, const lc_query_tile *tile,
+                        size_t head, float *probs, size_t ld, float *scratch) {
+    core_task k = {t, p, false};
+    core_scratch c;
+    cut_scratch(&t->op, p->shape, p->rows->length, scratch, &c);
+    tile_scores(&k, tile, head, probs, ld, &c);
+    tile_probs(&k, tile, head, probs, ld);
+}
+
+/* Items are (tile, head). */
+static void attend_tiles(void *ctx, size_t begin, size_t end, int thread) {
+    const core_task *k = ctx;
+    const lc_mla_shape *s = k->p->shape;
+    const lc_kernels *kernels = k->t->op.k;
+    const lc_gemm_path *path = k->t->op.path;
+    core_scratch c;
+    cut_scratch(&k->t->op, s, k->p->rows->length, k->t->op.scratch[thread], &c);
+    for (size_t item = begin; item < end; item++) {
+        size_t head = item % s->heads;
+        lc_query_tile q = lc_query_tile_of(k->p->rows, item / s->heads);
+        size_t n = q.end - q.begin, row = q.row * k->p->rows->length, keys = q.end - q.first;
+        tile_scores(k, &q, head, c.probs, c.ld, &c);
+        for (size_t i = 0; i < n; i++) {
+            size_t lo, hi, at = (row + q.begin + i) * s->heads + head;
+            float *scores = c.probs + i * c.ld;
+            scale_row(k, &q, q.begin + i, scores, &lo, &hi);
+            float max = k->p->s->max[at] = kernels->max(hi - lo, scores + lo);
+            float sum = kernels->exp_sum(hi - lo, scores + lo, max, scores + lo);
+            k->p->s->inverse[at] = 1.0f / sum;
+        }
+        float *out = k->p->s->heads + ((row + q.begin) * s->heads + head) * s->v;
+        path->pack_kn(n, keys, c.probs, c.ld, c.left);
+        path->multiply_kn(
+            &(lc_product){.rows = n,
+                          .k = keys,
+                          .columns = s->v,
+                          .left = c.left,
+                          .right = element_rows(k, k->p->work->values, s->v, q.row, head, q.first),
+                          .ld = lc_pad_k(s->v),
+                          .c = out,
+                          .ldc = s->heads * s->v,
+                          .scratch = c.product});
+        for (size_t i = 0; i < n; i++) {
+            float inverse = k->p->s->inverse[(row + q.begin + i) * s->heads + head];
+            for (size_t j = 0; j < s->v; j++) out[i * s->heads * s->v + j] *= inverse;
+        }
+    }
+}
+
+/* ---- backward of a tile ---- */
+
+/* Adds turned(x) [keys][n] times right rows of the tile to c, rows from q->first on. */
+static void add_turned(const core_task *k, const lc_query_tile *q, const float *x,
+                       const char *right, size_t columns, float *out, const core_scratch *c) {
+    const lc_gemm_path *path = k->t->op.path;
+    size_t n = q->end - q->begin, keys = q->end - q->first;
+    lc_transpose(n, keys, x, c->ld, c->turned, TILE);
+    path->pack_kn(keys, n, c->turned, TILE, c->left);
+    path->multiply_kn(&(lc_product){.rows = keys,
+                                    .k = n,
+                                    .columns = columns,
+                                    .left = c->left,
+                                    .right = right,
+                                    .ld = lc_pad_k(columns),
+                                    .c = out + q->first * columns,
+                                    .ldc = columns,
+                                    .scratch = c->product,
+                                    .decay = c->ones});
+}
+
+/* dprobs = gradient of the unscaled scores. */
+static void scores_back(const core_task *k, const lc_query_tile *q, size_t head,
+                        const core_scratch *c) {
+    const lc_mla_shape *s = k->p->shape;
+    const lc_gemm_path *path = k->t->op.path;
+    size_t n = q->end - q->begin, keys = q->end - q->first, ldv = s->heads * s->v;
+    size_t row = q->row * k->p->rows->length + q->begin, at = (row * s->heads + head) * s->v;
+    const float *dout = k->p->work->dheads + at, *out = k->p->s->heads + at;
+    path->pack_nk(n, s->v, dout, ldv, c->left);
+    path->multiply_nk(
+        &(lc_product){.rows = n,
+                      .k = s->v,
+                      .columns = keys,
+                      .left = c->left,
+                      .right = element_rows(k, k->p->work->values, s->v, q->row, head, q->first),
+                      .ld = lc_pad_k(s->v),
+                      .c = c->dprobs,
+                      .ldc = c->ld,
+                      .scratch = c->product});
+    for (size_t i = 0; i < n; i++) {
+        float *d = c->dprobs + i * c->ld, mean;
+        size_t lo = lc_rows_start(k->p->rows, row + i) - q->first, hi = q->begin + i + 1 - q->first;
+        mean = k->t->op.k->dot(s->v, dout + i * ldv, out + i * ldv);
+        memset(d, 0, lo * sizeof *d);
+        memset(d + hi, 0, (keys - hi) * sizeof *d);
+        k->t->op.k->softmax_gradient(hi - lo, c->probs + i * c->ld + lo, mean, s->softmax_scale,
+                                     d + lo);
+    }
+}
+
+static void tile_back(const core_task *k, const lc_query_tile *q, size_t head,
+                      const core_scratch *c) {
+    const lc_mla_shape *s = k->p->shape;
+    const lc_gemm_path *path = k->t->op.path;
+    size_t n = q->end - q->begin, dim = head_dim(s);
+    tile_scores(k, q, head, c->probs, c->ld, c);
+    tile_probs(k, q, head, c->probs, c->ld);
+    scores_back(k, q, head, c);
+    size_t row = q->row * k->p->rows->length + q->begin;
+    path->pack_kn(n, q->end - q->first, c->dprobs, c->ld, c->left);
+    path->multiply_kn(
+        &(lc_product){.rows = n,
+                      .k = q->end - q->first,
+                      .columns = dim,
+                      .left = c->left,
+                      .right = element_rows(k, k->p->work->keys, dim, q->row, head, q->first),
+                      .ld = lc_pad_k(dim),
+                      .c = k->p->work->dq + (row * s->heads + head) * dim,
+                      .ldc = s->heads * dim,
+                      .scratch = c->product});
+    add_turned(k, q, c->dprobs, element_rows(k, k->p->work->queries, dim, q->row, head, q->begin),
+               dim, c->dkeys, c);
+    add_turned(k, q, c->probs, element_rows(k, k->p->work->gradients, s->v, q->row, head, q->begin),
+               s->v, c->dvalues, c);
+}
+
+/* Items are (sequence, head). */
+static void heads_back(void *ctx, size_t begin, size_t end, int thread) {
+    const core_task *k = ctx;
+    const lc_mla_shape *s = k->p->shape;
+    const lc_rows *rows = k->p->rows;
+    size_t length = rows->length, tiles = lc_ceil_div(length, TILE), dim = head_dim(s);
+    core_scratch c;
+    cut_scratch(&k->t->op, s, length, k->t->op.scratch[thread], &c);
+    for (size_t i = 0; i < length; i++) c.ones[i] = 1.0f;
+    for (size_t item = begin; item < end; item++) {
+        size_t head = item % s->heads, row = item / s->heads;
+        memset(c.dkeys, 0, length * dim * sizeof *c.dkeys);
+        memset(c.dvalues, 0, length * s->v * sizeof *c.dvalues);
+        for (size_t tile = 0; tile < tiles; tile++) {
+            lc_query_tile q = lc_query_tile_of(rows, row * tiles + tile);
+            tile_back(k, &q, head, &c);
+        }
+        for (size_t i = 0; i < length; i++) {
+            size_t at = row * length + i;
+            float *kvb = k->p->work->dkvb + (at * s->heads + head) * (s->nope + s->v);
+            memcpy(kvb, c.dkeys + i * dim, s->nope * sizeof *kvb);
+            memcpy(kvb + s->nope, c.dvalues + i * s->v, s->v * sizeof *kvb);
+            memcpy(k->p->work->dkey + (head * lc_rows_count(rows) + at) * s->rope,
+                   c.dkeys + i * dim + s->nope, s->rope * sizeof *kvb);
+        }
+    }
+}
+
+/* ---- around the core ---- */
+
+static lc_norm_pass query_norm(const lc_mla_pass *p) {
+    return (lc_norm_pass){&p->w->q_a_norm, lc_rows_count(p->rows), p->shape->norm_eps, 1.0f,
+                          p->s->qa,        p->shape->q_rank};
+}
+
+static lc_norm_pass latent_norm(const lc_mla_pass *p) {
+    return (lc_norm_pass){&p->w->kv_a_norm,   lc_rows_count(p->rows),
+                          p->shape->norm_eps, p->shape->kv_scale,
+                          p->s->kv,           p->shape->kv_rank + p->shape->rope};
+}
+
+int lc_mla_latent_run(const lc_tape *t, const lc_mla_pass *p, const float *x, lc_err *err) {
+    int status = lc_linear_run(t, &p->w->q_a, lc_rows_count(p->rows), x, p->s->qa, err);
+    lc_norm_pass norm = query_norm(p);
+    if (status == LC_OK) lc_norm_run(t, &norm, p->s->cq, p->shape->q_rank);
+    return status;
+}
+
+static void rotate_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const core_task *k = ctx;
+    const lc_mla_shape *s = k->p->shape;
+    const lc_mla_state *state = k->p->s;
+    size_t half = s->rope / 2, dim = head_dim(s);
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        size_t position = i % k->p->rows->length;
+        const float *cosines = k->p->rows->cosines + position * half,
+                    *sines = k->p->rows->sines + position * half;
+        float *q = state->q + i * s->heads * dim, *key = state->key + i * s->rope;
+        for (size_t j = 0; j < s->heads * dim; j++) q[j] *= s->q_scale;
+        for (size_t h = 0; h < s->heads; h++)
+            lc_rope_rotate(half, cosines, sines, q + h * dim + s->nope);
+        memcpy(key, state->kv + i * (s->kv_rank + s->rope) + s->kv_rank, s->rope * sizeof *key);
+        lc_rope_rotate(half, cosines, sines, key);
+    }
+}
+
+int lc_mla_run(const lc_tape *t, const lc_mla_pass *p, const float *x, float *out, lc_err *err) {
+    const lc_mla_shape *s = p->shape;
+    size_t m = lc_rows_count(p->rows);
+    core_task k = {t, p, false};
+    lc_matmul products[] = {
+        lc_linear_forward(&p->w->q_b, m, p->s->cq, s->q_rank, p->s->q, s->heads * head_dim(s)),
+        lc_linear_forward(&p->w->kv_a, m, x, s->hidden, p->s->kv, s->kv_rank + s->rope)};
+    int status = lc_matmul_run(&t->op, t->space, products, 2, err);
+    if (status != LC_OK) return status;
+    lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, rotate_rows, &k);
+    lc_norm_pass norm = latent_norm(p);
+    lc_norm_run(t, &norm, p->s->latent, s->kv_rank);
+    status = lc_linear_run(t, &p->w->kv_b, m, p->s->latent, p->s->kvb, err);
+    if (status != LC_OK) return status;
+    lc_attention_prepare(t, p, false);
+    lc_pool_for(t->op.pool, lc_query_tiles(p->rows) * s->heads, 1, attend_tiles, &k);
+    return lc_linear_run(t, &p->w->o, m, p->s->heads, out, err);
+}
+
+/* dq through rotation and scale; dkv's rope part = the heads' dkey in order, rotated back. */
+static void rotate_back(void *ctx, size_t begin, size_t end, int thread) {
+    const core_task *k = ctx;
+    const lc_mla_shape *s = k->p->shape;
+    const lc_mla_work *work = k->p->work;
+    size_t half = s->rope / 2, dim = head_dim(s), m = lc_rows_count(k->p->rows);
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        size_t position = i % k->p->rows->length;
+        const float *cosines = k->p->rows->cosines + position * half,
+                    *minus = k->p->rows->minus + position * half;
+        float *q = work->dq + i * s->heads * dim, *kv = work->dkv + i * (s->kv_rank + s->rope);
+        for (size_t h = 0; h < s->heads; h++)
+            lc_rope_rotate(half, cosines, minus, q + h * dim + s->nope);
+        for (size_t j = 0; j < s->heads * dim; j++) q[j] *= s->q_scale;
+        memset(kv, 0, (s->kv_rank + s->rope) * sizeof *kv);
+        for (size_t h = 0; h < s->heads; h++)
+            for (size_t j = 0; j < s->rope; j++)
+                kv[s->kv_rank + j] += work->dkey[(h * m + i) * s->rope + j];
+        lc_rope_rotate(half, cosines, minus, kv + s->kv_rank);
+    }
+}
+
+int lc_mla_back(const lc_tape *t, const lc_mla_pass *p, const float *x, const float *dout,
+                float *dx, lc_err *err) {
+    const lc_mla_shape *s = p->shape;
+    const lc_mla_work *work = p->work;
+    size_t m = lc_rows_count(p->rows), width = s->kv_rank + s->rope, lq = s->heads * head_dim(s);
+    core_task k = {t, p, true};
+    int status = lc_linear_back(t, &p->w->o, m, dout, p->s->heads, work->dheads, false, err);
+    if (status != LC_OK) return status;
+    lc_attention_prepare(t, p, true);
+    lc_pool_for(t->op.pool, p->rows->rows * s->heads, 1, heads_back, &k);
+    lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, rotate_back, &k);
+    lc_matmul products[] = {
+        lc_linear_to_input(&p->w->q_b, m, work->dq, lq, work->dcq, s->q_rank, false),
+        lc_linear_to_weight(t, &p->w->q_b, m, work->dq, lq, p->s->cq, s->q_rank),
+        lc_linear_to_input(&p->w->kv_b, m, work->dkvb, p->w->kv_b.rows, work->dlatent, s->kv_rank,
+                           false),
+        lc_linear_to_weight(t, &p->w->kv_b, m, work->dkvb, p->w->kv_b.rows, p->s->latent,
+                            s->kv_rank)};
+    status = lc_matmul_run(&t->op, t->space, products, 4, err);
+    if (status != LC_OK) return status;
+    float *dqa = work->dq; /* dq has been used */
+    memset(dqa, 0, m * s->q_rank * sizeof *dqa);
+    lc_norm_pass q_norm = query_norm(p), kv_norm = latent_norm(p);
+    lc_norm_back(t, &q_norm, work->dcq, s->q_rank, dqa, s->q_rank);
+    lc_norm_back(t, &kv_norm, work->dlatent, s->kv_rank, work->dkv, width);
+    status = lc_linear_back(t, &p->w->q_a, m, dqa, x, dx, false, err);
+    if (status != LC_OK) return status;
+    return lc_linear_back(t, &p->w->kv_a, m, work->dkv, x, dx, true, err);
+}

@@ -1,0 +1,76 @@
+/*
+ * experts.h: feed-forward layers of the training net: dense SwiGLU, and the router with its experts
+ * (spec/model.md 2.5) and the two losses on router scores (5.2). The choice has no gradient;
+ * weights of chosen entries flow through the softmax over all entries, identity experts' too.
+ */
+#ifndef LC_TRAIN_EXPERTS_H
+#define LC_TRAIN_EXPERTS_H
+
+#include "ops/moe.h"
+#include "train/tape.h"
+
+typedef struct lc_ffn_net {
+    lc_weight gate, up, down;
+} lc_ffn_net;
+
+/* What the forward keeps, and scratch; all [m][F]. */
+typedef struct lc_ffn_state {
+    float *gate, *up; /* kept; the backward turns them into their gradients */
+    float *act, *dact;
+} lc_ffn_state;
+
+/* out [m][H] = down(silu(gate x) * (up x)). */
+int lc_ffn_run(const lc_tape *t, const lc_ffn_net *w, size_t m, const float *x,
+               const lc_ffn_state *s, float *out, lc_err *err);
+/* dx += .., from dout. */
+int lc_ffn_back(const lc_tape *t, const lc_ffn_net *w, size_t m, const float *x,
+                const lc_ffn_state *s, const float *dout, float *dx, lc_err *err);
+
+typedef struct lc_moe_net {
+    lc_weight router; /* its copy is fp32 */
+    const float *bias;
+    const lc_ffn_net *experts; /* [E] */
+} lc_moe_net;
+
+typedef struct lc_moe_state {
+    float *probs;     /* [M][E+Z] */
+    float *lse;       /* [M] log of the sum of exp(router logits) */
+    int32_t *ids;     /* [M][K] */
+    float *weights;   /* [M][K] p * scale */
+    size_t *first;    /* [E+1] where an expert's rows begin among the grouped */
+    int32_t *tokens;  /* [M*K] token of a grouped row, token order inside an expert */
+    int32_t *place;   /* [M][K] grouped row of a choice, -1: identity */
+    float *shares;    /* [E+Z] balance coefficients c_e, set by the caller */
+    float *gate, *up; /* [M*K][F] grouped; become their gradients */
+    /* scratch, shared by all layers */
+    float *logits;       /* [M][E+Z] also the gradient of the logits */
+    float *dweights;     /* [M][K] */
+    float *x, *y;        /* [M*K][H] grouped */
+    float *act, *dact;   /* [M*K][F] grouped */
+    lc_matmul *products; /* [3 E] */
+} lc_moe_state;
+
+/* Chooses entries for u [m][H], then out [m][H] = sum of weight * expert(u), routed ones in
+ * increasing id, identity experts last. Adds to counts [E+Z]. */
+int lc_moe_run(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w, size_t m,
+               const float *u, const lc_moe_state *s, int64_t *counts, float *out, lc_err *err);
+
+/* Weights of the losses a token: balance and router z. */
+typedef struct lc_router_weights {
+    float balance, z;
+} lc_router_weights;
+
+/* du += .., from dout and the losses. */
+int lc_moe_back(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w, size_t m,
+                const float *u, const lc_moe_state *s, lc_router_weights losses, const float *dout,
+                float *du, lc_err *err);
+
+/* c_e of spec 5.2 (expert level) from counts and tokens of a step: the balance loss is the mean
+ * over tokens of sum c_e p_e. */
+void lc_balance_shares(const lc_moe_shape *shape, const int64_t *counts, int64_t tokens,
+                       double target_topk, float *shares);
+/* Sums over tokens of sum_e c_e p_e and of lse^2. */
+void lc_router_losses(const lc_tape *t, const lc_moe_shape *shape, size_t m, const lc_moe_state *s,
+                      double *balance, double *z);
+
+#endif

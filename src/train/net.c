@@ -1,0 +1,517 @@
+/*
+ * net.c: the forward and the backward pass as lists of operators; reads like spec/model.md 2.4 to
+ * 2.7, and backwards.
+ *
+ * Each layer's input is kept; its other activations either too, or they are computed again from it
+ * before the layer's backward (recompute), by the same function and so with the same bits. Index
+ * losses are complete behind their layer's forward, since nothing but the indexer learns from them.
+ */
+#include "train/net.h"
+
+#include "base/err.h"
+#include "train/net_parts.h"
+
+#include <string.h>
+
+/* One batch on its way. */
+typedef struct pass {
+    lc_net *n;
+    const lc_batch *batch;
+    const lc_loss_weights *weights;
+    const lc_counts *totals;
+    lc_losses *losses;
+    lc_err *err;
+    lc_rows rows;
+    size_t m;
+    bool main_grad; /* something but the indexers learns */
+    bool again;     /* the layer's forward is only repeated for its backward */
+} pass;
+
+/* ---- the objective ---- */
+
+static double per(double weight, int64_t count) { return weight / ((double)count + 1e-10); }
+
+double lc_losses_reported(const lc_losses *l, const lc_loss_weights *w) {
+    double sum = per(1, l->counts.lm) * (double)w->lm * l->lm;
+    for (int k = 0; k < LC_MTP_STEPS_MAX; k++)
+        sum += per(1, l->counts.mtp[k]) * (double)w->mtp[k] * l->mtp[k];
+    double rest = (double)w->balance * l->balance + (double)w->router_z * l->router_z;
+    if (w->kl_stage != LC_KL_OFF) rest += (double)w->kl * l->kl;
+    return l->counts.tokens ? sum + rest / (double)l->counts.tokens : sum;
+}
+
+double lc_losses_objective(const lc_losses *l, const lc_loss_weights *w) {
+    double z = l->counts.tokens ? l->hidden_z / (double)l->counts.tokens : 0;
+    return lc_losses_reported(l, w) + (double)w->hidden_z * z;
+}
+
+/* ---- what is predicted ---- */
+
+static size_t start_of(const lc_batch *b, size_t row) {
+    return b->starts ? (size_t)b->starts[row] : 0;
+}
+
+/* The token `ahead` rows behind row i, if it is to be predicted there, else -1. */
+static int32_t target_of(const lc_batch *b, size_t row, size_t ahead) {
+    size_t i = row % b->length, at = row + ahead;
+    if (i + ahead >= b->length || start_of(b, at) > i) return -1;
+    return !b->mask || b->mask[at] ? b->tokens[at] : -1;
+}
+
+void lc_net_count(const lc_net *n, const lc_batch *b, lc_counts *counts) {
+    size_t m = b->rows * b->length;
+    counts->tokens += (int64_t)m;
+    for (size_t i = 0; i < m; i++) {
+        counts->lm += target_of(b, i, 1) >= 0;
+        for (size_t k = 0; k < n->o.mtp_steps; k++) counts->mtp[k] += target_of(b, i, k + 2) >= 0;
+    }
+}
+
+static int head_loss(const pass *p, const float *hidden, size_t ahead, float weight, int64_t count,
+                     float *dhidden, double *sum) {
+    lc_net *n = p->n;
+    lc_head_pass head = n->head_pass;
+    for (size_t i = 0; i < p->m; i++) n->targets[i] = target_of(p->batch, i, ahead);
+    head.w = &n->head;
+    head.m = p->m;
+    head.hidden = hidden;
+    head.targets = n->targets;
+    head.scale = (float)per((double)weight, count);
+    bool back = p->main_grad && weight != 0;
+    if (p->main_grad && !back) memset(dhidden, 0, p->m * n->c->hidden * sizeof *dhidden);
+    return lc_head_run(&n->tape, &head, back ? dhidden : NULL, sum, p->err);
+}
+
+/* Weight of a token in losses that are means over tokens. */
+static float token_weight(const pass *p, float weight) {
+    return (float)((double)weight / (double)p->totals->tokens);
+}
+
+/* ---- parts ---- */
+
+static lc_norm_pass norm_of(const pass *p, const lc_weight *w, const float *x) {
+    return (lc_norm_pass){w, p->m, (float)p->n->c->norm_eps, 1.0f, x, w->cols};
+}
+
+static void normed(const pass *p, const lc_weight *w, const float *x, float *y) {
+    lc_norm_pass norm = norm_of(p, w, x);
+    lc_norm_run(&p->n->tape, &norm, y, w->cols);
+}
+
+static void norm_back(const pass *p, const lc_weight *w, const float *x, const float *dy,
+                      float *dx) {
+    lc_norm_pass norm = norm_of(p, w, x);
+    lc_norm_back(&p->n->tape, &norm, dy, w->cols, dx, w->cols);
+}
+
+typedef struct sum_task {
+    const float *a, *b;
+    float *out;
+} sum_task;
+
+static void sum_range(void *ctx, size_t begin, size_t end, int thread) {
+    const sum_task *k = ctx;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) k->out[i] = k->a[i] + k->b[i];
+}
+
+/* out = a + b, [M][H]. */
+static void sum_of(const pass *p, const float *a, const float *b, float *out) {
+    enum { GRAIN = 16384 };
+    sum_task k = {a, b, out};
+    lc_pool_for(p->n->o.pool, p->m * p->n->c->hidden, GRAIN, sum_range, &k);
+}
+
+static void clear(const pass *p, float *x) { memset(x, 0, p->m * p->n->c->hidden * sizeof *x); }
+
+static lc_mla_pass attention_of(const pass *p, const lc_block_net *w, const lc_block_state *s,
+                                const uint64_t *chosen) {
+    bool sparse = p->n->sparse && p->weights->kl_stage != LC_KL_WARMUP;
+    return (lc_mla_pass){&p->n->mla, &w->attn,        &p->rows,
+                         &s->mla,    &p->n->mla_work, sparse ? chosen : NULL};
+}
+
+/* ---- indexers ---- */
+
+static size_t score_stride(size_t length) { return (length + 15) / 16 * 16; }
+
+static lc_index_pass index_of(const pass *p, const lc_index_net *w, size_t group) {
+    lc_net *n = p->n;
+    size_t ld = score_stride(p->batch->length);
+    float *scores = (float *)(void *)n->index_space.block;
+    return (lc_index_pass){&n->index,          w,  &p->rows,        &n->index_state, scores,
+                           scores + p->m * ld, ld, n->chosen[group]};
+}
+
+/* Scores of a group; the choice too, unless attention is dense. */
+static int index_forward(const pass *p, const lc_index_net *w, size_t group,
+                         const lc_block_state *s) {
+    lc_net *n = p->n;
+    if (!n->sparse || p->again) return LC_OK;
+    size_t bytes = 2 * p->m * score_stride(p->batch->length) * sizeof(float);
+    if (!lc_space_take(&n->index_space, bytes))
+        return lc_fail(p->err, LC_ENOMEM, "index scores: no %zu bytes left", bytes);
+    lc_index_pass group_pass = index_of(p, w, group);
+    int status = lc_index_run(&n->tape, &group_pass, s->normed, s->mla.cq, p->err);
+    if (status == LC_OK && p->weights->kl_stage != LC_KL_WARMUP)
+        lc_index_choose(&n->tape, &group_pass);
+    return status;
+}
+
+/* The loss of a group, whose index input was in block state `s`. */
+static int index_loss(const pass *p, const lc_index_net *w, size_t group, const lc_block_state *s,
+                      const lc_index_member *members, size_t n_members) {
+    lc_net *n = p->n;
+    if (!n->sparse || p->again || p->weights->kl_stage == LC_KL_OFF) return LC_OK;
+    lc_index_pass group_pass = index_of(p, w, group);
+    double sum = 0;
+    lc_index_loss_begin(&n->tape, &group_pass);
+    for (size_t i = 0; i < n_members; i++) lc_index_loss_add(&n->tape, &group_pass, &members[i]);
+    int status = lc_index_loss_end(
+        &n->tape, &group_pass, members, n_members, p->weights->kl_stage == LC_KL_SPARSE,
+        token_weight(p, p->weights->kl), s->normed, s->mla.cq, &sum, p->err);
+    p->losses->kl += sum;
+    if (p->losses->kl_groups) p->losses->kl_groups[group] += sum;
+    return status;
+}
+
+/* ---- forward ---- */
+
+/* s->mid = s->in + attention(norm(s->in)). index: NULL if this block has none. */
+static int attention_forward(const pass *p, const lc_block_net *w, const lc_block_state *s,
+                             const lc_index_net *index, size_t group) {
+    lc_net *n = p->n;
+    lc_mla_pass attention = attention_of(p, w, s, n->chosen[group]);
+    normed(p, &w->norm_in, s->in, s->normed);
+    int status = lc_mla_latent_run(&n->tape, &attention, s->normed, p->err);
+    if (status == LC_OK && index) status = index_forward(p, index, group, s);
+    if (status == LC_OK) status = lc_mla_run(&n->tape, &attention, s->normed, n->out, p->err);
+    if (status == LC_OK) sum_of(p, s->in, n->out, s->mid);
+    return status;
+}
+
+/* out = s->mid + FFN(s->post), for s->post = norm(s->mid). */
+static int ffn_forward(const pass *p, const lc_block_net *w, const lc_block_state *s, float *out) {
+    int status = lc_ffn_run(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->out, p->err);
+    if (status == LC_OK) sum_of(p, s->mid, p->n->out, out);
+    return status;
+}
+
+static int moe_forward(const pass *p, size_t layer) {
+    lc_net *n = p->n;
+    const lc_layer_state *s = &n->states[layer];
+    size_t entries = n->moe.experts + n->moe.zero_experts;
+    memset(n->counts, 0, entries * sizeof *n->counts);
+    int status = lc_moe_run(&n->tape, &n->moe, &n->layers[layer].moe, p->m, s->half[0].post,
+                            &s->moe, n->counts, n->moe_out, p->err);
+    if (status != LC_OK) return status;
+    const int64_t *counts = p->batch->balance_counts;
+    lc_balance_shares(&n->moe, counts ? counts + layer * entries : n->counts,
+                      counts ? p->batch->balance_tokens : (int64_t)p->m, p->weights->target_topk,
+                      s->moe.shares);
+    if (p->again) return LC_OK;
+    lc_router_losses(&n->tape, &n->moe, p->m, &s->moe, &p->losses->balance, &p->losses->router_z);
+    for (size_t e = 0; p->losses->experts && e < entries; e++)
+        p->losses->experts[layer * entries + e] += n->counts[e];
+    return LC_OK;
+}
+
+static int layer_forward(const pass *p, size_t layer) {
+    lc_net *n = p->n;
+    const lc_layer_net *w = &n->layers[layer];
+    const lc_block_state *first = &n->states[layer].half[0], *second = first + 1;
+    float *out = n->inputs[layer + 1];
+    int status = attention_forward(p, &w->half[0], first, n->sparse ? &w->index : NULL, layer);
+    if (status != LC_OK) return status;
+    normed(p, &w->half[0].norm_post, first->mid, first->post);
+    status = moe_forward(p, layer);
+    if (status == LC_OK) status = ffn_forward(p, &w->half[0], first, second->in);
+    if (status == LC_OK) status = attention_forward(p, &w->half[1], second, NULL, layer);
+    if (status != LC_OK) return status;
+    lc_mla_pass attention[2] = {attention_of(p, &w->half[0], first, n->chosen[layer]),
+                                attention_of(p, &w->half[1], second, n->chosen[layer])};
+    lc_index_member members[2] = {{&attention[0], 0}, {&attention[1], 0}};
+    status = index_loss(p, &w->index, layer, first, members, 2);
+    normed(p, &w->half[1].norm_post, second->mid, second->post);
+    if (status == LC_OK) status = ffn_forward(p, &w->half[1], second, out);
+    if (status == LC_OK) sum_of(p, out, n->moe_out, out);
+    return status;
+}
+
+static lc_embed_pass words_of(const pass *p) {
+    lc_embed_pass words = p->n->embed;
+    words.w = &p->n->words;
+    words.rows = p->batch->rows;
+    words.length = p->batch->length;
+    words.tokens = p->batch->tokens;
+    return words;
+}
+
+static int main_forward(const pass *p) {
+    lc_net *n = p->n;
+    size_t layers = n->c->layers;
+    lc_embed_pass words = words_of(p);
+    int status = lc_embed_run(&n->tape, &words, n->inputs[0], p->err);
+    for (size_t i = 0; i < layers && status == LC_OK; i++) status = layer_forward(p, i);
+    if (status != LC_OK) return status;
+    normed(p, &n->norm, n->inputs[layers], n->hidden);
+    return head_loss(p, n->hidden, 1, p->weights->lm, p->totals->lm, n->dhidden, &p->losses->lm);
+}
+
+/* ---- draft steps (spec 2.7), teacher-forced: row i of step k takes token i + k ---- */
+
+static lc_embed_pass draft_words(const pass *p, size_t step) {
+    lc_embed_pass words = words_of(p);
+    words.w = &p->n->draft.words;
+    words.tokens = p->n->drafts[step].tokens;
+    words.ids = p->n->drafts[step].ids;
+    return words;
+}
+
+/* The parts of a pair: columns of the embedding and of the hidden. */
+static size_t word_column(const pass *p) {
+    return p->n->c->switches.mtp_concat_he ? p->n->c->hidden : 0;
+}
+
+static int draft_input(const pass *p, size_t step) {
+    lc_net *n = p->n;
+    lc_draft_state *s = &n->drafts[step];
+    size_t hidden = n->c->hidden, length = p->batch->length, column = word_column(p);
+    for (size_t i = 0; i < p->m; i++) { /* behind the end: rows that predict nothing */
+        size_t ahead = i % length + step + 1 < length ? step + 1 : length - 1 - i % length;
+        s->tokens[i] = p->batch->tokens[i + ahead];
+    }
+    lc_embed_pass words = draft_words(p, step);
+    int status = lc_embed_run(&n->tape, &words, s->words, p->err);
+    if (status != LC_OK) return status;
+    lc_norm_pass e = norm_of(p, &n->draft.enorm, s->words),
+                 h = norm_of(p, &n->draft.hnorm, s->prev);
+    lc_norm_run(&n->tape, &e, s->pair + column, 2 * hidden);
+    lc_norm_run(&n->tape, &h, s->pair + (hidden - column), 2 * hidden);
+    return lc_linear_run(&n->tape, &n->draft.eh_proj, p->m, s->pair, s->block.in, p->err);
+}
+
+static int draft_forward(const pass *p, size_t step) {
+    lc_net *n = p->n;
+    lc_draft_state *s = &n->drafts[step];
+    const lc_block_net *w = &n->draft.block;
+    bool chooses = n->sparse && step == 0; /* later steps share the first one's keys */
+    int status = draft_input(p, step);
+    if (status == LC_OK)
+        status = attention_forward(p, w, &s->block, chooses ? &n->draft.index : NULL, n->c->layers);
+    if (status != LC_OK) return status;
+    normed(p, &w->norm_post, s->block.mid, s->block.post);
+    status = ffn_forward(p, w, &s->block, s->out);
+    if (status != LC_OK) return status;
+    normed(p, &n->draft.norm, s->out, s->hidden);
+    return head_loss(p, s->hidden, step + 2, p->weights->mtp[step], p->totals->mtp[step],
+                     s->dhidden, &p->losses->mtp[step]);
+}
+
+static int drafts_forward(const pass *p) {
+    lc_net *n = p->n;
+    size_t steps = n->o.mtp_steps;
+    int status = LC_OK;
+    for (size_t k = 0; k < steps && status == LC_OK; k++) status = draft_forward(p, k);
+    if (status != LC_OK || !steps) return status;
+    lc_mla_pass attention[LC_MTP_STEPS_MAX];
+    lc_index_member members[LC_MTP_STEPS_MAX];
+    for (size_t k = 0; k < steps; k++) {
+        attention[k] =
+            attention_of(p, &n->draft.block, &n->drafts[k].block, n->chosen[n->c->layers]);
+        members[k] = (lc_index_member){&attention[k], k + 1};
+    }
+    return index_loss(p, &n->draft.index, n->c->layers, &n->drafts[0].block, members, steps);
+}
+
+/* ---- backward ---- */
+
+/* dh: gradient of what follows attention -> gradient of s->in. */
+static int attention_back(const pass *p, const lc_block_net *w, const lc_block_state *s,
+                          size_t group) {
+    lc_net *n = p->n;
+    lc_mla_pass attention = attention_of(p, w, s, n->chosen[group]);
+    int status = lc_mla_back(&n->tape, &attention, s->normed, n->dh, n->dx, p->err);
+    if (status == LC_OK) norm_back(p, &w->norm_in, s->in, n->dx, n->dh);
+    return status;
+}
+
+/* dx = gradient of s->post through the FFN. */
+static int ffn_back(const pass *p, const lc_block_net *w, const lc_block_state *s) {
+    clear(p, p->n->dx);
+    return lc_ffn_back(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->dh, p->n->dx, p->err);
+}
+
+/* dh: gradient of the layer's output -> of its input. */
+static int layer_back(const pass *p, size_t layer) {
+    lc_net *n = p->n;
+    const lc_layer_net *w = &n->layers[layer];
+    const lc_block_state *first = &n->states[layer].half[0], *second = first + 1;
+    lc_router_weights losses = {token_weight(p, p->weights->balance),
+                                token_weight(p, p->weights->router_z)};
+    memcpy(n->dmoe, n->dh, p->m * n->c->hidden * sizeof *n->dmoe);
+    int status = ffn_back(p, &w->half[1], second);
+    if (status != LC_OK) return status;
+    norm_back(p, &w->half[1].norm_post, second->mid, n->dx, n->dh);
+    status = attention_back(p, &w->half[1], second, layer);
+    if (status == LC_OK) status = ffn_back(p, &w->half[0], first);
+    if (status == LC_OK)
+        status = lc_moe_back(&n->tape, &n->moe, &w->moe, p->m, first->post, &n->states[layer].moe,
+                             losses, n->dmoe, n->dx, p->err);
+    if (status != LC_OK) return status;
+    norm_back(p, &w->half[0].norm_post, first->mid, n->dx, n->dh);
+    return attention_back(p, &w->half[0], first, layer);
+}
+
+static float *previous_gradient(const pass *p, size_t step) {
+    return step ? p->n->drafts[step - 1].dhidden : p->n->dhidden;
+}
+
+static int draft_back(const pass *p, size_t step) {
+    lc_net *n = p->n;
+    lc_draft_state *s = &n->drafts[step];
+    const lc_block_net *w = &n->draft.block;
+    size_t hidden = n->c->hidden, column = word_column(p);
+    clear(p, n->dh);
+    norm_back(p, &n->draft.norm, s->out, s->dhidden, n->dh);
+    int status = ffn_back(p, w, &s->block);
+    if (status != LC_OK) return status;
+    norm_back(p, &w->norm_post, s->block.mid, n->dx, n->dh);
+    status = attention_back(p, w, &s->block, n->c->layers);
+    if (status == LC_OK)
+        status = lc_linear_back(&n->tape, &n->draft.eh_proj, p->m, n->dh, s->pair, n->dpair, false,
+                                p->err);
+    if (status != LC_OK) return status;
+    lc_norm_pass e = norm_of(p, &n->draft.enorm, s->words),
+                 h = norm_of(p, &n->draft.hnorm, s->prev);
+    lc_norm_back(&n->tape, &h, n->dpair + (hidden - column), 2 * hidden, previous_gradient(p, step),
+                 hidden);
+    clear(p, n->dx);
+    lc_norm_back(&n->tape, &e, n->dpair + column, 2 * hidden, n->dx, hidden);
+    lc_embed_pass words = draft_words(p, step);
+    return lc_embed_back(&n->tape, &words, n->dx, p->err);
+}
+
+static int main_back(const pass *p) {
+    lc_net *n = p->n;
+    size_t layers = n->c->layers;
+    int status = LC_OK;
+    pass again = *p;
+    again.again = true;
+    clear(p, n->dh);
+    norm_back(p, &n->norm, n->inputs[layers], n->dhidden, n->dh);
+    double ignored = 0;
+    lc_hidden_z(&n->tape, p->m, n->c->hidden, n->inputs[layers],
+                token_weight(p, p->weights->hidden_z), n->dh, &ignored);
+    for (size_t i = layers; i-- > 0 && status == LC_OK;) {
+        if (n->o.recompute && i + 1 < layers) status = layer_forward(&again, i);
+        if (status == LC_OK) status = layer_back(p, i);
+    }
+    lc_embed_pass words = words_of(p);
+    return status == LC_OK ? lc_embed_back(&n->tape, &words, n->dh, p->err) : status;
+}
+
+static int run_pass(const pass *p) {
+    lc_net *n = p->n;
+    int status = main_forward(p);
+    if (status == LC_OK) status = drafts_forward(p);
+    if (status != LC_OK) return status;
+    lc_hidden_z(&n->tape, p->m, n->c->hidden, n->inputs[n->c->layers], 0, NULL,
+                &p->losses->hidden_z);
+    if (!p->main_grad) return LC_OK;
+    for (size_t k = n->o.mtp_steps; k-- > 0 && status == LC_OK;) status = draft_back(p, k);
+    return status == LC_OK ? main_back(p) : status;
+}
+
+/* ---- entry ---- */
+
+static int check_batch(const lc_net *n, const lc_batch *b, lc_err *err) {
+    size_t m;
+    if (!b->rows || b->length < 2 || !lc_size_mul(b->rows, b->length, &m) || m > n->o.tokens ||
+        b->length > n->o.length)
+        return lc_fail(err, LC_EINVAL,
+                       "batch of %zu x %zu tokens: the net was made for %zu tokens, %zu in a row",
+                       b->rows, b->length, n->o.tokens, n->o.length);
+    for (size_t i = 0; i < m; i++) {
+        size_t at = i % b->length;
+        if (b->tokens[i] < 0 || (size_t)b->tokens[i] >= n->c->vocab)
+            return lc_fail(err, LC_EINVAL, "batch: token %d at %zu is not below %zu", b->tokens[i],
+                           i, n->c->vocab);
+        if (!b->starts) continue;
+        int32_t start = b->starts[i], before = at ? b->starts[i - 1] : 0;
+        if (start != (int32_t)at && (start != before || at == 0))
+            return lc_fail(err, LC_EINVAL,
+                           "batch: document start %d at %zu must be %d or the token's own place",
+                           start, i, before);
+    }
+    return LC_OK;
+}
+
+static bool main_learns(const lc_loss_weights *w) {
+    bool any = w->lm != 0 || w->balance != 0 || w->router_z != 0 || w->hidden_z != 0;
+    for (int k = 0; k < LC_MTP_STEPS_MAX; k++) any |= w->mtp[k] != 0;
+    return any;
+}
+
+int lc_net_run(lc_net *n, const lc_batch *batch, const lc_loss_weights *weights,
+               const lc_counts *totals, float *grad, lc_losses *losses, lc_err *err) {
+    int status = check_batch(n, batch, err);
+    if (status != LC_OK) return status;
+    pass p = {.n = n,
+              .batch = batch,
+              .weights = weights,
+              .totals = totals,
+              .losses = losses,
+              .err = err,
+              .rows = {batch->rows, batch->length, batch->starts, n->cosines, n->sines, n->minus},
+              .m = batch->rows * batch->length,
+              .main_grad = grad && main_learns(weights)};
+    n->tape.grad = grad;
+    lc_net_count(n, batch, &losses->counts);
+    return run_pass(&p);
+}
+
+int lc_net_new(const lc_params *params, const lc_net_options *o, lc_net **out, lc_err *err) {
+    const lc_config *c = &params->config;
+    *out = NULL;
+    if (o->mtp_steps > LC_MTP_STEPS_MAX || (o->mtp_steps && !params->mtp))
+        return lc_fail(err, LC_EINVAL, "%zu draft steps: the model has %s draft module",
+                       o->mtp_steps, params->mtp ? "one, at most 8 steps of its" : "no");
+    if (c->switches.mtp_ngram && o->mtp_steps)
+        return lc_fail(err, LC_EINVAL,
+                       "mtp_ngram: the draft module's n-gram tables aren't trained");
+    if (!o->tokens || !o->length || o->length > o->tokens || o->tokens > INT32_MAX / c->topk)
+        return lc_fail(err, LC_EINVAL, "training net for %zu tokens, %zu in a row", o->tokens,
+                       o->length);
+    lc_net *n = lc_calloc(1, sizeof *n);
+    if (!n) return lc_fail(err, LC_ENOMEM, "training net: out of memory");
+    n->params = params;
+    n->o = *o;
+    n->arena = lc_arena_new(0);
+    int status = n->arena ? lc_net_plan(n, err) : lc_fail(err, LC_ENOMEM, "training net: memory");
+    if (status == LC_OK) status = lc_net_bind(n, err);
+    if (status == LC_OK) status = lc_rope_init(&n->rope, c, err);
+    if (status != LC_OK) {
+        lc_net_free(n);
+        return status;
+    }
+    for (size_t i = 0; i < o->length; i++) {
+        size_t half = n->rope.half;
+        lc_rope_table(&n->rope, i, n->cosines + i * half, n->sines + i * half);
+        for (size_t j = 0; j < half; j++) n->minus[i * half + j] = -n->sines[i * half + j];
+    }
+    lc_net_refresh(n);
+    *out = n;
+    return LC_OK;
+}
+
+void lc_net_free(lc_net *n) {
+    if (!n) return;
+    lc_rope_free(&n->rope);
+    lc_space_free(&n->space);
+    lc_space_free(&n->index_space);
+    lc_free(n->copies);
+    lc_free(n->block);
+    lc_arena_free(n->arena);
+    lc_free(n);
+}

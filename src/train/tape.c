@@ -1,0 +1,138 @@
+/* tape.c: linear layers and norms, forward and backward. */
+#include "train/tape.h"
+
+#include "ops/linear.h"
+
+#include <string.h>
+
+/* ---- linear layers ---- */
+
+lc_matmul lc_linear_forward(const lc_weight *w, size_t m, const float *x, size_t ldx, float *y,
+                            size_t ldy) {
+    return (lc_matmul){.rows = m,
+                       .k = w->cols,
+                       .columns = w->rows,
+                       .x = x,
+                       .ldx = ldx,
+                       .right = w->copy,
+                       .ld = w->ld,
+                       .c = y,
+                       .ldc = ldy};
+}
+
+lc_matmul lc_linear_to_input(const lc_weight *w, size_t m, const float *dy, size_t lddy, float *dx,
+                             size_t lddx, bool add) {
+    return (lc_matmul){.rows = m,
+                       .k = w->rows,
+                       .columns = w->cols,
+                       .x = dy,
+                       .ldx = lddy,
+                       .right = w->copy,
+                       .ld = w->ld,
+                       .kn = true,
+                       .c = dx,
+                       .ldc = lddx,
+                       .add = add};
+}
+
+lc_matmul lc_linear_to_weight(const lc_tape *t, const lc_weight *w, size_t m, const float *dy,
+                              size_t lddy, const float *x, size_t ldx) {
+    return (lc_matmul){.rows = w->rows,
+                       .k = m,
+                       .columns = w->cols,
+                       .x = dy,
+                       .ldx = lddy,
+                       .turned = true,
+                       .right_rows = x,
+                       .ld = ldx,
+                       .kn = true,
+                       .c = lc_weight_grad(t, w),
+                       .ldc = w->cols,
+                       .add = true};
+}
+
+int lc_linear_run(const lc_tape *t, const lc_weight *w, size_t m, const float *x, float *y,
+                  lc_err *err) {
+    lc_matmul product = lc_linear_forward(w, m, x, w->cols, y, w->rows);
+    return lc_matmul_run(&t->op, t->space, &product, 1, err);
+}
+
+int lc_linear_back(const lc_tape *t, const lc_weight *w, size_t m, const float *dy, const float *x,
+                   float *dx, bool add, lc_err *err) {
+    lc_matmul products[] = {lc_linear_to_weight(t, w, m, dy, w->rows, x, w->cols),
+                            lc_linear_to_input(w, m, dy, w->rows, dx, w->cols, add)};
+    return lc_matmul_run(&t->op, t->space, products, dx ? 2 : 1, err);
+}
+
+/* ---- norms ---- */
+
+void lc_norm_run(const lc_tape *t, const lc_norm_pass *n, float *y, size_t ldy) {
+    lc_norm norm = {n->w->values, n->eps, n->scale};
+    lc_norm_rows(&t->op, n->m, n->w->cols, n->x, n->ldx, norm, y, ldy);
+}
+
+typedef struct norm_task {
+    const lc_tape *t;
+    const lc_norm_pass *n;
+    const float *dy;
+    size_t lddy, lddx;
+    float *dx;
+} norm_task;
+
+static void rows_back(void *ctx, size_t begin, size_t end, int thread) {
+    const norm_task *k = ctx;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        lc_norm_gradient g = {.n = k->n->w->cols,
+                              .x = k->n->x + i * k->n->ldx,
+                              .w = k->n->w->values,
+                              .dy = k->dy + i * k->lddy,
+                              .eps = k->n->eps,
+                              .scale = k->n->scale,
+                              .dx = k->dx + i * k->lddx};
+        k->t->rates[i] = k->t->op.k->norm_gradient(&g);
+    }
+}
+
+enum { COLUMNS = 64 };
+
+/* A block of columns, over all rows in order. */
+static void weight_back(void *ctx, size_t begin, size_t end, int thread) {
+    const norm_task *k = ctx;
+    (void)thread;
+    for (size_t block = begin; block < end; block++) {
+        size_t column = block * COLUMNS, left = k->n->w->cols - column;
+        size_t n = left < COLUMNS ? left : COLUMNS;
+        float sum[COLUMNS] = {0}, *dw = lc_weight_grad(k->t, k->n->w) + column;
+        for (size_t i = 0; i < k->n->m; i++) {
+            const float *x = k->n->x + i * k->n->ldx + column;
+            const float *dy = k->dy + i * k->lddy + column;
+            float rate = k->t->rates[i];
+            for (size_t j = 0; j < n; j++) sum[j] += dy[j] * (x[j] * rate);
+        }
+        for (size_t j = 0; j < n; j++) dw[j] += sum[j];
+    }
+}
+
+void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size_t lddy, float *dx,
+                  size_t lddx) {
+    norm_task k = {t, n, dy, lddy, lddx, dx};
+    lc_pool_for(t->op.pool, n->m, LC_ROW_GRAIN, rows_back, &k);
+    lc_pool_for(t->op.pool, lc_ceil_div(n->w->cols, COLUMNS), 1, weight_back, &k);
+}
+
+/* ---- logarithm ---- */
+
+double lc_log(double x) {
+    static const double ln2 = 0x1.62e42fefa39efp-1;
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    int exponent = (int)(bits >> 52) - 1023;
+    bits = (bits & 0xfffffffffffffu) | 0x3ff0000000000000u;
+    double m, sum = 0;
+    memcpy(&m, &bits, sizeof m);
+    if (m > 1.4142135623730951) m *= 0.5, exponent++;
+    double s = (m - 1.0) / (m + 1.0), s2 = s * s; /* ln m = 2 (s + s^3/3 + s^5/5 + ...) */
+    for (int i = 21; i >= 1; i -= 2) sum = sum * s2 + 1.0 / i;
+    return (double)exponent * ln2 + 2.0 * s * sum;
+}

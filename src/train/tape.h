@@ -1,0 +1,66 @@
+/*
+ * tape.h: what the operators of the training net share: weights with their compute copies, linear
+ * layers and norms forward and backward.
+ *
+ * Operators here differ from those of ops/ on purpose: they see whole sequences, keep what their
+ * backward needs, and never a cache. Every operator is a pair: forward, and below it the backward,
+ * which adds to the weights' gradients at their offsets in tape->grad. M is the number of rows
+ * (tokens) of a batch everywhere.
+ */
+#ifndef LC_TRAIN_TAPE_H
+#define LC_TRAIN_TAPE_H
+
+#include "train/matmul.h"
+
+typedef struct lc_tape {
+    lc_op op, exact; /* the compute type; fp32 (router, index weights) */
+    lc_space *space; /* of products */
+    float *grad;     /* gradient block; NULL: forward only */
+    float *rates;    /* [M] scratch of norms */
+    double *sums;    /* [2][M] scratch of losses */
+} lc_tape;
+
+/* A tensor as operators see it. */
+typedef struct lc_weight {
+    size_t rows, cols;
+    const float *values; /* fp32 master */
+    const void *copy;    /* [rows][ld] in the compute type, zero-padded; vectors and tables: NULL */
+    size_t ld;
+    size_t at; /* offset of its gradient in a block */
+} lc_weight;
+static inline float *lc_weight_grad(const lc_tape *t, const lc_weight *w) {
+    return t->grad + w->at;
+}
+
+/* The products of a linear layer on m rows; x and dy are [m][ld...]. */
+lc_matmul lc_linear_forward(const lc_weight *w, size_t m, const float *x, size_t ldx, float *y,
+                            size_t ldy);
+lc_matmul lc_linear_to_input(const lc_weight *w, size_t m, const float *dy, size_t lddy, float *dx,
+                             size_t lddx, bool add);
+lc_matmul lc_linear_to_weight(const lc_tape *t, const lc_weight *w, size_t m, const float *dy,
+                              size_t lddy, const float *x, size_t ldx);
+
+/* y = x W^T. */
+int lc_linear_run(const lc_tape *t, const lc_weight *w, size_t m, const float *x, float *y,
+                  lc_err *err);
+/* dx = dy W, or += with add; dW += dy^T x. dx NULL: the weight's only. */
+int lc_linear_back(const lc_tape *t, const lc_weight *w, size_t m, const float *dy, const float *x,
+                   float *dx, bool add, lc_err *err);
+
+/* y = rms(x) w scale, and its gradient: dx += .., dw += ... x, dy, dx: [m][w->cols] at their
+ * strides. */
+typedef struct lc_norm_pass {
+    const lc_weight *w;
+    size_t m;
+    float eps, scale;
+    const float *x;
+    size_t ldx;
+} lc_norm_pass;
+void lc_norm_run(const lc_tape *t, const lc_norm_pass *n, float *y, size_t ldy);
+void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size_t lddy, float *dx,
+                  size_t lddx);
+
+/* Natural logarithm of a positive normal number, the same bits on every machine; good to 1e-15. */
+double lc_log(double x);
+
+#endif
