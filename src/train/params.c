@@ -189,12 +189,8 @@ int lc_params_load(const lc_config *config, const lc_tensors *tensors, lc_params
         lc_mat mat;
         status = lc_mat_bind(tensors, x->name, x->rows, x->cols, &mat, err);
         if (status != LC_OK) break;
-        float *values = lc_param_values(*out, x);
-        size_t step = lc_mat_block(&mat, x->rows);
-        const lc_kernels *kernels = lc_kernels_of(LC_ISA_SCALAR);
-        for (size_t row = 0; row < x->rows; row += step)
-            lc_mat_rows_f32(kernels, &mat, row, x->rows - row < step ? x->rows - row : step,
-                            values + row * x->cols, x->cols);
+        lc_mat_rows_f32(lc_kernels_of(LC_ISA_SCALAR), &mat, 0, x->rows, lc_param_values(*out, x),
+                        x->cols);
         lc_mat_unbind(&mat);
     }
     if (status != LC_OK) {
