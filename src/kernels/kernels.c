@@ -74,7 +74,7 @@ typedef struct test_result {
     float coded[3][2][TEST_ROWS][TEST_N]; /* kinds; by row, by column */
     uint16_t narrow[TEST_ELEMENTS + 1], halves[LC_CODE_KINDS][TEST_ELEMENTS + 1];
     uint16_t f8[TEST_F8_ROWS][256];
-    float gradient[4][TEST_ELEMENTS], dot, rate;
+    float gradient[7][TEST_ELEMENTS], dot, rate, turned[TEST_K][TEST_ROWS];
 } test_result;
 
 typedef struct test_input {
@@ -172,12 +172,15 @@ static void run_gradients(const lc_kernels *k, const test_input *in, test_result
                              .eps = 1e-5f,
                              .scale = 1.5f,
                              .dx = out->gradient[0]};
-    for (int i = 0; i < 4; i++) memcpy(out->gradient[i], in->left[i], sizeof out->gradient[i]);
+    for (int i = 0; i < 7; i++) memcpy(out->gradient[i], in->left[i], sizeof out->gradient[i]);
     out->dot = k->dot(N, in->x, in->left[0]);
     out->rate = k->norm_gradient(&norm);
     memcpy(out->gradient[1], in->small, sizeof out->gradient[1]);
     k->swiglu_gradient(N, in->x, out->gradient[1], out->gradient[2]);
     k->softmax_gradient(N, in->x, 0.7f, 0.3f, out->gradient[3]);
+    k->scale_chosen(N, 0.3f, (const uint8_t *)in->zeros, out->gradient[4]);
+    k->relu_gradient(N, 0.3f, in->x, out->gradient[5], out->gradient[6]);
+    k->transpose(TEST_ROWS, TEST_K, in->left[0], TEST_K, out->turned[0], TEST_ROWS);
 }
 
 static void run_all(const lc_kernels *k, test_input *in, test_result *out) {

@@ -229,6 +229,12 @@ typedef struct lc_kernels {
     /* dp[i] = p[i] * (dp[i] - mean) * scale: from gradients of softmax's results to those of its
      * inputs. */
     void (*softmax_gradient)(size_t n, const float *p, float mean, float scale, float *dp);
+    /* x[i] = x[i] * scale where on[i] is not 0, else -infinity. on NULL: all. */
+    void (*scale_chosen)(size_t n, float scale, const uint8_t *on, float *x);
+    /* dz[i] = d[i] * w and z[i] stays where z[i] > 0; else both are 0. */
+    void (*relu_gradient)(size_t n, float w, const float *d, float *z, float *dz);
+    /* y [cols][ldy] = x [rows][ldx] transposed. */
+    void (*transpose)(size_t rows, size_t cols, const float *x, size_t ldx, float *y, size_t ldy);
 } lc_kernels;
 
 /* One instruction set's table, or NULL if it isn't built in or this CPU lacks it. */

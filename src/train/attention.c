@@ -38,6 +38,7 @@ typedef struct core_scratch {
     float *turned;          /* [length][TILE] */
     float *dkeys, *dvalues; /* [length][head_dim], [length][v] */
     float *ones;            /* [length] */
+    uint8_t *on;            /* [length + 8] a query's chosen keys */
     size_t ld;
 } core_scratch;
 
@@ -46,16 +47,23 @@ static size_t cut_scratch(const lc_op *op, const lc_mla_shape *s, size_t length,
     size_t ld = round_up(length), left = lc_left_floats(TILE, larger(head_dim(s), s->v)), used = 0;
     left = larger(left, lc_left_floats(TILE, length));
     left = larger(left, lc_left_floats(round_up(length), TILE));
-    float **parts[] = {&c->left,   &c->product, &c->probs,   &c->dprobs,
-                       &c->turned, &c->dkeys,   &c->dvalues, &c->ones};
-    size_t floats[] = {left,      product_floats(op, s, length),
-                       TILE * ld, TILE * ld,
-                       ld * TILE, ld * head_dim(s),
-                       ld * s->v, ld};
+    float *on = NULL;
+    float **parts[] = {&c->left,  &c->product, &c->probs, &c->dprobs, &c->turned,
+                       &c->dkeys, &c->dvalues, &c->ones,  &on};
+    size_t floats[] = {left,
+                       product_floats(op, s, length),
+                       TILE * ld,
+                       TILE * ld,
+                       ld * TILE,
+                       ld * head_dim(s),
+                       ld * s->v,
+                       ld,
+                       ld / sizeof(float) + 2};
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
         *parts[i] = base ? base + used : NULL;
         used += round_up(floats[i]);
     }
+    c->on = (uint8_t *)on;
     c->ld = ld;
     return used;
 }
@@ -121,6 +129,14 @@ void lc_attention_prepare(const lc_tape *t, const lc_mla_pass *p, bool back) {
 
 /* ---- tiles ---- */
 
+void lc_choice_bytes(const uint64_t *words, size_t first, size_t end, uint8_t *on) {
+    for (size_t i = first / 8 * 8; i < end; i += 8) { /* bit j of a byte to byte j of eight */
+        uint64_t bits = (words[i / 64] >> i % 64 & 0xff) * 0x0101010101010101u;
+        bits &= 0x8040201008040201u;
+        memcpy(on + i, &bits, sizeof bits);
+    }
+}
+
 size_t lc_query_tiles(const lc_rows *rows) { return rows->rows * lc_ceil_div(rows->length, TILE); }
 
 lc_query_tile lc_query_tile_of(const lc_rows *rows, size_t tile) {
@@ -157,7 +173,7 @@ static void tile_scores(const core_task *k, const lc_query_tile *q, size_t head,
 /* The range of query i's keys among the tile's, *lo < *hi; scales them and removes what is not
  * chosen; the rest of the row becomes zero. */
 static void scale_row(const core_task *k, const lc_query_tile *q, size_t i, float *scores,
-                      size_t *lo, size_t *hi) {
+                      const core_scratch *c, size_t *lo, size_t *hi) {
     const lc_rows *rows = k->p->rows;
     size_t row = q->row * rows->length + i;
     float scale = k->p->shape->softmax_scale;
@@ -165,23 +181,23 @@ static void scale_row(const core_task *k, const lc_query_tile *q, size_t i, floa
     *hi = i + 1 - q->first;
     memset(scores, 0, *lo * sizeof *scores);
     memset(scores + *hi, 0, (q->end - q->first - *hi) * sizeof *scores);
-    for (size_t j = *lo; j < *hi; j++) scores[j] *= scale;
-    if (!k->p->chosen) return;
-    const uint64_t *words = k->p->chosen + row * lc_choice_words(rows->length);
-    for (size_t j = *lo; j < *hi; j++) {
-        size_t key = q->first + j;
-        if (!(words[key / 64] >> key % 64 & 1)) scores[j] = -INFINITY;
+    const uint8_t *on = NULL;
+    if (k->p->chosen) {
+        lc_choice_bytes(k->p->chosen + row * lc_choice_words(rows->length), *lo + q->first,
+                        *hi + q->first, c->on);
+        on = c->on + *lo + q->first;
     }
+    k->t->op.k->scale_chosen(*hi - *lo, scale, on, scores + *lo);
 }
 
 /* Probabilities from scores, with the maxima and sums of the forward pass. */
 static void tile_probs(const core_task *k, const lc_query_tile *q, size_t head, float *scores,
-                       size_t ld) {
+                       size_t ld, const core_scratch *c) {
     const lc_kernels *kernels = k->t->op.k;
     size_t heads = k->p->shape->heads, row = q->row * k->p->rows->length;
     for (size_t i = q->begin; i < q->end; i++, scores += ld) {
         size_t lo, hi, at = (row + i) * heads + head;
-        scale_row(k, q, i, scores, &lo, &hi);
+        scale_row(k, q, i, scores, c, &lo, &hi);
         kernels->exp_sum(hi - lo, scores + lo, k->p->s->max[at], scores + lo);
         float inverse = k->p->s->inverse[at];
         for (size_t j = lo; j < hi; j++) scores[j] *= inverse;
@@ -194,7 +210,7 @@ void lc_attention_probs(const lc_tape *t, const lc_mla_pass *p, const lc_query_t
     core_scratch c;
     cut_scratch(&t->op, p->shape, p->rows->length, scratch, &c);
     tile_scores(&k, tile, head, probs, ld, &c);
-    tile_probs(&k, tile, head, probs, ld);
+    tile_probs(&k, tile, head, probs, ld, &c);
 }
 
 /* Items are (tile, head). */
@@ -213,7 +229,7 @@ static void attend_tiles(void *ctx, size_t begin, size_t end, int thread) {
         for (size_t i = 0; i < n; i++) {
             size_t lo, hi, at = (row + q.begin + i) * s->heads + head;
             float *scores = c.probs + i * c.ld;
-            scale_row(k, &q, q.begin + i, scores, &lo, &hi);
+            scale_row(k, &q, q.begin + i, scores, &c, &lo, &hi);
             float max = k->p->s->max[at] = kernels->max(hi - lo, scores + lo);
             float sum = kernels->exp_sum(hi - lo, scores + lo, max, scores + lo);
             k->p->s->inverse[at] = 1.0f / sum;
@@ -244,7 +260,7 @@ static void add_turned(const core_task *k, const lc_query_tile *q, const float *
                        const char *right, size_t columns, float *out, const core_scratch *c) {
     const lc_gemm_path *path = k->t->op.path;
     size_t n = q->end - q->begin, keys = q->end - q->first;
-    lc_transpose(n, keys, x, c->ld, c->turned, TILE);
+    k->t->op.k->transpose(n, keys, x, c->ld, c->turned, TILE);
     path->pack_kn(keys, n, c->turned, TILE, c->left);
     path->multiply_kn(&(lc_product){.rows = keys,
                                     .k = n,
@@ -294,7 +310,7 @@ static void tile_back(const core_task *k, const lc_query_tile *q, size_t head,
     const lc_gemm_path *path = k->t->op.path;
     size_t n = q->end - q->begin, dim = head_dim(s);
     tile_scores(k, q, head, c->probs, c->ld, c);
-    tile_probs(k, q, head, c->probs, c->ld);
+    tile_probs(k, q, head, c->probs, c->ld, c);
     scores_back(k, q, head, c);
     size_t row = q->row * k->p->rows->length + q->begin;
     path->pack_kn(n, q->end - q->first, c->dprobs, c->ld, c->left);

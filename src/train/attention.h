@@ -25,6 +25,9 @@ static inline size_t lc_rows_start(const lc_rows *r, size_t row) {
 /* Chosen keys of a row: bit s of row t's lc_choice_words(length) words. */
 static inline size_t lc_choice_words(size_t length) { return (length + 63) / 64; }
 
+/* on[s] = not 0 where key s of first .. end-1 is chosen. on: [length rounded up to 8]. */
+void lc_choice_bytes(const uint64_t *words, size_t first, size_t end, uint8_t *on);
+
 typedef struct lc_mla_net {
     lc_weight q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b, o;
 } lc_mla_net;

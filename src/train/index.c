@@ -193,7 +193,7 @@ static void target_tiles(void *ctx, size_t begin, size_t end, int thread) {
             double sum = 0;
             for (size_t j = 0; j < keys; j++) {
                 float p = mean[i * ld + j] / (float)heads;
-                if (p > 0) sum += (double)p * lc_log((double)p);
+                if (p > 0) sum += (double)p * lc_natural_log((double)p);
                 target[j] += p;
             }
             k->p->s->entropy[row] += sum;
@@ -214,6 +214,7 @@ static void loss_rows(void *ctx, size_t begin, size_t end, int thread) {
     const lc_rows *rows = k->p->rows;
     const lc_kernels *kernels = k->t->op.k;
     float *q = k->t->op.scratch[thread];
+    uint8_t *on = (uint8_t *)(q + round_up(rows->length));
     for (size_t i = begin; i < end; i++) {
         size_t start = lc_rows_start(rows, i), n = i % rows->length + 1 - start, members = 0;
         float *scores = k->p->scores + i * k->p->ld + start;
@@ -221,12 +222,11 @@ static void loss_rows(void *ctx, size_t begin, size_t end, int thread) {
         const uint64_t *bits = k->sparse ? k->p->chosen + i * lc_choice_words(rows->length) : NULL;
         for (size_t j = 0; j < k->n_members; j++)
             members += lc_index_row_counts(rows, i, k->members[j].skip);
-        for (size_t j = 0; j < n; j++) {
-            size_t key = start + j;
-            q[j] = !bits || (bits[key / 64] >> key % 64 & 1) ? scores[j] : -INFINITY;
-        }
+        memcpy(q, scores, n * sizeof *q);
+        if (bits) lc_choice_bytes(bits, start, start + n, on);
+        kernels->scale_chosen(n, 1.0f, bits ? on + start : NULL, q);
         float max = kernels->max(n, q), sum = kernels->exp_sum(n, q, max, q);
-        double lse = (double)max + lc_log((double)sum), cross = 0;
+        double lse = (double)max + lc_natural_log((double)sum), cross = 0;
         float rate = (float)members / sum;
         for (size_t j = 0; j < n; j++) {
             if (target[j] > 0) cross += (double)target[j] * ((double)scores[j] - lse);
@@ -250,11 +250,9 @@ static void dots_back(const index_task *k, const lc_query_tile *q, size_t head,
         const float *dscores = k->p->scores + row * k->p->ld + q->first;
         float *z = c->dots + i * c->ld, *dz = c->dots_back + i * c->ld;
         float weight = k->p->s->weights[row * s->heads + head];
-        for (size_t j = 0; j < keys; j++) {
-            bool on = j >= lo && j < hi && z[j] > 0;
-            z[j] = on ? z[j] : 0;
-            dz[j] = on ? dscores[j] * weight : 0;
-        }
+        memset(dz, 0, lo * sizeof *dz);
+        memset(dz + hi, 0, (keys - hi) * sizeof *dz);
+        k->t->op.k->relu_gradient(hi - lo, weight, dscores + lo, z + lo, dz + lo);
         k->p->s->dweights[row * s->heads + head] = k->t->op.k->dot(hi - lo, dscores + lo, z + lo);
     }
 }
@@ -284,7 +282,7 @@ static void head_tile_back(const index_task *k, const lc_query_tile *q, size_t h
     p.c = k->p->s->dq + (row * s->heads + head) * s->dim;
     p.ldc = s->heads * s->dim;
     path->multiply_kn(&p);
-    lc_transpose(n, keys, c->dots_back, c->ld, c->turned, TILE);
+    k->t->op.k->transpose(n, keys, c->dots_back, c->ld, c->turned, TILE);
     path->pack_kn(keys, n, c->turned, TILE, c->left);
     p = (lc_product){.rows = keys,
                      .k = n,

@@ -39,17 +39,6 @@ void lc_elements(const lc_op *op, size_t n, size_t cols, const float *x, size_t 
     }
 }
 
-void lc_transpose(size_t rows, size_t cols, const float *x, size_t ldx, float *y, size_t ldy) {
-    enum { TILE = 16 };
-    for (size_t i = 0; i < rows; i += TILE)
-        for (size_t j = 0; j < cols; j += TILE) {
-            size_t end = i + TILE < rows ? i + TILE : rows,
-                   last = j + TILE < cols ? j + TILE : cols;
-            for (size_t b = j; b < last; b++)
-                for (size_t a = i; a < end; a++) y[b * ldy + a] = x[a * ldx + b];
-        }
-}
-
 /* One product on its way. */
 typedef struct work {
     const lc_matmul *m;
@@ -89,7 +78,7 @@ static void pack_left(const run *r, const work *w, size_t group, char *scratch) 
     size_t row = group * GROUP, n = m->rows - row < GROUP ? m->rows - row : GROUP, ldx = m->ldx;
     const float *x = m->x + row * ldx;
     if (m->turned) {
-        lc_transpose(m->k, n, m->x + row, ldx, (float *)(void *)scratch, m->k);
+        r->op->k->transpose(m->k, n, m->x + row, ldx, (float *)(void *)scratch, m->k);
         x = (const float *)(const void *)scratch;
         ldx = m->k;
     }

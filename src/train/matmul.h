@@ -49,7 +49,4 @@ int lc_matmul_run(const lc_op *op, lc_space *space, const lc_matmul *list, size_
 /* fp32 rows [n][ldx] -> elements of the path's type [n][lc_pad_k(cols)], padded with zeros. */
 void lc_elements(const lc_op *op, size_t n, size_t cols, const float *x, size_t ldx, void *out);
 
-/* y [cols][ldy] = transposed x [rows][ldx]. */
-void lc_transpose(size_t rows, size_t cols, const float *x, size_t ldx, float *y, size_t ldy);
-
 #endif

@@ -53,7 +53,7 @@ typedef struct lc_params {
     bool mtp;                /* the draft module is there */
 } lc_params;
 
-/* Initial values: normal numbers (sums of 16 uniforms), norms 1, biases 0. The numbers are a pure
+/* Initial values: normal numbers (sums of 8 uniforms), norms 1, biases 0. The numbers are a pure
  * function of seed, tensor name and element. */
 typedef struct lc_params_init {
     uint64_t seed;

@@ -123,8 +123,10 @@ void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size
 
 /* ---- logarithm ---- */
 
-double lc_log(double x) {
+double lc_natural_log(double x) {
     static const double ln2 = 0x1.62e42fefa39efp-1;
+    static const double odd[] = {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11,
+                                 1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3,  1.0};
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
     int exponent = (int)(bits >> 52) - 1023;
@@ -133,6 +135,6 @@ double lc_log(double x) {
     memcpy(&m, &bits, sizeof m);
     if (m > 1.4142135623730951) m *= 0.5, exponent++;
     double s = (m - 1.0) / (m + 1.0), s2 = s * s; /* ln m = 2 (s + s^3/3 + s^5/5 + ...) */
-    for (int i = 21; i >= 1; i -= 2) sum = sum * s2 + 1.0 / i;
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) sum = sum * s2 + odd[i];
     return (double)exponent * ln2 + 2.0 * s * sum;
 }

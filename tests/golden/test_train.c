@@ -144,7 +144,7 @@ static unsigned check_losses(golden_case *c, const run_result *r, double limit) 
     check_loss(c, "objective", lc_losses_objective(l, &c->weights), limit);
     check_loss(c, "reported", lc_losses_reported(l, &c->weights), limit);
     for (size_t k = 0; k < c->config.mtp_steps; k++, checked++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "mtp.%zu", k + 1);
         check_loss(c, name, l->mtp[k] / ((double)l->counts.mtp[k] + 1e-10), limit);
     }
