@@ -1,0 +1,191 @@
+/*
+ * train_run.c: `longcat train run RECIPE`: options, progress and the closing lines; the work is
+ * train/loop.h. Ctrl-C drops the step that is being computed, writes a checkpoint and says how to
+ * go on.
+ */
+#include "cli/train.h"
+
+#include "base/cpu.h"
+#include "engine/machine.h"
+#include "train/loop.h"
+
+#include <string.h>
+
+typedef struct run_flags {
+    const char *run, *isa, *recompute;
+    int64_t threads, steps;
+    bool changed, check;
+} run_flags;
+
+typedef struct run_view {
+    lc_progress line;
+    double peak; /* operations a second of the instruction that the products use */
+    bool signalled;
+} run_view;
+
+static void on_step(void *ctx, const lc_step_report *r) {
+    run_view *v = ctx;
+    char left[32];
+    double rate = lc_progress_rate(&v->line, (uint64_t)r->tokens);
+    if (!lc_progress_due(&v->line)) return;
+    if (!(rate > 0) && r->seconds > 0) rate = r->step_tokens / r->seconds;
+    lc_buf text = {0};
+    lc_buf_printf(&text, "%s  step %lld of %lld  %.1f M tokens  loss %.4f", r->stage,
+                  (long long)r->step, (long long)r->steps, (double)r->tokens / 1e6,
+                  r->lm > 0 ? r->lm : r->objective);
+    lc_buf_printf(&text, "  %.0f tokens/s", rate);
+    if (v->peak > 0 && r->step_tokens > 0)
+        lc_buf_printf(&text, "  %.0f %% of peak",
+                      100 * r->operations / r->step_tokens * rate / v->peak);
+    lc_buf_printf(&text, "  %.2f experts", r->load.routed);
+    if (rate > 0)
+        lc_buf_printf(&text, "  %s left",
+                      lc_show_time(left, (r->all_tokens - (double)r->tokens) / rate));
+    if (!text.failed) lc_progress_draw(&v->line, text.data);
+    lc_buf_free(&text);
+}
+
+static void on_note(void *ctx, const char *text) {
+    run_view *v = ctx;
+    lc_progress_print(&v->line, text);
+}
+
+static bool on_stop(void *ctx) {
+    run_view *v = ctx;
+    if (!v->signalled && lc_progress_interrupted(&v->line)) {
+        v->signalled = true;
+        lc_progress_print(&v->line, "stopping: a checkpoint is written");
+    }
+    return v->signalled;
+}
+
+static double peak_of(const lc_kernels *kernels, bool bf16, lc_pool *pool) {
+    lc_limits *limits = lc_alloc(sizeof *limits);
+    if (!limits) return 0;
+    lc_limits_measure(pool, 0.02, limits);
+    lc_limit limit = lc_limits_of(limits, kernels->isa, bf16 ? LC_PEAK_BF16 : LC_PEAK_F32);
+    lc_free(limits);
+    return limit.name ? limit.rate : 0;
+}
+
+static int choose(const run_flags *f, lc_loop_options *o, lc_err *err) {
+    lc_isa cap = LC_ISA_COUNT - 1, dropped;
+    if (f->isa && !lc_isa_from_name(f->isa, &cap))
+        return lc_fail(err, LC_EINVAL, "--isa %s: no such instruction set", f->isa);
+    o->kernels = f->isa ? lc_kernels_best(cap, &dropped) : lc_kernels_fastest(&dropped);
+    static const char *const words[] = {"auto", "off", "on"};
+    for (int i = 0; f->recompute && i < 3; i++)
+        if (!strcmp(words[i], f->recompute)) {
+            o->recompute = (lc_recompute)i;
+            return LC_OK;
+        }
+    return f->recompute ? lc_fail(err, LC_EINVAL, "--recompute %s: auto, off or on", f->recompute)
+                        : LC_OK;
+}
+
+/* RECIPE without its extension, if neither the recipe nor --run names a folder. */
+static int name_run(lc_recipe *r, const char *given, lc_err *err) {
+    if (r->run && !given) return LC_OK;
+    const char *from = given ? given : r->path, *dot = strrchr(from, '.');
+    const char *slash = strrchr(from, '/');
+    size_t n = strlen(from);
+    if (!given && (!dot || (slash && dot < slash) || dot == from))
+        return lc_fail(err, LC_EINVAL, "%s: has no [train] run = FOLDER; give --run FOLDER",
+                       r->path);
+    if (!given) n = (size_t)(dot - from);
+    lc_free(r->run);
+    r->run = lc_strndup(from, n);
+    return r->run ? LC_OK : lc_fail(err, LC_ENOMEM, "out of memory");
+}
+
+static int finish(const lc_recipe *r, const lc_loop_result *result) {
+    if (result->complete) {
+        printf("%s: %lld steps done, weights %s, model in %s/latest\n", r->run,
+               (long long)result->step, result->hash, r->run);
+        return LC_EXIT_OK;
+    }
+    if (result->step)
+        fprintf(stderr,
+                "longcat: stopped after step %lld of %lld; `longcat train run %s` goes on from "
+                "there\n",
+                (long long)result->step, (long long)result->steps, r->path);
+    else
+        fprintf(stderr, "longcat: stopped before the first step was done; nothing was written\n");
+    printf("%s: %lld of %lld steps done, weights %s\n", r->run, (long long)result->step,
+           (long long)result->steps, result->hash);
+    return LC_EXIT_OK;
+}
+
+static int run(lc_recipe *r, const run_flags *f) {
+    lc_err err = {0};
+    lc_pool *pool = NULL;
+    lc_loop_result result = {0};
+    run_view view = {0};
+    lc_loop_options o = {.accept_changes = f->changed,
+                         .most_steps = f->steps,
+                         .hooks = {&view, on_step, on_note, on_stop}};
+    lc_progress_begin(&view.line,
+                      TRAIN_PLAIN_MS); /* before the threads, which inherit its signals */
+    int status = choose(f, &o, &err);
+    if (status == LC_OK) status = lc_pool_new((int)f->threads, &pool, &err);
+    o.pool = pool;
+    if (status == LC_OK) {
+        view.peak = peak_of(o.kernels, !r->compute_f32, pool);
+        status = lc_loop_run(r, &o, &result, &err);
+    }
+    lc_progress_end(&view.line);
+    lc_pool_free(pool);
+    return status == LC_OK ? finish(r, &result) : lc_cli_fail(&err);
+}
+
+static int show_plan(const lc_recipe *r) {
+    printf("%s: %zu sources, %.1f M tokens in %lld steps\n", r->path, r->n_sources,
+           lc_recipe_tokens(r) / 1e6, (long long)lc_recipe_steps(r));
+    for (size_t i = 0; i < r->n_stages; i++) {
+        const lc_recipe_stage *s = &r->stages[i];
+        printf("  %-12s %8lld steps of %lld x %lld tokens, %s, highest rate %g\n", s->name,
+               (long long)s->steps, (long long)s->batch, (long long)s->context,
+               lc_schedule_name((lc_schedule_kind)s->schedule_kind), s->rate);
+    }
+    return LC_EXIT_OK;
+}
+
+int lc_train_run_cmd(int argc, char **argv) {
+    run_flags f = {0};
+    const lc_opt options[] = {
+        {"run", 0, LC_OPT_STRING, &f.run, "FOLDER",
+         "where checkpoints and the log go (default: the recipe's `run`, else its name without "
+         "extension)",
+         0, 0},
+        {"threads", 't', LC_OPT_INT, &f.threads, "N",
+         "threads (default: all CPUs); never show in "
+         "the weights",
+         1, 1024},
+        {"isa", 0, LC_OPT_STRING, &f.isa, "NAME",
+         "highest instruction set to use (default: the fastest); never shows in the weights", 0, 0},
+        {"recompute", 0, LC_OPT_STRING, &f.recompute, "WHEN",
+         "compute activations again in the backward pass to save memory: auto (default), off, on",
+         0, 0},
+        {"steps", 0, LC_OPT_INT, &f.steps, "N", "stop after N steps of this sitting", 1, 1e15},
+        {"changed", 0, LC_OPT_FLAG, &f.changed, NULL,
+         "go on though recipe or data have changed since the last checkpoint", 0, 0},
+        {"check", 0, LC_OPT_FLAG, &f.check, NULL, "only check the recipe and show its stages", 0,
+         0},
+        {0}};
+    const lc_usage usage = {
+        "longcat train run RECIPE",
+        "Trains a model as RECIPE says (docs/training.md lists its keys). The same command begins, "
+        "and goes on\nafter Ctrl-C or a crash: the newest undamaged checkpoint in the run's folder "
+        "decides.",
+        options, 1, 1};
+    const char *args[1];
+    int n_args, code = lc_cli_parse(&usage, argc, argv, args, &n_args);
+    if (code >= 0) return code;
+    lc_err err = {0};
+    lc_recipe *r;
+    int status = lc_recipe_load(args[0], &r, &err);
+    if (status == LC_OK && !f.check) status = name_run(r, f.run, &err);
+    code = status != LC_OK ? lc_cli_fail(&err) : f.check ? show_plan(r) : run(r, &f);
+    lc_recipe_free(r);
+    return code;
+}
