@@ -59,13 +59,18 @@ static bool on_stop(void *ctx) {
     return v->signalled;
 }
 
+/* What the widest instruction that the kernels may use reaches, measured now, briefly. */
 static double peak_of(const lc_kernels *kernels, bool bf16, lc_pool *pool) {
-    lc_limits *limits = lc_alloc(sizeof *limits);
-    if (!limits) return 0;
-    lc_limits_measure(pool, 0.02, limits);
-    lc_limit limit = lc_limits_of(limits, kernels->isa, bf16 ? LC_PEAK_BF16 : LC_PEAK_F32);
-    lc_free(limits);
-    return limit.name ? limit.rate : 0;
+    const lc_peak *peaks[LC_PEAKS];
+    double best = 0;
+    size_t n = lc_peaks(peaks);
+    for (size_t i = 0; i < n; i++) {
+        bool fits = peaks[i]->kind == LC_PEAK_F32 || (bf16 && peaks[i]->kind == LC_PEAK_BF16);
+        if (!fits || peaks[i]->isa > kernels->isa) continue;
+        double rate = lc_peak_best(peaks[i], pool, 0.01);
+        if (rate > best) best = rate;
+    }
+    return best;
 }
 
 static int choose(const run_flags *f, lc_loop_options *o, lc_err *err) {

@@ -296,6 +296,8 @@ static int open_section(parser *p, char *text) {
             return REFUSE(p, LC_EFORMAT, "[%s] is given twice; before in line %d", name,
                           p->opened[i]);
         p->opened[i] = p->line;
+        if (i == LC_SECTION_MODEL) p->r->model_line = p->line;
+        if (i == LC_SECTION_TRAIN) p->r->train_line = p->line;
         return LC_OK;
     }
     return REFUSE(p, LC_EFORMAT, "no section [%s]; there are model, train, eval, source, stage",

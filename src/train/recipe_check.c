@@ -137,14 +137,16 @@ static int settle_stage(const lc_recipe *r, lc_recipe_stage *s, lc_err *err) {
 }
 
 int lc_recipe_settle(lc_recipe *r, lc_err *err) {
-    if (!r->config && !r->from) return REFUSE(r, 0, err, "[model] has neither config nor from");
-    if (r->grow > 1 && !r->from) return REFUSE(r, 0, err, "[model] grow needs from");
+    if (!r->config && !r->from)
+        return REFUSE(r, r->model_line, err, "[model] has neither config nor from");
+    if (r->grow > 1 && !r->from) return REFUSE(r, r->model_line, err, "[model] grow needs from");
     if (r->grow > 1 && r->config)
-        return REFUSE(r, 0, err, "[model] grow makes the config from that of `from`");
+        return REFUSE(r, r->model_line, err, "[model] grow makes the config from that of `from`");
     if (r->lanes & (r->lanes - 1))
-        return REFUSE(r, 0, err, "[train] lanes = %lld is not a power of two", (long long)r->lanes);
+        return REFUSE(r, r->train_line, err, "[train] lanes = %lld is not a power of two",
+                      (long long)r->lanes);
     if (r->publish_average && !(r->average > 0))
-        return REFUSE(r, 0, err, "[train] publish = average needs average above 0");
+        return REFUSE(r, r->train_line, err, "[train] publish = average needs average above 0");
     if (!r->n_sources) return REFUSE(r, 0, err, "no [source NAME]");
     if (!r->n_stages) return REFUSE(r, 0, err, "no [stage NAME]");
     for (size_t i = 0; i < r->n_sources; i++)
@@ -166,7 +168,8 @@ int lc_recipe_check(lc_recipe *r, const lc_config *c, bool mtp, lc_err *err) {
     }
     double least = c->zero_experts ? 0 : (double)c->topk;
     if (r->target_topk > (double)c->topk || r->target_topk < least)
-        return REFUSE(r, 0, err, "[train] target_topk = %g: the model chooses %zu entries a token",
+        return REFUSE(r, r->train_line, err,
+                      "[train] target_topk = %g: the model chooses %zu entries a token",
                       r->target_topk, c->topk);
     for (size_t i = 0; i < r->n_stages; i++) {
         const lc_recipe_stage *s = &r->stages[i];

@@ -7,6 +7,7 @@
 #include "../unit/train_files.h"
 #include "golden.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "train/checkpoint.h"
@@ -320,11 +321,13 @@ static void test_kills(void **state) {
     (void)state;
     const char *wanted = getenv("LONGCAT_KILLS"); /* 200 for the long form */
     int kills = wanted ? atoi(wanted) : GOLDEN_SANITIZED ? 4 : 12, finished = 0, going = 0;
-    uint64_t seed = (uint64_t)time(NULL);
+    uint64_t seed = (uint64_t)time(NULL), begin = lc_clock_ns();
+    check_end("timed");
+    uint64_t span = (lc_clock_ns() - begin) / 1000000;
     for (int i = 0; i < kills; i++) {
         int code;
         pid_t pid = start("killed", -1);
-        wait_ms(20 + lc_rng(seed, 3, (uint64_t)i).word[0] % 400);
+        wait_ms(lc_rng(seed, 3, (uint64_t)i).word[0] % (span + 20));
         kill(pid, SIGKILL);
         assert_int_equal(waitpid(pid, &code, 0), pid);
         going += access(in(folder, "killed/latest"), F_OK) == 0;
@@ -344,7 +347,8 @@ static void test_interrupt(void **state) {
     (void)state;
     int code;
     pid_t pid = start("interrupted", -1);
-    wait_ms(300);
+    /* The log is there: signals are held back since long, steps are being done. */
+    for (int i = 0; i < 2000 && access(in(folder, "interrupted/log.jsonl"), F_OK); i++) wait_ms(5);
     kill(pid, SIGINT);
     assert_int_equal(waitpid(pid, &code, 0), pid);
     assert_true(WIFEXITED(code) && WEXITSTATUS(code) == 0);
