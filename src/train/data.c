@@ -70,8 +70,7 @@ static size_t index_of(const lc_train_data *data, const source *s) {
 
 static void start_epoch(const lc_train_data *data, const source *s, uint64_t epoch,
                         lc_shuffle *shuffle) {
-    lc_shuffle_init(shuffle, s->documents, data->seed,
-                    stream(STREAM_EPOCH, s->key, epoch));
+    lc_shuffle_init(shuffle, s->documents, data->seed, stream(STREAM_EPOCH, s->key, epoch));
 }
 
 /* A walk over the documents of a source, through all epochs. */
@@ -370,8 +369,8 @@ static uint64_t checksum(const lc_train_data *data) {
     uint64_t sum = XXH3_64bits(head, sizeof head);
     for (size_t i = 0; i < data->n_sources; i++) {
         const source *s = &data->sources[i];
-        uint64_t part[6] = {sum,      lc_shardset_checksum(s->set), s->start, s->quota,
-                            s->whole, s->key};
+        uint64_t part[6] = {sum,   lc_shardset_checksum(s->set), s->start, s->quota, s->whole,
+                            s->key};
         sum = XXH3_64bits(part, sizeof part);
     }
     return sum;
