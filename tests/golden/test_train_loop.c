@@ -326,6 +326,7 @@ static void test_kills(void **state) {
     uint64_t span = (lc_clock_ns() - begin) / 1000000;
     for (int i = 0; i < kills; i++) {
         int code;
+        unlink(in(folder, "killed/log.jsonl")); /* its next appearance tells that steps begin */
         pid_t pid = start("killed", -1);
         /* Every fourth kill may come at any time; the others when steps are being done. */
         for (int k = 0; i % 4 && k < 5000 && access(in(folder, "killed/log.jsonl"), F_OK); k++)
