@@ -31,13 +31,17 @@ typedef struct lc_position {
     double seconds;            /* of training so far */
 } lc_position;
 
+/* Makes the run's folder if need be and holds it for this process: LC_EINVAL if another has it.
+ * close(*lock) lets go, and so does the end of the process. */
+int lc_run_lock(const char *run, int *lock, lc_err *err);
+
 /* ---- writing ---- */
 
 typedef struct lc_checkpoints lc_checkpoints;
 
 /* Everything is borrowed. Takes memory for the copies at once. */
 typedef struct lc_checkpoint_setup {
-    const char *run; /* folder; made if need be */
+    const char *run; /* folder, held by lc_run_lock */
     const lc_params *params;
     lc_optim *optim;
     const lc_beside *beside;

@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,6 +32,26 @@ struct lc_checkpoints {
     int status;
     lc_err err;
 };
+
+int lc_run_lock(const char *run, int *lock, lc_err *err) {
+    lc_buf path = {0};
+    *lock = -1;
+    if (mkdir(run, FOLDER_MODE) && errno != EEXIST) return lc_fail_errno(err, LC_EIO, "%s", run);
+    int status = lc_buf_printf(&path, "%s/lock", run)
+                     ? LC_OK
+                     : lc_fail(err, LC_ENOMEM, "%s: out of memory", run);
+    if (status == LC_OK && (*lock = open(path.data, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
+        status = lc_fail_errno(err, LC_EIO, "%s", path.data);
+    if (status == LC_OK && flock(*lock, LOCK_EX | LOCK_NB)) {
+        status = errno == EWOULDBLOCK
+                     ? lc_fail(err, LC_EINVAL, "%s: another process trains in this folder", run)
+                     : lc_fail_errno(err, LC_EIO, "%s", path.data);
+        close(*lock);
+        *lock = -1;
+    }
+    lc_buf_free(&path);
+    return status;
+}
 
 /* ---- memory ---- */
 
@@ -52,8 +73,6 @@ void lc_checkpoints_close(lc_checkpoints *c) {
 int lc_checkpoints_open(const lc_checkpoint_setup *setup, lc_checkpoints **out, lc_err *err) {
     const lc_params *p = setup->params;
     *out = NULL;
-    if (mkdir(setup->run, FOLDER_MODE) && errno != EEXIST)
-        return lc_fail_errno(err, LC_EIO, "%s", setup->run);
     lc_checkpoints *c = lc_calloc(1, sizeof *c);
     if (!c) return lc_fail(err, LC_ENOMEM, "checkpoints: out of memory");
     c->setup = *setup;

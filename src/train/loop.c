@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct loop {
     lc_recipe *r;
@@ -45,6 +46,7 @@ typedef struct loop {
     int64_t lm_steps;
     bool saving;     /* a checkpoint is on its way */
     int64_t pending; /* its step */
+    int lock;        /* of the run's folder */
 } loop;
 
 static void note(const loop *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -468,6 +470,7 @@ static int begin(loop *l, lc_loop_result *result) {
     int status = lc_beside_load(l->r, &l->config, &l->beside, l->err);
     if (status == LC_OK)
         status = lc_recipe_check(l->r, &l->config, l->config.mtp_steps > 0, l->err);
+    if (status == LC_OK) status = lc_run_lock(l->r->run, &l->lock, l->err);
     if (status == LC_OK) status = lc_checkpoint_find(l->r->run, &found, l->err);
     result->resumed = found.path != NULL;
     if (status == LC_OK) status = found.path ? resume(l, &found) : begin_anew(l);
@@ -490,6 +493,7 @@ static void end(loop *l) {
     lc_beside_free(&l->beside);
     lc_free(l->experts);
     lc_free(l->learns);
+    if (l->lock >= 0) close(l->lock);
     lc_free(l);
 }
 
@@ -500,6 +504,7 @@ int lc_loop_run(lc_recipe *recipe, const lc_loop_options *options, lc_loop_resul
     *result = (lc_loop_result){0};
     if (!l) return lc_fail(err, LC_ENOMEM, "training: out of memory");
     l->r = recipe;
+    l->lock = -1;
     l->o = options;
     l->err = err ? err : &own;
     bool interrupted = false;

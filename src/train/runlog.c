@@ -99,7 +99,7 @@ void lc_runlog_step(lc_runlog *log, const lc_step_report *r) {
     put(&line, "reported", r->reported);
     put(&line, "lm", r->lm);
     for (size_t k = 0; k < r->mtp_steps; k++) {
-        char name[24];
+        char name[32];
         snprintf(name, sizeof name, "mtp.%zu", k + 1);
         put(&line, name, r->mtp[k]);
     }

@@ -392,6 +392,16 @@ static void test_changed(void **state) {
     assert_non_null(strstr(err.text, "needs"));
 }
 
+static void test_lock(void **state) {
+    (void)state;
+    lc_loop_result result;
+    int lock;
+    assert_ok(lc_run_lock(in(folder, "held"), &lock, &err), err);
+    assert_int_equal(run((run_options){.run = "held"}, &result), LC_EINVAL);
+    assert_non_null(strstr(err.text, "another process"));
+    close(lock);
+}
+
 static void test_growth(void **state) {
     (void)state;
     lc_loop_result result;
@@ -439,6 +449,7 @@ int main(void) {
         cmocka_unit_test(test_damage),    cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_interrupt), cmocka_unit_test(test_kills),
         cmocka_unit_test(test_changed),   cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_lock),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -102,7 +102,7 @@ static void check_losses(steps *c, const char *kind, size_t step, const lc_losse
     check_loss(c, kind, "reported", step, lc_losses_reported(l, &c->weights), t);
     check_loss(c, kind, "grad_norm", step, norm, t);
     for (size_t k = 0; k < c->config.mtp_steps; k++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "mtp.%zu", k + 1);
         check_loss(c, kind, name, step, l->mtp[k] / ((double)l->counts.mtp[k] + 1e-10), t);
     }
