@@ -40,7 +40,7 @@ ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_avx512vnni := $(ISA_FLAGS_avx512) -mavx512vnni
 ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
 ISA_FLAGS_neonbf16 := -march=armv8.2-a+bf16
-ISA_FLAGS_amx    := $(ISA_FLAGS_avx512bf16) -mamx-tile -mamx-bf16
+ISA_FLAGS_amx    := $(ISA_FLAGS_avx512bf16) -mavx512vnni -mamx-tile -mamx-bf16 -mamx-int8
 
 DIRS  := base kernels $(ISAS:%=kernels/%) format text text/jinja ops model store engine train
 SRC   := $(wildcard $(DIRS:%=src/%/*.c))

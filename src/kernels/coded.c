@@ -4,7 +4,7 @@
 
 extern const lc_coded_path lc_coded_scalar;
 #if defined(__x86_64__)
-extern const lc_coded_path lc_coded_avx512, lc_coded_avx512vnni;
+extern const lc_coded_path lc_coded_avx512, lc_coded_avx512vnni, lc_coded_amx;
 #endif
 
 typedef struct choice {
@@ -19,6 +19,7 @@ static size_t choices(choice out[LC_CODED_PATHS]) {
 #if defined(__x86_64__)
         {&lc_coded_avx512, LC_ISA_AVX512, true},
         {&lc_coded_avx512vnni, LC_ISA_AVX512, lc_cpu_can(LC_CPU_AVX512_VNNI)},
+        {&lc_coded_amx, LC_ISA_AMX, lc_cpu_can(LC_CPU_AMX_INT8)},
 #endif
     };
     size_t n = 0;

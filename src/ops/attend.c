@@ -14,15 +14,14 @@
 #include <string.h>
 
 enum {
-    DENSE_ROWS = 128, /* left rows that a tile of several dense rows aims at */
+    DENSE_ROWS = 256, /* left rows that a tile of several dense rows aims at */
     MOST_DENSE = 32,  /* step rows of a tile */
     SPAN = 16,        /* blocks of keys of a span, less with many left rows: */
     SPAN_ROWS = 1024, /* most blocks x left rows */
     GROUP = 16,       /* left rows that are weighed together */
     PANEL = 128,      /* latent columns of a panel, less with many left rows: */
-    PANEL_FLOATS = 4096,
+    PANEL_FLOATS = 8192,
     PANEL_LEAST = 32,
-    AHEAD = 4, /* chosen keys that are fetched ahead */
 };
 
 typedef struct attend_task {
@@ -143,10 +142,6 @@ static void block_range(const tile *a, size_t i, size_t block, size_t *lo, size_
     if (*lo > *hi) *lo = *hi;
 }
 
-static void fetch_ahead(const char *row, size_t bytes) {
-    for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at);
-}
-
 /* Copies the chosen keys of a block together. */
 static char *gather_keys(const tile *a, size_t block) {
     const lc_row *row = &a->t->args->rows[a->begin];
@@ -158,8 +153,6 @@ static char *gather_keys(const tile *a, size_t block) {
     size_t ld = lc_pad_k(a->t->width) * row->kv->layout.element;
     char *out = a->keys + block * LC_KV_BLOCK * ld;
     for (size_t j = 0; j < n; j++) {
-        if (j + AHEAD < n)
-            fetch_ahead(lc_kv_latent(row->kv, a->t->args->slot, (size_t)list[j + AHEAD]), bytes);
         memcpy(out + j * ld, lc_kv_latent(row->kv, a->t->args->slot, (size_t)list[j]), bytes);
         memset(out + j * ld + bytes, 0, ld - bytes);
     }

@@ -84,7 +84,7 @@ static void route_rows(void *ctx, size_t begin, size_t end, int thread) {
         float *probs = k->s->probs + i * n, max = kernels->max(n, logits);
         float sum = kernels->exp_sum(n, logits, max, probs);
         for (size_t e = 0; e < n; e++) probs[e] /= sum;
-        k->s->lse[i] = (float)((double)max + lc_natural_log((double)sum));
+        k->s->lse[i] = (float)((double)max + lc_ln((double)sum));
         lc_route_row(n, topk, probs, k->w->bias, k->shape->routed_scale, k->s->ids + i * topk,
                      k->s->weights + i * topk);
     }

@@ -36,7 +36,7 @@ static void entropy_rows(void *ctx, size_t begin, size_t end, int thread) {
         size_t target = (size_t)k->p->targets[k->list[i]];
         double own = (double)logits[target];
         float sum = kernels->exp_sum(vocab, logits, max, logits);
-        k->t->sums[i] = (double)max + lc_natural_log((double)sum) - own;
+        k->t->sums[i] = (double)max + lc_ln((double)sum) - own;
         float scale = k->p->scale / sum;
         for (size_t j = 0; j < vocab; j++) logits[j] *= scale;
         logits[target] -= k->p->scale;
@@ -96,7 +96,7 @@ static void z_rows(void *ctx, size_t begin, size_t end, int thread) {
         for (size_t j = 0; j < k->hidden; j++) p[j] = fabsf(z[j]);
         float max = k->t->op.k->max(k->hidden, p);
         float sum = k->t->op.k->exp_sum(k->hidden, p, max, p);
-        double lse = (double)max + lc_natural_log((double)sum);
+        double lse = (double)max + lc_ln((double)sum);
         k->t->sums[i] = lse * lse;
         if (!k->dz) continue;
         float rate = (float)(2.0 * (double)k->scale * lse) / sum, *dz = k->dz + i * k->hidden;

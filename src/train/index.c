@@ -193,7 +193,7 @@ static void target_tiles(void *ctx, size_t begin, size_t end, int thread) {
             double sum = 0;
             for (size_t j = 0; j < keys; j++) {
                 float p = mean[i * ld + j] / (float)heads;
-                if (p > 0) sum += (double)p * lc_natural_log((double)p);
+                if (p > 0) sum += (double)p * lc_ln((double)p);
                 target[j] += p;
             }
             k->p->s->entropy[row] += sum;
@@ -226,7 +226,7 @@ static void loss_rows(void *ctx, size_t begin, size_t end, int thread) {
         if (bits) lc_choice_bytes(bits, start, start + n, on);
         kernels->scale_chosen(n, 1.0f, bits ? on + start : NULL, q);
         float max = kernels->max(n, q), sum = kernels->exp_sum(n, q, max, q);
-        double lse = (double)max + lc_natural_log((double)sum), cross = 0;
+        double lse = (double)max + lc_ln((double)sum), cross = 0;
         float rate = (float)members / sum;
         for (size_t j = 0; j < n; j++) {
             if (target[j] > 0) cross += (double)target[j] * ((double)scores[j] - lse);

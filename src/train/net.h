@@ -82,7 +82,8 @@ typedef struct lc_net_options {
                        memory, a third more time, the same bits */
 } lc_net_options;
 
-/* Bytes that lc_net_new will take, for plans. SIZE_MAX: too large. */
+/* Bytes that lc_net_new will take, for plans. Packed operands of products, and with indexers two
+ * [tokens][length] arrays of scores, come on top at the first run. SIZE_MAX: too large. */
 size_t lc_net_bytes(const lc_params *params, const lc_net_options *options);
 /* params is borrowed. LC_EINVAL names what the options ask for and the model lacks. */
 int lc_net_new(const lc_params *params, const lc_net_options *options, lc_net **out, lc_err *err);

@@ -123,7 +123,7 @@ void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size
 
 /* ---- logarithm ---- */
 
-double lc_natural_log(double x) {
+double lc_ln(double x) {
     static const double ln2 = 0x1.62e42fefa39efp-1;
     static const double odd[] = {1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13, 1.0 / 11,
                                  1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3,  1.0};

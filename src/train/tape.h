@@ -61,6 +61,6 @@ void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size
                   size_t lddx);
 
 /* Natural logarithm of a positive normal number, the same bits on every machine; good to 1e-15. */
-double lc_natural_log(double x);
+double lc_ln(double x);
 
 #endif

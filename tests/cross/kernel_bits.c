@@ -81,6 +81,17 @@ static void rows_of(const lc_kernels *k, size_t n) {
     add(&max, 4), add(&sum, 4), add(y, n * 4);
     memcpy(y, w, n * 4), k->scale_add(n, 0.7f, 1.3f, x, y), add(y, n * 4);
     memcpy(y, w, n * 4), k->add_scaled(n, 0.7f, x, y), add(y, n * 4);
+    uint32_t order[200];
+    int32_t picked[200];
+    float row_max = 0.5f, row_sum = 2.0f, alpha;
+    memcpy(y, x, n * 4);
+    lc_softmax_block block = {1, n, y, 0.3f, 0, n - n / 3, &row_max, &row_sum, &alpha};
+    k->softmax_block(&block), add(y, n * 4);
+    add(&row_max, 4), add(&row_sum, 4), add(&alpha, 4);
+    k->sum_scaled_relu(1, n, w, x, y), add(y, n * 4);
+    k->order_floats(n, x, order), add(order, n * 4);
+    add(picked, k->pick_above(n, order, order[n / 2], 2, 9, picked) * 4);
+    add(order, k->keep_prefix(n, order, 24, order[n / 2] >> 24, order) * 4);
     k->round_bf16(n, x, y), add(y, n * 4);
     k->narrow_bf16(n, x, h), add(h, n * 2);
     k->widen_bf16(n, h, y), add(y, n * 4);

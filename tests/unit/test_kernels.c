@@ -68,7 +68,9 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
             memcpy((char *)kn + (i * ld_kn + j) * path->element, bf16 ? (void *)&h : (void *)&v,
                    path->element);
         }
-    for (int way = 0; way < 2; way++) {
+    for (int way = 0; way < 3; way++) { /* nk, kn, kn with decay */
+        float decay[128];
+        for (size_t i = 0; i < rows; i++) decay[i] = i % 5 == 2 ? -1.0f : (float)(i % 5) * 0.4f;
         lc_product p = {.rows = rows,
                         .k = k,
                         .columns = columns,
@@ -78,6 +80,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                         .scratch = scratch};
         p.right = way ? kn : nk;
         p.ld = way ? ld_kn : ld_nk;
+        if (way == 2) p.decay = decay;
         for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
         for (size_t i = 0; i < rows; i += 16) { /* groups of 16 may be packed apart */
             void *out = (char *)packed + lc_left_bytes(path, i, k);
@@ -88,10 +91,14 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
         for (size_t i = 0; i < rows; i++)
             for (size_t j = 0; j < ldc; j++) {
                 float want = j < columns ? dot_reference(a + i * kp, right + j * kp, 1, kp) : 7.0f;
+                if (way == 2 && j < columns)
+                    want = decay[i] < 0 ? 7.0f : fmaf(7.0f, decay[i], want);
                 if (memcmp(&want, &c[i * ldc + j], 4))
                     fail_msg("%s %s: %zu x %zu x %zu: [%zu][%zu] is %a, not %a", path->name,
-                             way ? "kn" : "nk", rows, k, columns, i, j, (double)c[i * ldc + j],
-                             (double)want);
+                             way == 2 ? "kn with decay"
+                             : way    ? "kn"
+                                      : "nk",
+                             rows, k, columns, i, j, (double)c[i * ldc + j], (double)want);
             }
     }
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
@@ -299,6 +306,95 @@ static void check_decode_bf16(const lc_kernels *k) {
         }
 }
 
+/* A block against the formulas, of rows in any state. */
+static void check_softmax(const lc_kernels *k, size_t rows, size_t n, size_t lo, size_t hi) {
+    static float scores[40 * 70], got[40 * 70], want[70];
+    float max[40], sum[40], alpha[40], old_max[40], old_sum[40];
+    const lc_kernels *scalar = lc_kernels_of(LC_ISA_SCALAR);
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < n; j++) scores[i * n + j] = random_value() * 9;
+        max[i] = old_max[i] = i % 4 ? random_value() : -INFINITY;
+        sum[i] = old_sum[i] = i % 4 ? 1.5f : 0.0f;
+    }
+    memcpy(got, scores, sizeof got);
+    k->softmax_block(&(lc_softmax_block){rows, n, got, 0.3f, lo, hi, max, sum, alpha});
+    for (size_t i = 0; i < rows; i++) {
+        float most = old_max[i], block_sum;
+        for (size_t j = 0; j < n; j++) {
+            want[j] = j >= lo && j < hi ? scores[i * n + j] * 0.3f : -INFINITY;
+            if (want[j] > most) most = want[j];
+        }
+        scalar->exp_sum(n, want, most, want);
+        block_sum = lane_sum_reference(want, n, false);
+        float drop = old_max[i] - most, decay;
+        scalar->exp_sum(1, &drop, 0.0f, &decay);
+        block_sum = fmaf(old_sum[i], decay, block_sum);
+        assert_memory_equal(want, got + i * n, n * sizeof *want);
+        assert_true(max[i] == most);
+        assert_memory_equal(&alpha[i], &decay, sizeof decay);
+        assert_memory_equal(&sum[i], &block_sum, sizeof block_sum);
+    }
+}
+
+static void check_attention_rows(const lc_kernels *k) {
+    static const size_t shapes[][4] = {{1, 64, 0, 64},  {16, 64, 0, 64}, {17, 64, 5, 64},
+                                       {33, 64, 0, 19}, {5, 64, 30, 31}, {40, 70, 16, 65},
+                                       {3, 7, 2, 6},    {2, 16, 15, 16}};
+    static float x[9 * 150], w[9], y[150];
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check_softmax(k, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
+    for (size_t n = 1; n <= 150; n += n < 60 ? 9 : 30) {
+        for (size_t i = 0; i < 9 * n; i++) x[i] = random_value();
+        for (size_t i = 0; i < 9; i++) w[i] = random_value();
+        y[n - 1] = 7.0f;
+        k->sum_scaled_relu(9, n, w, x, y);
+        for (size_t j = 0; j < n; j++) {
+            float want = 0.0f;
+            for (size_t i = 0; i < 9; i++)
+                want = fmaf(w[i], x[i * n + j] > 0 ? x[i * n + j] : 0.0f, want);
+            assert_memory_equal(&want, &y[j], sizeof want);
+        }
+    }
+}
+
+static void check_choices(const lc_kernels *k) {
+    static const float rising[] = {-INFINITY, -1e30f, -1.0f, -0x1p-149f, 0.0f,
+                                   0x1p-149f, 1.0f,   1e30f, INFINITY};
+    uint32_t order[40], kept[40];
+    float x[40], zeros[2] = {0.0f, -0.0f}, nans[4] = {-NAN, -INFINITY, INFINITY, NAN};
+    int32_t picked[40];
+    k->order_floats(9, rising, order);
+    for (size_t i = 1; i < 9; i++) assert_true(order[i - 1] < order[i]);
+    k->order_floats(2, zeros, order);
+    assert_true(order[0] == order[1]);
+    k->order_floats(4, nans, order);
+    for (size_t i = 1; i < 4; i++) assert_true(order[i - 1] < order[i]);
+    for (size_t n = 1; n <= 40; n++) {
+        for (size_t i = 0; i < n; i++) x[i] = (float)(i * 7 % 5) - 2.0f;
+        k->order_floats(n, x, order);
+        for (size_t t = 0; t < n; t++)
+            for (size_t ties = 0; ties < 4; ties++) {
+                size_t count = 0, left = ties, got;
+                got = k->pick_above(n, order, order[t], ties, 100, picked);
+                for (size_t i = 0; i < n; i++) {
+                    if (x[i] < x[t] || (x[i] == x[t] && !left)) continue;
+                    left -= x[i] == x[t];
+                    assert_true(count < got && picked[count] == 100 + (int32_t)i);
+                    count++;
+                }
+                assert_true(count == got);
+            }
+        size_t count = k->keep_prefix(n, order, 23, order[0] >> 23, kept), at = 0;
+        for (size_t i = 0; i < n; i++)
+            if (order[i] >> 23 == order[0] >> 23) assert_true(kept[at++] == order[i]);
+        assert_true(at == count);
+    }
+    for (size_t i = 0; i < 40; i++) order[i] = i % 3 ? UINT32_MAX - (uint32_t)i : 0;
+    assert_int_equal(k->keep_prefix(40, order, 0, UINT32_MAX - 1, kept), 1);
+    assert_int_equal(k->keep_prefix(40, order, 24, 255, kept), 26);
+    assert_int_equal(k->keep_prefix(40, order, 24, 0, kept), 14);
+}
+
 static void check_isa(lc_isa isa) {
     const lc_kernels *k = lc_kernels_of(isa);
     if (!k) {
@@ -316,7 +412,9 @@ static void check_isa(lc_isa isa) {
     check_f8_rows(k);
     check_f16_codes(k);
     check_decode_bf16(k);
+    check_attention_rows(k);
     lc_fp_leave(fp);
+    check_choices(k);
 }
 
 static void scalar_is_the_written_order(void **unused) { (void)unused, check_isa(LC_ISA_SCALAR); }

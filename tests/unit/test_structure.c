@@ -60,7 +60,8 @@ static const char *const banned_texts[] = {
 };
 /* The hosts that files other than documents may name. */
 static const char *const known_hosts[] = {
-    "huggingface.co", "localhost", "127.0.0.1", "[::1]", "example.com", "arxiv.org", "doi.org",
+    "huggingface.co", "github.com",  "localhost", "127.0.0.1",
+    "[::1]",          "example.com", "arxiv.org", "doi.org",
 };
 
 static struct {

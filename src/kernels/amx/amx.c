@@ -19,9 +19,9 @@
 enum {
     TILE = 16,       /* rows of a tile, and columns of fp32 */
     WIDE = 512,      /* weight rows of a task with many step rows */
-    ROW_BLOCK = 256, /* step rows and */
+    ROW_BLOCK = 256, /* step rows */
     PAIRS = 16,      /* rows of a right tile: pairs of k */
-    K_CHUNK = 2048,  /* k of them that stay in the second cache: 1 MiB */
+    KEPT = 1 << 19,  /* elements of them that stay in the second cache: 1 MiB */
     C_GROUP = 1024,  /* floats of the results of 32 weight rows and 32 step rows */
 };
 
@@ -168,6 +168,11 @@ static void write_tile(float *c, size_t ldc, const float *tile, size_t rows, siz
     for (size_t i = 0; i < rows; i++) _mm512_mask_storeu_epi32(c + i * ldc, mask, r[i]);
 }
 
+/* k of a chunk. */
+static size_t chunk_of(size_t rows, size_t k) {
+    return at_most(k, KEPT / at_most(rows, ROW_BLOCK) / LC_K_BLOCK * LC_K_BLOCK);
+}
+
 /* Where a product is. */
 typedef struct nk_state {
     const lc_product *p;
@@ -198,7 +203,7 @@ static void pair_of_groups(nk_state *n, size_t column, size_t row) {
         .ldc = p->ldc,
     };
     float *c = n->results;
-    if (n->k > K_CHUNK) {
+    if (n->length < n->k) {
         size_t pairs = (n->rows + 2 * TILE - 1) / (2 * TILE), pair = (row - n->row) / (2 * TILE);
         c += ((column - n->column) / (2 * TILE) * pairs + pair) * C_GROUP;
     }
@@ -218,7 +223,7 @@ static void pair_of_groups(nk_state *n, size_t column, size_t row) {
 
 /* Results of all columns wait between chunks, else of one pair of groups. */
 static size_t results_floats(size_t rows, size_t k) {
-    if (lc_pad_k(k) <= K_CHUNK) return C_GROUP;
+    if (chunk_of(rows, lc_pad_k(k)) == lc_pad_k(k)) return C_GROUP;
     return (at_most(rows, ROW_BLOCK) + 31) / 32 * (WIDE / 32) * C_GROUP;
 }
 
@@ -236,7 +241,7 @@ static void amx_multiply_nk(const lc_product *p) {
         for (n.row = 0; n.row < p->rows; n.row += n.rows) {
             n.rows = at_most(p->rows - n.row, ROW_BLOCK);
             for (n.chunk = 0; n.chunk < n.k; n.chunk += n.length) {
-                n.length = at_most(n.k - n.chunk, K_CHUNK);
+                n.length = at_most(n.k - n.chunk, chunk_of(p->rows, n.k));
                 panel_chunk(&n);
             }
         }

@@ -138,7 +138,10 @@ static inline void v_order(const float *x, uint32_t *y) {
     _mm512_storeu_si512(y, _mm512_xor_si512(bits, flip));
 }
 static inline unsigned v_at_least(const uint32_t *x, uint32_t t) {
-    return _mm512_cmpge_epu32_mask(_mm512_loadu_si512(x), _mm512_set1_epi32((int)t));
+    __mmask16 mask = _mm512_cmpge_epu32_mask(_mm512_loadu_si512(x), _mm512_set1_epi32((int)t));
+    unsigned bits; /* left to itself, gcc 12 may spill 16 bits of a mask and load 32 */
+    __asm__("kmovw %1, %0" : "=r"(bits) : "k"(mask));
+    return bits;
 }
 
 #endif

@@ -1,0 +1,123 @@
+/*
+ * few.h (AVX512-VNNI): coded products of a few left rows, behind coded.inc. Turning codes into
+ * strips costs more than using them once, so 16 weight rows are read as they lie, 64 bytes of each
+ * in turn, into 16 registers of partial sums; at the end of a group those are added across and
+ * turned together.
+ */
+#ifndef LC_KERNELS_AVX512VNNI_FEW_H
+#define LC_KERNELS_AVX512VNNI_FEW_H
+
+enum { FEW_ROWS = 4 }; /* left rows up to which this pays */
+
+/* k of 64 bytes of codes. */
+static inline size_t few_step(lc_code_kind kind) { return kind == LC_CODES_U4 ? 128 : 64; }
+
+static bool few_fits(const coded_work *w) {
+    size_t step = few_step(w->p->right.kind);
+    bool divides = w->size % step == 0 || step % w->size == 0;
+    return w->p->rows <= FEW_ROWS && !w->p->right.by_column && (w->groups == 1 || divides);
+}
+
+/* quads[q] = lanes 4 q .. 4 q + 3 of every register added up, one row a lane. */
+LC_INLINE void add_across(const lc_w sum[STRIP], lc_w quads[4]) {
+    lc_w pair[8], four[4];
+    for (int i = 0; i < 8; i++)
+        pair[i] = w_add(_mm512_unpacklo_epi32(sum[2 * i], sum[2 * i + 1]),
+                        _mm512_unpackhi_epi32(sum[2 * i], sum[2 * i + 1]));
+    for (int i = 0; i < 4; i++)
+        four[i] = w_add(_mm512_unpacklo_epi64(pair[2 * i], pair[2 * i + 1]),
+                        _mm512_unpackhi_epi64(pair[2 * i], pair[2 * i + 1]));
+    lc_w a = _mm512_shuffle_i32x4(four[0], four[1], 0x44);
+    lc_w b = _mm512_shuffle_i32x4(four[0], four[1], 0xee);
+    lc_w c = _mm512_shuffle_i32x4(four[2], four[3], 0x44);
+    lc_w d = _mm512_shuffle_i32x4(four[2], four[3], 0xee);
+    quads[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+    quads[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    quads[2] = _mm512_shuffle_i32x4(b, d, 0x88);
+    quads[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
+}
+
+/* Left values of a step: for U4 those of low halves, then of high ones (packed rows have words of
+ * them in turns). `n`: values that are there. */
+LC_INLINE void left_values(const char *left, size_t n, const lc_code_kind kind, lc_w q[2]) {
+    size_t first = coded_least(n, 64);
+    lc_w a = w_load_n((const uint8_t *)left, first);
+    q[0] = a;
+    if (kind != LC_CODES_U4) return;
+    lc_w b = n > 64 ? w_load_n((const uint8_t *)left + 64, n - 64) : w_zero();
+    const lc_w even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    q[0] = _mm512_permutex2var_epi32(a, even, b);
+    q[1] = _mm512_permutex2var_epi32(a, w_add(even, w_set(1)), b);
+}
+
+/* One step of 16 weight rows (`rows` of them there). */
+LC_INLINE void add_step(const uint8_t *codes, size_t stride, size_t rows, size_t bytes,
+                        const lc_code_kind kind, const lc_w q[2], lc_w sum[STRIP]) {
+    const lc_w low = w_set(0x0f0f0f0f), flip = w_set((int32_t)0x80808080u);
+    bool whole = rows == STRIP && bytes == 64;
+    for (size_t i = 0; i < STRIP; i++) {
+        const uint8_t *from = codes + i * stride;
+        __builtin_prefetch(from + STRIP * stride); /* the next strip: rows are short streams */
+        lc_w word = whole ? w_load(from) : i < rows ? w_load_n(from, bytes) : w_zero();
+        if (kind == LC_CODES_U4) {
+            sum[i] = _mm512_dpbusd_epi32(sum[i], w_and(word, low), q[0]);
+            sum[i] = _mm512_dpbusd_epi32(sum[i], w_and(w_down4(word), low), q[1]);
+        } else {
+            if (kind == LC_CODES_I8) word = w_xor(word, flip);
+            sum[i] = _mm512_dpbusd_epi32(sum[i], word, q[0]);
+        }
+    }
+}
+
+/* Left row `row` times the columns of a strip. */
+LC_INLINE void few_strip(const coded_work *w, size_t row, size_t strip, const lc_code_kind kind) {
+    const lc_coded_rows *r = &w->p->right;
+    const size_t step = few_step(kind), per_byte = step / 64;
+    size_t n = coded_least(w->columns - strip * STRIP, STRIP), column = w->column + strip * STRIP;
+    size_t row_codes = (w->p->k + per_byte - 1) / per_byte;
+    tile t = {.left = (const char *)w->p->left + row * w->row_bytes, .row = row};
+    const tile_shape one = {1, 1, 1};
+    size_t group = w->group0, place = strip * w->places;
+    float *c = w->p->c + row * w->p->ldc + column;
+    t.acc[0][0] = w->k0 ? load_some(c, n) : v_zero();
+    for (size_t k = w->k0; k < w->k1;) {
+        lc_w sum[STRIP], quads[4];
+        for (int i = 0; i < STRIP; i++) sum[i] = w_zero();
+        size_t end = coded_least(w->k1, k + (w->size > step ? w->size : step));
+        for (; k < end; k += step) {
+            lc_w q[2];
+            left_values(t.left + k, coded_least(end - k, step), kind, q);
+            size_t at = k / per_byte;
+            add_step(r->codes + column * r->stride + at, r->stride, n,
+                     coded_least(row_codes - at, 64), kind, q, sum);
+        }
+        add_across(sum, quads);
+        size_t groups = w->size >= step ? 1 : coded_whole(step - (k - end), w->size) / w->size;
+        size_t each = w->size >= step ? 4 : 4 * w->size / step;
+        for (size_t g = 0; g < groups; g++, group++, place += STRIP) {
+            begin_group(&t, w, group, one);
+            for (size_t j = 0; j < each; j++)
+                t.sum[0][0][0] = w_add(t.sum[0][0][0], quads[g * each + j]);
+            end_group(&t, w, group, place, one);
+        }
+    }
+    lc_v result = w->k1 == w->k ? quiet(t.acc[0][0]) : t.acc[0][0];
+    if (n < LC_LANES)
+        v_store_n(c, result, n);
+    else
+        v_store(c, result);
+}
+
+static void few_rows(const coded_work *w) {
+    for (size_t strip = 0; strip * STRIP < w->columns; strip++)
+        for (size_t row = 0; row < w->p->rows; row++) {
+            if (w->p->right.kind == LC_CODES_U4)
+                few_strip(w, row, strip, LC_CODES_U4);
+            else if (w->p->right.kind == LC_CODES_U8)
+                few_strip(w, row, strip, LC_CODES_U8);
+            else
+                few_strip(w, row, strip, LC_CODES_I8);
+        }
+}
+
+#endif
