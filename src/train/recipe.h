@@ -44,7 +44,7 @@ typedef struct lc_recipe_stage {
 
 typedef struct lc_recipe {
     char *path;
-    int model_line, train_line; /* where [model] and [train] begin; 0: nowhere */
+    int model_line, train_line;      /* where [model] and [train] begin; 0: nowhere */
     char *config, *from, *tokenizer; /* files or folders; NULL: not given */
     int64_t grow; /* copies of from's layers on top of each other; 1 = as it is */
     double std, embedding_std, ngram_std;

@@ -53,7 +53,7 @@ static bool set_group(lc_recipe_stage *s, const char *word, bool learns) {
 static int set_groups(const lc_recipe *r, lc_recipe_stage *s, const char *list, bool learns,
                       lc_err *err) {
     char word[64];
-    for (const char *at = list; at && (at = next_word(at, word));)
+    for (const char *at = list ? list : ""; (at = next_word(at, word));)
         if (!set_group(s, word, learns))
             return REFUSE(r, s->line, err,
                           "stage %s: %s: no group \"%s\"; there are all, matrix, projection, "
@@ -68,7 +68,7 @@ static int set_mix(const lc_recipe *r, lc_recipe_stage *s, lc_err *err) {
     char name[64], number[64];
     double sum = 0;
     for (size_t i = 0; i < r->n_sources; i++) s->weights[i] = s->mix ? 0 : r->sources[i].weight;
-    for (const char *at = s->mix; at && (at = next_word(at, name));) {
+    for (const char *at = s->mix ? s->mix : ""; (at = next_word(at, name));) {
         size_t i = 0;
         char *end;
         for (; i < r->n_sources && strcmp(r->sources[i].name, name); i++) {
