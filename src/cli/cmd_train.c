@@ -12,7 +12,8 @@ static const struct {
 } commands[] = {
     {"tokenizer", lc_train_tokenizer_cmd, "learn a tokenizer.json from a corpus"},
     {"data", lc_train_data_cmd, "turn a corpus into token shards"},
-    {"run", lc_train_run_cmd, "train a model as a recipe says"},
+    {"run", lc_train_run_cmd, "train a model as a recipe says, or go on with it"},
+    {"report", lc_train_report_cmd, "a run's curves as one HTML page"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -20,7 +20,7 @@ static const struct {
     {"pull", lc_cmd_pull, "download a model from a hub"},
     {"quantize", lc_cmd_quantize, "a checkpoint as int4 or int8"},
     {"bench", lc_cmd_bench, "what this machine can do, and how much of it is used"},
-    {"train", lc_cmd_train, "tokenizers and token shards for training"},
+    {"train", lc_cmd_train, "tokenizers, training data, and training runs"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

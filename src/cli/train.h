@@ -11,6 +11,7 @@ enum { TRAIN_PLAIN_MS = 10000 /* between progress lines where there is no termin
 int lc_train_tokenizer_cmd(int argc, char **argv);
 int lc_train_data_cmd(int argc, char **argv);
 int lc_train_run_cmd(int argc, char **argv);
+int lc_train_report_cmd(int argc, char **argv);
 
 /* Lines on stderr about what a corpus had that was left out. */
 void lc_train_show_counts(const lc_corpus_counts *counts);

@@ -1,135 +1,196 @@
 /*
  * train_run.c: `longcat train run RECIPE`: options, progress and the closing lines; the work is
- * train/loop.h. Ctrl-C writes a checkpoint after the step at hand.
+ * train/loop.h. Ctrl-C drops the step that is being computed, writes a checkpoint and says how to
+ * go on.
  */
 #include "cli/train.h"
 
-#include "base/clock.h"
+#include "base/cpu.h"
+#include "engine/machine.h"
 #include "train/loop.h"
 
 #include <string.h>
 
-typedef struct display {
-    lc_progress line;
-    uint64_t start;
-    bool stopped;
-} display;
+typedef struct run_flags {
+    const char *run, *isa, *recompute;
+    int64_t threads, steps;
+    bool changed, check;
+} run_flags;
 
-static bool on_progress(void *ctx, const lc_train_progress *p) {
-    display *d = ctx;
+typedef struct run_view {
+    lc_progress line;
+    double peak; /* operations a second of the instruction that the products use */
+    bool signalled;
+} run_view;
+
+static void on_step(void *ctx, const lc_step_report *r) {
+    run_view *v = ctx;
     char left[32];
-    double rate = lc_progress_rate(&d->line, p->tokens);
-    d->stopped = lc_progress_interrupted(&d->line);
-    if (lc_progress_due(&d->line) || p->step == p->steps) {
-        lc_buf text = {0};
-        lc_buf_printf(&text, "%s  step %llu of %llu  %.1f M tokens  loss %.4f  %.2f routed",
-                      p->stage, (unsigned long long)p->step, (unsigned long long)p->steps,
-                      (double)p->tokens / 1e6, p->loss, p->routed);
-        if (rate >= 1)
-            lc_buf_printf(&text, "  %.0f tokens/s  %s left", rate,
-                          lc_show_time(left, (double)(p->all_tokens - p->tokens) / rate));
-        if (!text.failed) lc_progress_draw(&d->line, text.data);
-        lc_buf_free(&text);
-    }
-    if (d->stopped) lc_progress_print(&d->line, "longcat: stopping, with a checkpoint");
-    return !d->stopped;
+    double rate = lc_progress_rate(&v->line, (uint64_t)r->tokens);
+    if (!lc_progress_due(&v->line)) return;
+    if (!(rate > 0) && r->seconds > 0) rate = r->step_tokens / r->seconds;
+    lc_buf text = {0};
+    lc_buf_printf(&text, "%s  step %lld of %lld  %.1f M tokens  loss %.4f", r->stage,
+                  (long long)r->step, (long long)r->steps, (double)r->tokens / 1e6,
+                  r->lm > 0 ? r->lm : r->objective);
+    lc_buf_printf(&text, "  %.0f tokens/s", rate);
+    if (v->peak > 0 && r->step_tokens > 0)
+        lc_buf_printf(&text, "  %.0f %% of peak",
+                      100 * r->operations / r->step_tokens * rate / v->peak);
+    lc_buf_printf(&text, "  %.2f experts", r->load.routed);
+    if (rate > 0)
+        lc_buf_printf(&text, "  %s left",
+                      lc_show_time(left, (r->all_tokens - (double)r->tokens) / rate));
+    if (!text.failed) lc_progress_draw(&v->line, text.data);
+    lc_buf_free(&text);
 }
 
 static void on_note(void *ctx, const char *text) {
-    display *d = ctx;
-    char line[1200];
-    snprintf(line, sizeof line, "longcat: %s", text);
-    lc_progress_print(&d->line, line);
+    run_view *v = ctx;
+    lc_progress_print(&v->line, text);
 }
 
-static int finish(const char *path, const lc_train_run_result *r, double seconds) {
-    char time[32];
-    printf("%s: %s after step %llu, %.1f M tokens, loss %.4f, %s; checkpoint: %s\n", path,
-           r->finished ? "finished" : "stopped", (unsigned long long)r->steps,
-           (double)r->tokens / 1e6, r->loss, lc_show_time(time, seconds),
-           *r->checkpoint ? r->checkpoint : "none could be written");
-    if (!r->finished) fprintf(stderr, "longcat: to go on: longcat train run %s\n", path);
-    return r->finished && !*r->checkpoint ? LC_EXIT_FAILED : LC_EXIT_OK;
+static bool on_stop(void *ctx) {
+    run_view *v = ctx;
+    if (!v->signalled && lc_progress_interrupted(&v->line)) {
+        v->signalled = true;
+        lc_progress_print(&v->line, "stopping: a checkpoint is written");
+    }
+    return v->signalled;
 }
 
-typedef struct flags {
-    int64_t threads;
-    const char *isa;
-    bool changed, check;
-} flags;
+/* What the widest instruction that the kernels may use reaches, measured now, briefly. */
+static double peak_of(const lc_kernels *kernels, bool bf16, lc_pool *pool) {
+    const lc_peak *peaks[LC_PEAKS];
+    double best = 0;
+    size_t n = lc_peaks(peaks);
+    for (size_t i = 0; i < n; i++) {
+        bool fits = peaks[i]->kind == LC_PEAK_F32 || (bf16 && peaks[i]->kind == LC_PEAK_BF16);
+        if (!fits || peaks[i]->isa > kernels->isa) continue;
+        double rate = lc_peak_best(peaks[i], pool, 0.01);
+        if (rate > best) best = rate;
+    }
+    return best;
+}
 
-static int train(const char *path, const lc_recipe *recipe, const flags *f, lc_isa cap) {
+static int choose(const run_flags *f, lc_loop_options *o, lc_err *err) {
+    lc_isa cap = LC_ISA_COUNT - 1, dropped;
+    if (f->isa && !lc_isa_from_name(f->isa, &cap))
+        return lc_fail(err, LC_EINVAL, "--isa %s: no such instruction set", f->isa);
+    o->kernels = f->isa ? lc_kernels_best(cap, &dropped) : lc_kernels_fastest(&dropped);
+    static const char *const words[] = {"auto", "off", "on"};
+    for (int i = 0; f->recompute && i < 3; i++)
+        if (!strcmp(words[i], f->recompute)) {
+            o->recompute = (lc_recompute)i;
+            return LC_OK;
+        }
+    return f->recompute ? lc_fail(err, LC_EINVAL, "--recompute %s: auto, off or on", f->recompute)
+                        : LC_OK;
+}
+
+/* RECIPE without its extension, if neither the recipe nor --run names a folder. */
+static int name_run(lc_recipe *r, const char *given, lc_err *err) {
+    if (r->run && !given) return LC_OK;
+    const char *from = given ? given : r->path, *dot = strrchr(from, '.');
+    const char *slash = strrchr(from, '/');
+    size_t n = strlen(from);
+    if (!given && (!dot || (slash && dot < slash) || dot == from))
+        return lc_fail(err, LC_EINVAL, "%s: has no [train] run = FOLDER; give --run FOLDER",
+                       r->path);
+    if (!given) n = (size_t)(dot - from);
+    lc_free(r->run);
+    r->run = lc_strndup(from, n);
+    return r->run ? LC_OK : lc_fail(err, LC_ENOMEM, "out of memory");
+}
+
+static int finish(const lc_recipe *r, const lc_loop_result *result) {
+    if (result->complete) {
+        printf("%s: %lld steps done, weights %s, model in %s/latest\n", r->run,
+               (long long)result->step, result->hash, r->run);
+        return LC_EXIT_OK;
+    }
+    if (result->step)
+        fprintf(stderr,
+                "longcat: stopped after step %lld of %lld; `longcat train run %s` goes on from "
+                "there\n",
+                (long long)result->step, (long long)result->steps, r->path);
+    else
+        fprintf(stderr, "longcat: stopped before the first step was done; nothing was written\n");
+    printf("%s: %lld of %lld steps done, weights %s\n", r->run, (long long)result->step,
+           (long long)result->steps, result->hash);
+    return LC_EXIT_OK;
+}
+
+static int run(lc_recipe *r, const run_flags *f) {
     lc_err err = {0};
     lc_pool *pool = NULL;
-    lc_train_run_result result;
-    display d = {.start = lc_clock_ns()};
-    lc_progress_begin(&d.line, TRAIN_PLAIN_MS); /* before the threads, which inherit its signals */
-    int status = lc_pool_new((int)f->threads, &pool, &err);
-    lc_train_run_options o = {.kernels =
-                                  f->isa ? lc_kernels_best(cap, NULL) : lc_kernels_fastest(NULL),
-                              .pool = pool,
-                              .changed = f->changed,
-                              .progress = on_progress,
-                              .note = on_note,
-                              .ctx = &d};
-    if (!status) status = lc_train_run(recipe, &o, &result, &err);
+    lc_loop_result result = {0};
+    run_view view = {0};
+    lc_loop_options o = {.accept_changes = f->changed,
+                         .most_steps = f->steps,
+                         .hooks = {&view, on_step, on_note, on_stop}};
+    lc_progress_begin(&view.line,
+                      TRAIN_PLAIN_MS); /* before the threads, which inherit its signals */
+    int status = choose(f, &o, &err);
+    if (status == LC_OK) status = lc_pool_new((int)f->threads, &pool, &err);
+    o.pool = pool;
+    if (status == LC_OK) {
+        view.peak = peak_of(o.kernels, !r->compute_f32, pool);
+        status = lc_loop_run(r, &o, &result, &err);
+    }
+    lc_progress_end(&view.line);
     lc_pool_free(pool);
-    lc_progress_end(&d.line);
-    if (status) return lc_cli_fail(&err);
-    return finish(path, &result, (double)(lc_clock_ns() - d.start) / 1e9);
+    return status == LC_OK ? finish(r, &result) : lc_cli_fail(&err);
 }
 
-static void show(const lc_recipe *r) {
+static int show_plan(const lc_recipe *r) {
+    printf("%s: %zu sources, %.1f M tokens in %lld steps\n", r->path, r->n_sources,
+           lc_recipe_tokens(r) / 1e6, (long long)lc_recipe_steps(r));
     for (size_t i = 0; i < r->n_stages; i++) {
         const lc_recipe_stage *s = &r->stages[i];
-        printf("%s: %llu steps of %llu x %llu tokens, %zu source%s\n", s->name,
-               (unsigned long long)s->steps, (unsigned long long)s->batch,
-               (unsigned long long)s->context, lc_recipe_sources_of(r, i)->count,
-               lc_recipe_sources_of(r, i)->count == 1 ? "" : "s");
+        printf("  %-12s %8lld steps of %lld x %lld tokens, %s, highest rate %g\n", s->name,
+               (long long)s->steps, (long long)s->batch, (long long)s->context,
+               lc_schedule_name((lc_schedule_kind)s->schedule_kind), s->rate);
     }
-}
-
-static int run(const char *path, const flags *f) {
-    lc_recipe *recipe = NULL;
-    lc_err err = {0};
-    lc_isa cap = LC_ISA_COUNT - 1;
-    if (f->isa && !lc_isa_from_name(f->isa, &cap)) {
-        fprintf(stderr, "longcat: --isa: no instruction set \"%s\"\n", f->isa);
-        return LC_EXIT_USAGE;
-    }
-    if (lc_recipe_load(path, &recipe, &err)) return lc_cli_fail(&err);
-    int code = LC_EXIT_OK;
-    if (f->check)
-        show(recipe);
-    else
-        code = train(path, recipe, f, cap);
-    lc_recipe_free(recipe);
-    return code;
+    return LC_EXIT_OK;
 }
 
 int lc_train_run_cmd(int argc, char **argv) {
-    flags f = {0};
-    const char *path;
-    int n_args;
+    run_flags f = {0};
     const lc_opt options[] = {
-        {"check", 0, LC_OPT_FLAG, &f.check, NULL, "read the recipe, show its stages and stop", 0,
-         0},
-        {"changed", 0, LC_OPT_FLAG, &f.changed, NULL,
-         "go on from a checkpoint that another recipe or other data has made", 0, 0},
-        {"threads", 't', LC_OPT_INT, &f.threads, "N",
-         "threads (default: the CPUs that may be used); the weights don't depend on them", 1, 1024},
-        {"isa", 0, LC_OPT_STRING, &f.isa, "NAME",
-         "highest instruction set: scalar, neon, neonbf16, avx2, avx512, avx512bf16, amx; the "
-         "weights don't depend on it",
+        {"run", 0, LC_OPT_STRING, &f.run, "FOLDER",
+         "where checkpoints and the log go (default: the recipe's `run`, else its name without "
+         "extension)",
          0, 0},
-        {0},
-    };
+        {"threads", 't', LC_OPT_INT, &f.threads, "N",
+         "threads (default: all CPUs); never show in "
+         "the weights",
+         1, 1024},
+        {"isa", 0, LC_OPT_STRING, &f.isa, "NAME",
+         "highest instruction set to use (default: the fastest); never shows in the weights", 0, 0},
+        {"recompute", 0, LC_OPT_STRING, &f.recompute, "WHEN",
+         "compute activations again in the backward pass to save memory: auto (default), off, on",
+         0, 0},
+        {"steps", 0, LC_OPT_INT, &f.steps, "N", "stop after N steps of this sitting", 1, 1e15},
+        {"changed", 0, LC_OPT_FLAG, &f.changed, NULL,
+         "go on though recipe or data have changed since the last checkpoint", 0, 0},
+        {"check", 0, LC_OPT_FLAG, &f.check, NULL, "only check the recipe and show its stages", 0,
+         0},
+        {0}};
     const lc_usage usage = {
-        "longcat train run RECIPE [options]",
-        "Trains a model as the recipe says (docs/training.md): from nothing, from a checkpoint, "
-        "or\nfrom where its folder of checkpoints stands. Ctrl-C writes a checkpoint; the same "
-        "command\ngoes on. A line of log.jsonl in that folder tells about each step.",
+        "longcat train run RECIPE",
+        "Trains a model as RECIPE says (docs/training.md lists its keys). The same command begins, "
+        "and goes on\nafter Ctrl-C or a crash: the newest undamaged checkpoint in the run's folder "
+        "decides.",
         options, 1, 1};
-    int code = lc_cli_parse(&usage, argc, argv, &path, &n_args);
-    return code < 0 ? run(path, &f) : code;
+    const char *args[1];
+    int n_args, code = lc_cli_parse(&usage, argc, argv, args, &n_args);
+    if (code >= 0) return code;
+    lc_err err = {0};
+    lc_recipe *r;
+    int status = lc_recipe_load(args[0], &r, &err);
+    if (status == LC_OK && !f.check) status = name_run(r, f.run, &err);
+    code = status != LC_OK ? lc_cli_fail(&err) : f.check ? show_plan(r) : run(r, &f);
+    lc_recipe_free(r);
+    return code;
 }

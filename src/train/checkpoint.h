@@ -1,55 +1,82 @@
 /*
- * checkpoint.h: a training run on disk. Each checkpoint is a folder step-NNNNNNNN of the run's
- * folder:
+ * checkpoint.h: a run's checkpoints, a folder each:
  *
- *   config.json, model.safetensors, tokenizer files    the model, as every program loads it
- *   state.safetensors    fp32 values, moments: value.<tensor>, first.<tensor>, second.<tensor>
- *   manifest.json        size and XXH3-128 of every file; counters; hashes of recipe and data
+ *   RUN/step-000001200/   config.json, model.safetensors, tokenizer files: a model as any other
+ *                         state.safetensors: fp32 weights, moments, averages, counts of updates
+ *                         manifest.json: where the run stands, and the XXH3-128 of every file
+ *   RUN/latest, RUN/best  symbolic links
  *
- * It is written to step-NNNNNNNN.part, every file synced, and renamed last: a folder with its own
- * name is whole. Readers check every byte all the same.
+ * Writing: begin copies the state and returns; a thread writes, syncs and hashes the files, and
+ * renames the manifest into place last, so a folder without one is none. Only then do older
+ * checkpoints go, but for the last `keep` and the best. A failure (a full disk) removes what was
+ * written, is told once, and leaves the run as it was.
+ *
+ * Reading: every file is hashed before anything of it is believed. A damaged checkpoint is named
+ * in the log, and the one before it is taken.
  */
 #ifndef LC_TRAIN_CHECKPOINT_H
 #define LC_TRAIN_CHECKPOINT_H
 
 #include "train/optim.h"
+#include "train/start.h"
 
-/* Where a run stands: `step` steps of stage `stage` are done. */
-typedef struct lc_checkpoint_place {
-    uint64_t stage, step;
-    uint64_t total;  /* steps of the run */
-    uint64_t tokens; /* of the run */
-    uint64_t next;   /* number of the stage's next sequence */
-    uint64_t data;   /* lc_train_data_checksum of the stage */
-    char recipe[65]; /* its hash */
-} lc_checkpoint_place;
+/* Where a run stands: all that is needed to go on besides weights and optimiser. */
+typedef struct lc_position {
+    int64_t step;              /* steps done in all */
+    int64_t stage, stage_step; /* the stage of the next step, and how many of it are done */
+    int64_t tokens;            /* trained on so far */
+    uint64_t data;             /* lc_train_data_checksum of the stage */
+    char recipe[65];           /* lc_recipe_hash up to the stage */
+    double loss;               /* what `best` compares: the lower the better */
+    double seconds;            /* of training so far */
+} lc_position;
 
-typedef struct lc_checkpoint_run {
-    const char *out;       /* the run's folder */
-    const char *config;    /* config.json, or its folder, that the model's is made from */
-    const char *tokenizer; /* folder whose tokenizer files are copied, or NULL */
-    bool bf16;             /* model.safetensors in BF16 (F32 where checkpoints have it) */
-    uint64_t keep;         /* checkpoints that stay */
-} lc_checkpoint_run;
+/* Makes the run's folder if need be and holds it for this process: LC_EINVAL if another has it.
+ * close(*lock) lets go, and so does the end of the process. */
+int lc_run_lock(const char *run, int *lock, lc_err *err);
 
-typedef void lc_checkpoint_note(void *ctx, const char *text);
+/* ---- writing ---- */
 
-/* Makes the run's folder if need be and takes its lock: LC_EINVAL if another process has it. Leaves
- * *lock < 0 on failure. Removes unfinished checkpoints. */
-int lc_checkpoint_lock(const char *out, int *lock, lc_err *err);
-void lc_checkpoint_unlock(int lock);
+typedef struct lc_checkpoints lc_checkpoints;
 
-/* Afterwards the oldest beyond `keep` are removed. On failure nothing is left of this one. */
-int lc_checkpoint_write(const lc_checkpoint_run *run, const lc_optim *optim,
-                        const lc_checkpoint_place *place, lc_err *err);
+/* Everything is borrowed. Takes memory for the copies at once. */
+typedef struct lc_checkpoint_setup {
+    const char *run; /* folder, held by lc_run_lock */
+    const lc_params *params;
+    lc_optim *optim;
+    const lc_beside *beside;
+    size_t keep;
+    bool f32;     /* model.safetensors in F32, else BF16 (router and indexer weights F32) */
+    bool average; /* model.safetensors holds the average */
+} lc_checkpoint_setup;
+int lc_checkpoints_open(const lc_checkpoint_setup *setup, lc_checkpoints **out, lc_err *err);
+void lc_checkpoints_close(lc_checkpoints *checkpoints); /* waits */
+size_t lc_checkpoints_bytes(const lc_params *params, const lc_optim_options *options);
 
-/* The newest whole checkpoint: *path owned by the caller; NULL if the run has none. Damaged ones
- * are named through note. All damaged: LC_EFORMAT. */
-int lc_checkpoint_find(const char *out, lc_checkpoint_note *note, void *ctx, char **path,
-                       lc_checkpoint_place *place, lc_err *err);
-
-/* Values, moments and counts of a checkpoint that was found, into an optimiser of the same model.
+/* Waits for the one before, copies, starts the thread. LC_EIO etc. only if that can't be started.
  */
-int lc_checkpoint_load(const char *path, lc_optim *optim, lc_err *err);
+int lc_checkpoints_begin(lc_checkpoints *c, const lc_position *position, lc_err *err);
+
+/* Waits for the thread; its result: LC_OK too if nothing was begun since the last call. */
+int lc_checkpoints_wait(lc_checkpoints *c, lc_err *err);
+/* Whether it is done, so that wait returns at once. */
+bool lc_checkpoints_done(const lc_checkpoints *c);
+
+/* ---- reading ---- */
+
+typedef struct lc_checkpoint_found {
+    char *path; /* NULL: the run has none; lc_free */
+    lc_position position;
+    size_t damaged; /* newer ones that had to be left out */
+} lc_checkpoint_found;
+
+/* The newest undamaged checkpoint of a run. If all are damaged: LC_EFORMAT. */
+int lc_checkpoint_find(const char *run, lc_checkpoint_found *out, lc_err *err);
+/* The weights alone, fp32; `config` as in the checkpoint. */
+int lc_checkpoint_params(const char *path, const lc_config *config, lc_params **out, lc_err *err);
+/* The optimiser's state, for the same params. A missing average starts as the weights. */
+int lc_checkpoint_optim(const char *path, const lc_params *params, lc_optim *optim, lc_err *err);
+/* Hashes every file; LC_EFORMAT names the damaged one. */
+int lc_checkpoint_verify(const char *path, lc_position *position, lc_err *err);
 
 #endif

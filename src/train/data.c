@@ -35,6 +35,7 @@ typedef struct epoch_table {
 typedef struct source {
     lc_shardset *set;
     uint64_t documents, tokens, start;
+    uint32_t key; /* of its permutations, from 0 */
     bool whole;
     uint32_t quota, quota_from; /* its part of a block of the mix */
     epoch_table epochs[EPOCHS_KEPT];
@@ -69,8 +70,7 @@ static size_t index_of(const lc_train_data *data, const source *s) {
 
 static void start_epoch(const lc_train_data *data, const source *s, uint64_t epoch,
                         lc_shuffle *shuffle) {
-    lc_shuffle_init(shuffle, s->documents, data->seed,
-                    stream(STREAM_EPOCH, index_of(data, s), epoch));
+    lc_shuffle_init(shuffle, s->documents, data->seed, stream(STREAM_EPOCH, s->key, epoch));
 }
 
 /* A walk over the documents of a source, through all epochs. */
@@ -358,6 +358,8 @@ static int open_source(lc_train_data *data, const lc_train_source *from, size_t 
     s->tokens = lc_shardset_tokens(s->set);
     s->start = from->start;
     s->whole = from->whole;
+    s->key = from->key ? from->key - 1 : (uint32_t)i;
+    if (s->key >> 16) return lc_fail(err, LC_EINVAL, "%s: key is out of range", from->folder);
     if (s->start >> 56) return lc_fail(err, LC_EINVAL, "%s: start is out of range", from->folder);
     return LC_OK;
 }
@@ -367,7 +369,8 @@ static uint64_t checksum(const lc_train_data *data) {
     uint64_t sum = XXH3_64bits(head, sizeof head);
     for (size_t i = 0; i < data->n_sources; i++) {
         const source *s = &data->sources[i];
-        uint64_t part[5] = {sum, lc_shardset_checksum(s->set), s->start, s->quota, s->whole};
+        uint64_t part[6] = {sum,   lc_shardset_checksum(s->set), s->start, s->quota, s->whole,
+                            s->key};
         sum = XXH3_64bits(part, sizeof part);
     }
     return sum;

@@ -34,6 +34,8 @@ typedef struct lc_train_source {
     double weight;      /* > 0; share of the tokens, relative to the others' */
     bool whole;         /* never cut documents */
     uint64_t start;     /* where an earlier stage has stopped: lc_train_used; 0 = the beginning */
+    uint32_t key; /* names its permutations, so that a list that changes between stages doesn't
+                     change them; 0 = its place in the list, counted from 1 */
 } lc_train_source;
 
 typedef struct lc_train_spec {

@@ -1,45 +1,66 @@
 /*
- * loop.h: a training run: the stages of a recipe one after the other, from nothing, from a
- * checkpoint's weights, or from where the run's folder stands.
+ * loop.h: a training run: stages and steps of a recipe, from nothing, from a checkpoint, or from
+ * where its run folder stands.
  *
- * Weights after a step are a pure function of recipe, data and first weights: the sequences of a
- * step are spread over the recipe's lanes by their number, each lane's run together, and the lanes'
- * gradients join in a tree. Threads, instruction sets, recompute, and how often the run was stopped
- * don't show in them.
+ * What a step computes is a pure function of the recipe, the data and the number of the step:
+ * sequence i of a step belongs to lane i / (batch / lanes); `micro` sequences run together, batches
+ * of a lane add up in order, lanes in the tree of lanes.h. Threads, instruction set, recompute,
+ * checkpoints and interruptions don't show in the weights.
+ *
+ * A step that is interrupted is dropped; the checkpoint is that of the step before.
  */
 #ifndef LC_TRAIN_LOOP_H
 #define LC_TRAIN_LOOP_H
 
+#include "train/bias.h"
 #include "train/recipe.h"
 
-typedef struct lc_train_progress {
-    uint64_t step, steps;        /* done, of all stages */
-    uint64_t tokens, all_tokens; /* done, of all stages */
+/* What a finished step tells. */
+typedef struct lc_step_report {
+    int64_t step, steps; /* done, of the whole run */
     const char *stage;
-    double loss, lr, norm; /* of the step: what is reported, rate, gradient before clipping */
-    double routed;         /* mean routed experts a token and layer */
-} lc_train_progress;
+    int64_t stage_step, stage_steps;
+    int64_t tokens; /* trained on so far */
+    double all_tokens, rate, norm;
+    double objective, reported, lm, mtp[LC_MTP_STEPS_MAX], balance, router_z, hidden_z, kl;
+    size_t mtp_steps;
+    lc_load load;
+    double active;                  /* parameters of a token, on average */
+    double seconds;                 /* of this step */
+    double step_tokens, operations; /* of this step; multiplications and additions of products */
+    const int64_t *experts;         /* [layers][entries] */
+    size_t layers, entries;
+} lc_step_report;
 
-typedef struct lc_train_run_options {
-    const lc_kernels *kernels; /* borrowed */
-    lc_pool *pool;             /* borrowed; may be NULL */
-    bool changed;              /* go on although recipe or data differ from the checkpoint's */
-    /* After each step; false: write a checkpoint and stop. */
-    bool (*progress)(void *ctx, const lc_train_progress *progress);
-    /* Something that a person should know: a damaged checkpoint, one that couldn't be written. */
-    void (*note)(void *ctx, const char *text);
+typedef struct lc_loop_hooks {
     void *ctx;
-} lc_train_run_options;
+    void (*on_step)(void *ctx, const lc_step_report *report);
+    void (*on_note)(void *ctx, const char *text); /* stages, checkpoints, evaluations */
+    bool (*stop)(void *ctx);                      /* asked between batches */
+} lc_loop_hooks;
 
-typedef struct lc_train_run_result {
-    bool finished;              /* else stopped by progress */
-    uint64_t resumed;           /* step that this call has begun at */
-    uint64_t steps, tokens;     /* of the run, in all */
-    double loss;                /* of the last step of this call; 0 if it had none */
-    char checkpoint[4096 + 32]; /* the newest, "" if none could be written */
-} lc_train_run_result;
+typedef enum lc_recompute { LC_RECOMPUTE_AUTO, LC_RECOMPUTE_OFF, LC_RECOMPUTE_ON } lc_recompute;
 
-int lc_train_run(const lc_recipe *recipe, const lc_train_run_options *options,
-                 lc_train_run_result *result, lc_err *err);
+typedef struct lc_loop_options {
+    const lc_kernels *kernels;
+    lc_pool *pool;          /* may be NULL */
+    lc_recompute recompute; /* AUTO: if the memory asks for it */
+    bool accept_changes;    /* go on though recipe or data have changed */
+    int64_t most_steps;     /* then stop as if interrupted; 0 = no limit */
+    lc_loop_hooks hooks;    /* any may be NULL */
+} lc_loop_options;
+
+typedef struct lc_loop_result {
+    int64_t step, steps; /* done, of the whole run */
+    bool resumed, complete;
+    char hash[65]; /* XXH3-128 of all weights by name, fp32 */
+} lc_loop_result;
+
+/* Stopped by the hook: LC_OK with complete = false, and a checkpoint was written. */
+int lc_loop_run(lc_recipe *recipe, const lc_loop_options *options, lc_loop_result *result,
+                lc_err *err);
+
+/* The hash of weights: name and values of each tensor in name order. */
+int lc_params_hash(const lc_params *params, char hex[65], lc_err *err);
 
 #endif

@@ -1,228 +1,257 @@
 /*
- * muon.c: Muon (spec/model.md 5.6): the momentum's matrix is moved towards the nearest one with
- * orthonormal rows by five Newton-Schulz steps, x <- a x + (b s + c s s) x with s = x x^T.
- *
- * Tensors are worked on in groups of some millions of elements, so that the products of many small
- * matrices (experts) run as one list, and the memory for them is bounded by the largest tensor or
- * the group.
+ * muon.c: Muon's direction: the momentum's nearest orthogonal matrix, by five Newton-Schulz steps
+ * (train.json, "muon.order"). Tensors are taken in groups, so that experts' many small products
+ * run as one list; the scratch of a group is bounded unless a single tensor is larger.
  */
-#include "train/optim_parts.h"
+#include "train/optim_internal.h"
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "train/matmul.h"
 
 #include <math.h>
-#include <string.h>
 
-enum { GROUP_FLOATS = 4 << 20, GROUP_TENSORS = 64, STEPS = 5, GRAIN = 16384 };
+enum { STEPS = 5, GROUP_FLOATS = 1 << 22, GROUP_TENSORS = 256, GRAIN = 8 };
+static const float COEFFICIENT_A = 3.4445f, COEFFICIENT_B = -4.7750f, COEFFICIENT_C = 2.0315f;
 
-static const float A = 3.4445f, B = -4.7750f, C = 2.0315f;
-
-/* A matrix on its way: m <= n; turned if the tensor has more rows than columns. */
-typedef struct matrix {
-    const lc_param *p;
-    size_t m, n;
+/* A tensor on its way; rows <= cols, turned if it is stored the other way round. */
+typedef struct item {
+    const lc_param *param;
+    size_t rows, cols, first_row; /* first_row: rows of the items before it */
     bool turned;
-    float *x, *y, *s, *t; /* [m][n] twice, [m][m] twice */
-} matrix;
+    float *x, *y, *s, *t; /* [rows][cols] twice, [rows][rows] twice */
+    float inverse;        /* 1 / (norm + 1e-7) */
+    double *squares;      /* [rows] */
+} item;
 
 typedef struct group {
-    lc_optim *optim;
-    const lc_muon_step *step;
-    lc_op op;
-    lc_space *space, *buffers;
-    double *sums;
-    matrix list[GROUP_TENSORS];
-    size_t count;
+    const lc_optim_pass *pass;
+    item items[GROUP_TENSORS];
+    lc_matmul products[GROUP_TENSORS];
+    size_t n, rows; /* tensors; rows of all */
 } group;
 
+static size_t smaller(const lc_param *p) { return p->rows < p->cols ? p->rows : p->cols; }
+
+/* Floats of a tensor's scratch; the squares are doubles. Each part is padded to 16 floats. */
+static size_t pad(size_t n) { return (n + 15) / 16 * 16; }
 static size_t floats_of(const lc_param *p) {
-    size_t m = p->rows < p->cols ? p->rows : p->cols;
-    return 2 * p->count + 2 * m * m;
+    size_t r = smaller(p);
+    return 2 * pad(p->count) + 2 * pad(r * r) + pad(2 * r);
 }
 
-typedef struct range_task {
-    float *a, *b;
-    const float *c;
-    float f, g;
-} range_task;
+size_t lc_muon_floats(const lc_params *params) {
+    size_t most = GROUP_FLOATS;
+    for (size_t i = 0; i < params->count; i++)
+        if (params->list[i].rank == 2 && params->list[i].group != LC_GROUP_EMBEDDING &&
+            params->list[i].group != LC_GROUP_HEAD && params->list[i].gradient &&
+            floats_of(&params->list[i]) > most)
+            most = floats_of(&params->list[i]);
+    return most;
+}
 
-/* a = momentum * a + g * f; b = momentum * a + g * f once more: Nesterov. f: the clipping. */
-static void momentum_range(void *ctx, size_t begin, size_t end, int thread) {
-    const range_task *t = ctx;
+static void place(group *g, const lc_param *p, float *at) {
+    item *x = &g->items[g->n++];
+    size_t r = smaller(p);
+    *x = (item){.param = p,
+                .rows = r,
+                .cols = p->count / r,
+                .first_row = g->rows,
+                .turned = p->rows > p->cols,
+                .x = at};
+    x->y = x->x + pad(p->count);
+    x->s = x->y + pad(p->count);
+    x->t = x->s + pad(r * r);
+    x->squares = (double *)(void *)(x->t + pad(r * r));
+    g->rows += r;
+}
+
+/* ---- row by row ---- */
+
+static const item *item_of(const group *g, size_t row) {
+    size_t low = 0, high = g->n;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (g->items[middle].first_row <= row)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &g->items[low];
+}
+
+/* Row i of the (turned) tensor at `from`, element by element. */
+static inline size_t element(const item *x, size_t i, size_t j) {
+    return x->turned ? j * x->rows + i : i * x->cols + j;
+}
+
+/* x = gradient + momentum * buffer (Nesterov), and its squares. */
+static void begin_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const group *g = ctx;
+    const lc_optim *o = g->pass->optim;
     (void)thread;
-    for (size_t i = begin; i < end; i++) {
-        float g = t->c[i] * t->f;
-        t->a[i] = t->g * t->a[i] + g;
-        t->b[i] = g + t->g * t->a[i];
+    for (size_t row = begin; row < end; row++) {
+        const item *x = item_of(g, row);
+        size_t i = row - x->first_row;
+        const float *grad = g->pass->update->grad + x->param->offset;
+        const float *buffer = o->state.first + x->param->offset;
+        float *out = x->x + i * x->cols, factor = g->pass->factor, momentum = (float)o->o.momentum;
+        for (size_t j = 0; j < x->cols; j++) {
+            size_t at = element(x, i, j);
+            out[j] = factor * grad[at] + momentum * buffer[at];
+        }
+        x->squares[i] = (double)o->o.kernels->dot(x->cols, out, out);
     }
 }
 
-static void scale_range(void *ctx, size_t begin, size_t end, int thread) {
-    const range_task *t = ctx;
+static void scale_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const group *g = ctx;
     (void)thread;
-    for (size_t i = begin; i < end; i++) t->a[i] = t->c[i] * t->f;
+    for (size_t row = begin; row < end; row++) {
+        const item *x = item_of(g, row);
+        float *out = x->x + (row - x->first_row) * x->cols;
+        for (size_t j = 0; j < x->cols; j++) out[j] *= x->inverse;
+    }
 }
 
-/* a = f a + g c */
-static void mix_range(void *ctx, size_t begin, size_t end, int thread) {
-    const range_task *t = ctx;
+/* t = b s + c t */
+static void mix_squares(void *ctx, size_t begin, size_t end, int thread) {
+    const group *g = ctx;
     (void)thread;
-    for (size_t i = begin; i < end; i++) t->a[i] = t->f * t->a[i] + t->g * t->c[i];
+    for (size_t row = begin; row < end; row++) {
+        const item *x = item_of(g, row);
+        size_t at = (row - x->first_row) * x->rows;
+        const float *restrict s = x->s + at;
+        float *restrict t = x->t + at;
+        for (size_t j = 0; j < x->rows; j++) t[j] = COEFFICIENT_B * s[j] + COEFFICIENT_C * t[j];
+    }
 }
 
-/* x = u / (|u| + 1e-7), its shorter side first. */
-static void begin_matrix(group *g, matrix *x) {
-    lc_optim *o = g->optim;
-    const lc_param *p = x->p;
-    range_task t = {o->first + p->offset, x->y, g->step->grad + p->offset, (float)g->step->scale,
-                    (float)o->o.momentum};
-    lc_pool_for(o->o.pool, p->count, GRAIN, momentum_range, &t);
-    double norm = sqrt(lc_optim_squares(o->o.pool, p->count, x->y, g->sums));
-    float *to = x->turned ? x->y : x->x;
-    range_task s = {.a = to, .c = x->y, .f = (float)(1 / (norm + 1e-7))};
-    lc_pool_for(o->o.pool, p->count, GRAIN, scale_range, &s);
-    if (x->turned) g->op.k->transpose(p->rows, p->cols, x->y, p->cols, x->x, p->rows);
+/* x = a x + y */
+static void mix_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const group *g = ctx;
+    (void)thread;
+    for (size_t row = begin; row < end; row++) {
+        const item *x = item_of(g, row);
+        size_t at = (row - x->first_row) * x->cols;
+        const float *restrict y = x->y + at;
+        float *restrict out = x->x + at;
+        for (size_t j = 0; j < x->cols; j++) out[j] = COEFFICIENT_A * out[j] + y[j];
+    }
 }
 
-/* One product of every matrix. */
-typedef enum product { GRAM, SQUARE, APPLY } product;
-
-static int multiply(group *g, product which, lc_err *err) {
-    lc_matmul list[GROUP_TENSORS];
-    for (size_t i = 0; i < g->count; i++) {
-        matrix *x = &g->list[i];
-        size_t m = x->m, n = x->n;
-        list[i] = (lc_matmul){.rows = m, .k = m, .columns = m, .ldx = m, .ld = m, .ldc = m};
-        switch (which) {
-        case GRAM: /* s = x x^T */
-            list[i].k = list[i].ldx = list[i].ld = n;
-            list[i].x = list[i].right_rows = x->x;
-            list[i].c = x->s;
-            break;
-        case SQUARE: /* t = s s, and s is its own transpose */
-            list[i].x = list[i].right_rows = x->s;
-            list[i].c = x->t;
-            break;
-        case APPLY: /* y += s x */
-            list[i].columns = list[i].ld = list[i].ldc = n;
-            list[i].x = x->s;
-            list[i].right_rows = x->x;
-            list[i].c = x->y;
-            list[i].kn = list[i].add = true;
-            break;
+static void write_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const group *g = ctx;
+    (void)thread;
+    for (size_t row = begin; row < end; row++) {
+        const item *x = item_of(g, row);
+        size_t i = row - x->first_row;
+        const float *from = x->x + i * x->cols;
+        float *w = g->pass->optim->params->values + x->param->offset;
+        float keep = lc_optim_keep(g->pass, x->param);
+        float rate = (float)(lc_optim_rate(g->pass, x->param) * 0.2 *
+                             sqrt((double)x->cols)); /* cols = max */
+        for (size_t j = 0; j < x->cols; j++) {
+            size_t at = element(x, i, j);
+            w[at] = w[at] * keep - rate * from[j];
         }
     }
-    return lc_matmul_run(&g->op, g->space, list, g->count, err);
 }
 
-static int iterate(group *g, lc_err *err) {
-    lc_pool *pool = g->op.pool;
-    int status = multiply(g, GRAM, err);
-    if (status == LC_OK) status = multiply(g, SQUARE, err);
-    for (size_t i = 0; i < g->count && status == LC_OK; i++) {
-        matrix *x = &g->list[i];
-        range_task s = {.a = x->s, .c = x->t, .f = B, .g = C};
-        lc_pool_for(pool, x->m * x->m, GRAIN, mix_range, &s);
-        range_task y = {.a = x->y, .c = x->x, .f = A};
-        lc_pool_for(pool, x->m * x->n, GRAIN, scale_range, &y);
-    }
-    if (status == LC_OK) status = multiply(g, APPLY, err);
-    for (size_t i = 0; i < g->count; i++) {
-        float *x = g->list[i].x;
-        g->list[i].x = g->list[i].y;
-        g->list[i].y = x;
-    }
-    return status;
+static void by_rows(group *g, lc_pool_task *task) {
+    lc_pool_for(g->pass->optim->o.pool, g->rows, GRAIN, task, g);
 }
 
-/* w = w (1 - rate decay) - rate 0.2 sqrt(max(m, n)) x */
-static void end_matrix(group *g, matrix *x) {
-    const lc_optim *o = g->optim;
-    const lc_param *p = x->p;
-    double rate = lc_optim_rate(o, p, g->step->lr);
-    const float *update = x->x;
-    if (x->turned) {
-        g->op.k->transpose(p->cols, p->rows, x->x, p->rows, x->y, p->cols);
-        update = x->y;
+/* ---- products ---- */
+
+typedef enum product_kind { X_XT, S_S, T_X } product_kind;
+
+static lc_matmul product_of(const item *x, product_kind kind) {
+    size_t r = x->rows, c = x->cols;
+    switch (kind) {
+    case X_XT:
+        return (lc_matmul){.rows = r,
+                           .k = c,
+                           .columns = r,
+                           .x = x->x,
+                           .ldx = c,
+                           .right_rows = x->x,
+                           .ld = c,
+                           .c = x->s,
+                           .ldc = r};
+    case S_S: /* s is symmetric to the bit, so rows serve as columns */
+        return (lc_matmul){.rows = r,
+                           .k = r,
+                           .columns = r,
+                           .x = x->s,
+                           .ldx = r,
+                           .right_rows = x->s,
+                           .ld = r,
+                           .c = x->t,
+                           .ldc = r};
+    default:
+        return (lc_matmul){.rows = r,
+                           .k = r,
+                           .columns = c,
+                           .x = x->t,
+                           .ldx = r,
+                           .right_rows = x->x,
+                           .ld = c,
+                           .kn = true,
+                           .c = x->y,
+                           .ldc = c};
     }
-    range_task t = {.a = lc_param_values(o->params, p),
-                    .c = update,
-                    .f = (float)(1 - rate * o->o.decay),
-                    .g = (float)(-rate * 0.2 * sqrt((double)x->n))};
-    lc_pool_for(o->o.pool, p->count, GRAIN, mix_range, &t);
+}
+
+static int multiply(group *g, product_kind kind, lc_err *err) {
+    lc_optim *o = g->pass->optim;
+    lc_op op = {.k = o->o.kernels,
+                .path = o->o.bf16 ? &o->o.kernels->bf16 : &o->o.kernels->f32,
+                .pool = o->o.pool};
+    for (size_t i = 0; i < g->n; i++) g->products[i] = product_of(&g->items[i], kind);
+    return lc_matmul_run(&op, &o->space, g->products, g->n, err);
 }
 
 static int run_group(group *g, lc_err *err) {
-    float *at = g->buffers->block ? (float *)(void *)g->buffers->block : NULL;
     int status = LC_OK;
-    for (size_t i = 0; i < g->count; i++) {
-        matrix *x = &g->list[i];
-        size_t r = x->p->rows, c = x->p->cols;
-        x->turned = r > c;
-        x->m = x->turned ? c : r;
-        x->n = x->turned ? r : c;
-        x->x = at;
-        x->y = x->x + r * c;
-        x->s = x->y + r * c;
-        x->t = x->s + x->m * x->m;
-        at = x->t + x->m * x->m;
-        begin_matrix(g, x);
+    by_rows(g, begin_rows);
+    for (size_t i = 0; i < g->n; i++) {
+        item *x = &g->items[i];
+        double sum = 0;
+        for (size_t j = 0; j < x->rows; j++) sum += x->squares[j];
+        x->inverse = (float)(1 / (sqrt(sum) + 1e-7));
     }
-    for (int i = 0; i < STEPS && status == LC_OK; i++) status = iterate(g, err);
-    for (size_t i = 0; i < g->count && status == LC_OK; i++) end_matrix(g, &g->list[i]);
-    g->count = 0;
+    by_rows(g, scale_rows);
+    for (int step = 0; step < STEPS && status == LC_OK; step++) {
+        status = multiply(g, X_XT, err);
+        if (status == LC_OK) status = multiply(g, S_S, err);
+        by_rows(g, mix_squares);
+        if (status == LC_OK) status = multiply(g, T_X, err);
+        by_rows(g, mix_rows);
+    }
+    if (status == LC_OK) by_rows(g, write_rows);
+    g->n = g->rows = 0;
     return status;
 }
 
-/* Groups in the list's order. */
-static int run_all(group *g, lc_err *err) {
-    const lc_params *p = g->optim->params;
-    size_t floats = 0;
-    int status = LC_OK;
-    for (size_t i = 0; i < p->count && status == LC_OK; i++) {
-        const lc_param *t = &p->list[i];
-        if (!lc_optim_by_muon(g->optim, t) || !lc_optim_trains(t, g->step->trained)) continue;
-        size_t more = floats_of(t);
-        if (g->count == GROUP_TENSORS || (g->count && floats + more > GROUP_FLOATS)) {
-            status = run_group(g, err);
-            floats = 0;
-        }
-        g->list[g->count++].p = t;
-        floats += more;
-    }
-    return status == LC_OK && g->count ? run_group(g, err) : status;
-}
-
-int lc_muon(lc_optim *optim, const lc_muon_step *step, lc_err *err) {
-    const lc_params *p = optim->params;
-    const lc_kernels *k = optim->o.kernels;
-    size_t most = GROUP_FLOATS, pieces = 1;
-    for (size_t i = 0; i < p->count; i++) {
-        if (!lc_optim_by_muon(optim, &p->list[i])) continue;
-        if (floats_of(&p->list[i]) > most) most = floats_of(&p->list[i]);
-        if (lc_optim_pieces(p->list[i].count) > pieces) pieces = lc_optim_pieces(p->list[i].count);
-    }
-    lc_space space = {0}, buffers = {0};
+int lc_muon_step(const lc_optim_pass *pass, lc_err *err) {
+    const lc_optim *o = pass->optim;
     group *g = lc_calloc(1, sizeof *g);
-    double *sums = lc_alloc(pieces * sizeof *sums);
-    int status = lc_space_take(&buffers, most * sizeof(float)) && g && sums
-                     ? LC_OK
-                     : lc_fail(err, LC_ENOMEM, "Muon: no %zu bytes left", most * sizeof(float));
-    if (status == LC_OK) {
-        *g = (group){
-            .optim = optim,
-            .step = step,
-            .op = {.k = k, .path = optim->o.bf16 ? &k->bf16 : &k->f32, .pool = optim->o.pool},
-            .space = &space,
-            .buffers = &buffers,
-            .sums = sums};
-        status = run_all(g, err);
+    size_t used = 0;
+    int status = LC_OK;
+    if (!g) return lc_fail(err, LC_ENOMEM, "Muon: out of memory");
+    g->pass = pass;
+    for (size_t i = 0; i < o->params->count && status == LC_OK; i++) {
+        const lc_param *p = &o->params->list[i];
+        if (!pass->update->learns[i] || !lc_optim_is_muon(o, p)) continue;
+        size_t floats = floats_of(p);
+        if (g->n == GROUP_TENSORS || (g->n && used + floats > GROUP_FLOATS)) {
+            status = run_group(g, err);
+            used = 0;
+        }
+        place(g, p, o->scratch + used);
+        used += floats;
     }
+    if (g->n && status == LC_OK) status = run_group(g, err);
     lc_free(g);
-    lc_free(sums);
-    lc_space_free(&space);
-    lc_space_free(&buffers);
     return status;
 }

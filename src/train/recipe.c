@@ -1,490 +1,400 @@
-/*
- * recipe.c: reads recipes: lines, a table of keys, then the checks that need several of them.
- */
+/* recipe.c: the parser: lines, sections, keys by table. What values mean together is
+ * recipe_check.c. */
 #include "train/recipe.h"
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "base/hash.h"
-#include "base/mem.h"
+#include "train/recipe_internal.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_RECIPE = 1 << 20, MAX_NAME = 64, MAX_STEPS = 99999999 };
+enum { TEXT_MAX = 1 << 20, LINE_MAX_BYTES = 4096 };
 
-typedef enum section { NONE, MODEL, DATA, STAGE, TRAIN } section;
-typedef enum value_type {
-    PATH,   /* char *, relative to the recipe's folder */
-    WHOLE,  /* uint64_t; k, M and B stand for thousands, millions, thousand millions */
-    NUMBER, /* double */
-    CHOICE, /* int: place in the list of words */
-    YES,    /* bool: yes or no */
-    SOURCE, /* FOLDER WEIGHT [whole] */
-} value_type;
+/* ---- the keys ---- */
 
-typedef struct key {
-    section where;
-    const char *name;
-    value_type type;
-    size_t offset; /* in lc_recipe, or lc_recipe_stage */
-    double min, max;
-    const char *words; /* CHOICE: "a|b" */
-    bool free;         /* doesn't decide the weights */
-} key;
+#define AT(field) offsetof(lc_recipe, field)
+#define NUMBER(name, field, low, high)                                                             \
+    { name, LC_KEY_NUMBER, AT(field), low, high, NULL, false }
+#define COUNT(name, field, low, high)                                                              \
+    { name, LC_KEY_COUNT, AT(field), low, high, NULL, false }
+#define CHOICE(name, field, words)                                                                 \
+    { name, LC_KEY_CHOICE, AT(field), 0, 0, words, false }
+#define PATH(name, field)                                                                          \
+    { name, LC_KEY_PATH, AT(field), 0, 0, NULL, true }
+#define FREE_COUNT(name, field, low, high)                                                         \
+    { name, LC_KEY_COUNT, AT(field), low, high, NULL, true }
+#define FREE_CHOICE(name, field, words)                                                            \
+    { name, LC_KEY_CHOICE, AT(field), 0, 0, words, true }
 
-#define R(member) offsetof(lc_recipe, member)
-#define S(member) offsetof(lc_recipe_stage, member)
-static const key keys[] = {
-    {MODEL, "config", PATH, R(config), 0, 0, NULL, false},
-    {MODEL, "start", PATH, R(start), 0, 0, NULL, false},
-    {MODEL, "tokenizer", PATH, R(tokenizer), 0, 0, NULL, true},
-    {MODEL, "std", NUMBER, R(init.std), 0, 10, NULL, false},
-    {MODEL, "embedding_std", NUMBER, R(init.embedding), 0, 10, NULL, false},
-    {MODEL, "ngram_std", NUMBER, R(init.ngram), 0, 10, NULL, false},
-    {MODEL, "width_scale", NUMBER, R(init.width_scale), 0, 1000, NULL, false},
-    {MODEL, "target_experts", NUMBER, R(target_experts), 0, 1000, NULL, false},
-    {DATA, "source", SOURCE, R(sources), 0, 0, NULL, false},
-    {STAGE, "source", SOURCE, S(sources), 0, 0, NULL, false},
-    {STAGE, "context", WHOLE, S(context), 2, LC_TRAIN_LENGTH_MAX, NULL, false},
-    {STAGE, "tokens", WHOLE, S(tokens), 1, 1e15, NULL, false},
-    {STAGE, "batch", WHOLE, S(batch), 1, 1 << 20, NULL, false},
-    {STAGE, "schedule", CHOICE, S(schedule.kind), 0, 0, "constant|cosine|wsd", false},
-    {STAGE, "lr", NUMBER, S(schedule.lr), 0, 10, NULL, false},
-    {STAGE, "lr_end", NUMBER, S(schedule.lr_end), 0, 10, NULL, false},
-    {STAGE, "warmup", WHOLE, S(schedule.warmup), 0, 1e9, NULL, false},
-    {STAGE, "cooldown", WHOLE, S(schedule.cooldown), 0, 1e9, NULL, false},
-    {STAGE, "lm", NUMBER, S(lm), 0, 1000, NULL, false},
-    {STAGE, "mtp", NUMBER, S(mtp), 0, 1000, NULL, false},
-    {STAGE, "balance", NUMBER, S(balance), 0, 1000, NULL, false},
-    {STAGE, "router_z", NUMBER, S(router_z), 0, 1000, NULL, false},
-    {STAGE, "hidden_z", NUMBER, S(hidden_z), 0, 1000, NULL, false},
-    {STAGE, "kl", NUMBER, S(kl), 0, 1000, NULL, false},
-    {STAGE, "kl_stage", CHOICE, S(kl_stage), 0, 0, "off|warmup|sparse", false},
-    {STAGE, "attention", CHOICE, S(dense), 0, 0, "sparse|dense", false},
-    {TRAIN, "out", PATH, R(out), 0, 0, NULL, true},
-    {TRAIN, "seed", WHOLE, R(seed), 0, 9e15, NULL, false},
-    {TRAIN, "lanes", WHOLE, R(lanes), 1, LC_RECIPE_LANES_MAX, NULL, false},
-    {TRAIN, "keep", WHOLE, R(keep), 1, 1e6, NULL, true},
-    {TRAIN, "checkpoint", WHOLE, R(interval), 1, 1e9, NULL, true},
-    {TRAIN, "compute", CHOICE, R(bf16), 0, 0, "f32|bf16", false},
-    {TRAIN, "recompute", YES, R(recompute), 0, 0, NULL, true},
-    {TRAIN, "optimizer", CHOICE, R(optim.muon), 0, 0, "adamw|muon", false},
-    {TRAIN, "beta1", NUMBER, R(optim.beta1), 0, 0.99999, NULL, false},
-    {TRAIN, "beta2", NUMBER, R(optim.beta2), 0, 0.9999999, NULL, false},
-    {TRAIN, "eps", NUMBER, R(optim.eps), 0, 1, NULL, false},
-    {TRAIN, "momentum", NUMBER, R(optim.momentum), 0, 0.99999, NULL, false},
-    {TRAIN, "decay", NUMBER, R(optim.decay), 0, 10, NULL, false},
-    {TRAIN, "clip", NUMBER, R(optim.clip), 0, 1e9, NULL, false},
-    {TRAIN, "embedding_rate", NUMBER, R(optim.embedding_rate), 0, 1000, NULL, false},
-    {TRAIN, "bias_rate", NUMBER, R(bias_rate), 0, 10, NULL, false},
-    {TRAIN, "bias_halving", WHOLE, R(bias_halving), 0, 1e9, NULL, false},
-    {TRAIN, "bias_floor", NUMBER, R(bias_floor), 0, 10, NULL, false},
+static const lc_key model_keys[] = {
+    PATH("config", config),
+    PATH("from", from),
+    PATH("tokenizer", tokenizer),
+    COUNT("grow", grow, 1, 64),
+    NUMBER("std", std, 0, 10),
+    NUMBER("embedding_std", embedding_std, 0, 10),
+    NUMBER("ngram_std", ngram_std, 0, 10),
+    COUNT("base_width", base_width, 0, 1 << 20),
 };
-#undef R
-#undef S
-enum { N_KEYS = sizeof keys / sizeof *keys };
 
-typedef struct reader {
-    lc_recipe *r;
-    section where;
-    int line;
-    int run[N_KEYS];                         /* line of a key outside stages, 0 = not given */
-    int stage[LC_RECIPE_STAGES_MAX][N_KEYS]; /* and in a stage */
-    lc_buf decides;                          /* what the hash is of */
-    lc_err *err;
-} reader;
+#define RATE(name, group) NUMBER("rate." name, rates[group], 0, 1000)
+static const lc_key train_keys[] = {
+    PATH("run", run),
+    COUNT("seed", seed, 0, 9007199254740992.0),
+    COUNT("lanes", lanes, 1, 65536),
+    CHOICE("compute", compute_f32, "bf16 f32"),
+    CHOICE("optimizer", optimizer, "adamw muon"),
+    NUMBER("beta1", beta1, 0, 0.9999),
+    NUMBER("beta2", beta2, 0, 0.99999),
+    NUMBER("eps", eps, 1e-30, 1),
+    NUMBER("momentum", momentum, 0, 0.9999),
+    NUMBER("weight_decay", weight_decay, 0, 100),
+    NUMBER("clip", clip, 0, 1e9),
+    NUMBER("average", average, 0, 0.999999),
+    RATE("matrix", LC_GROUP_MATRIX),
+    RATE("projection", LC_GROUP_PROJECTION),
+    RATE("embedding", LC_GROUP_EMBEDDING),
+    RATE("head", LC_GROUP_HEAD),
+    RATE("router", LC_GROUP_ROUTER),
+    RATE("indexer", LC_GROUP_INDEXER),
+    RATE("index_weights", LC_GROUP_INDEX_WEIGHTS),
+    RATE("norm", LC_GROUP_NORM),
+    NUMBER("bias_rate", bias_rate, 0, 10),
+    NUMBER("bias_floor", bias_floor, 0, 10),
+    COUNT("bias_half_after", bias_half_after, 0, 1e12),
+    NUMBER("target_topk", target_topk, 0, 1024),
+    FREE_COUNT("memory", memory, 0, 1e15),
+    FREE_COUNT("keep", keep, 1, 1e6),
+    FREE_COUNT("checkpoint_tokens", checkpoint_tokens, 0, 1e18),
+    {"checkpoint_minutes", LC_KEY_NUMBER, AT(checkpoint_minutes), 0, 1e6, NULL, true},
+    FREE_CHOICE("store", store_f32, "bf16 f32"),
+    FREE_CHOICE("publish", publish_average, "weights average"),
+};
 
-__attribute__((format(printf, 3, 4))) static int fail_at(const reader *d, int line, const char *fmt,
-                                                         ...) {
-    char text[512];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
-    return lc_fail(d->err, LC_EINVAL, "%s:%d: %s", d->r->path, line, text);
-}
+static const lc_key eval_keys[] = {
+    PATH("folder", eval_folder),
+    FREE_COUNT("sequences", eval_sequences, 1, 1e6),
+};
 
-static int no_memory(const reader *d) {
-    return lc_fail(d->err, LC_ENOMEM, "%s: out of memory", d->r->path);
-}
+#undef AT
+#define AT(field) offsetof(lc_recipe_source, field)
+static const lc_key source_keys[] = {
+    PATH("folder", folder),
+    NUMBER("weight", weight, 0, 1e9),
+    CHOICE("whole", whole, "no yes"),
+};
+
+#undef AT
+#define AT(field) offsetof(lc_recipe_stage, field)
+static const lc_key stage_keys[] = {
+    COUNT("context", context, 2, 1 << 24),
+    COUNT("tokens", tokens, 1, 1e18),
+    COUNT("batch", batch, 1, 1 << 20),
+    COUNT("micro", micro, 1, 1 << 20),
+    CHOICE("schedule", schedule_kind, "constant wsd cosine"),
+    NUMBER("rate", rate, 1e-12, 100),
+    NUMBER("warmup", warmup, 0, 1),
+    NUMBER("decay", decay, 0, 1),
+    NUMBER("end", end, 0, 1),
+    NUMBER("lm", lm, 0, 1000),
+    NUMBER("mtp", mtp, 0, 1000),
+    NUMBER("balance", balance, 0, 1000),
+    NUMBER("router_z", router_z, 0, 1000),
+    NUMBER("hidden_z", hidden_z, 0, 1000),
+    NUMBER("kl", kl, 0, 1000),
+    CHOICE("index", index, "sparse dense warmup"),
+    {"learn", LC_KEY_TEXT, AT(learn), 0, 0, NULL, false},
+    {"freeze", LC_KEY_TEXT, AT(freeze), 0, 0, NULL, false},
+    {"mix", LC_KEY_TEXT, AT(mix), 0, 0, NULL, false},
+};
+
+#define SECTION(name, named, keys)                                                                 \
+    { name, named, keys, sizeof keys / sizeof *keys }
+const lc_section lc_recipe_sections[LC_SECTION_COUNT] = {
+    SECTION("model", false, model_keys), SECTION("train", false, train_keys),
+    SECTION("eval", false, eval_keys),   SECTION("source", true, source_keys),
+    SECTION("stage", true, stage_keys),
+};
+enum { KEYS_MAX = 64 };
 
 /* ---- values ---- */
 
-static char *path_of(const lc_recipe *r, const char *text) {
-    const char *slash = strrchr(r->path, '/');
-    lc_buf path = {0};
-    if (text[0] == '/' || !slash) return lc_strdup(text);
-    lc_buf_append(&path, r->path, (size_t)(slash - r->path) + 1);
-    lc_buf_puts(&path, text);
-    if (path.failed) lc_buf_free(&path);
-    return path.data;
-}
+typedef struct parser {
+    lc_recipe *r;
+    int line;
+    const lc_section *section; /* NULL before the first */
+    char *base;                /* the struct that its keys go to */
+    int seen[KEYS_MAX];        /* lines of the section's keys */
+    int opened[LC_SECTION_COUNT];
+    lc_err *err;
+} parser;
 
-static bool parse_number(const char *text, bool units, double *out) {
-    char *end;
-    if (!strchr("0123456789.-+", text[0])) return false; /* no nan, no spaces */
-    *out = strtod(text, &end);
-    if (units && end > text && *end) {
-        static const char letters[] = "kMB";
-        const char *unit = strchr(letters, *end);
-        for (const char *u = letters; unit && u <= unit; u++) *out *= 1000;
-        if (unit) end++;
-    }
-    return end > text && !*end && isfinite(*out);
+#define REFUSE(p, code, ...) refuse(p, lc_fail((p)->err, code, __VA_ARGS__))
+static int refuse(const parser *p, int code) {
+    lc_err_prefix(p->err, "%s:%d", p->r->path, p->line);
+    return code;
 }
-
-static int set_number(reader *d, const key *k, const char *text, void *at) {
-    double x;
-    bool whole = k->type == WHOLE;
-    if (!parse_number(text, whole, &x) || (whole && x != floor(x)))
-        return fail_at(d, d->line, "%s: \"%s\" is no %snumber", k->name, text,
-                       whole ? "whole " : "");
-    if (x < k->min || x > k->max)
-        return fail_at(d, d->line, "%s: %s is out of range: %g to %g", k->name, text, k->min,
-                       k->max);
-    if (whole)
-        *(uint64_t *)at = (uint64_t)x;
-    else
-        *(double *)at = x;
-    return LC_OK;
-}
-
-static int set_choice(reader *d, const key *k, const char *text, void *at, size_t size) {
-    const char *word = k->words ? k->words : "no|yes";
-    size_t n = strlen(text);
-    for (int i = 0; word; i++) {
-        const char *bar = strchr(word, '|');
-        size_t len = bar ? (size_t)(bar - word) : strlen(word);
-        if (len == n && !memcmp(word, text, n)) {
-            if (size == sizeof(bool))
-                *(bool *)at = i != 0;
-            else
-                *(int *)at = i;
-            return LC_OK;
-        }
-        word = bar ? bar + 1 : NULL;
-    }
-    return fail_at(d, d->line, "%s: \"%s\" is none of %s", k->name, text,
-                   k->words ? k->words : "no|yes");
-}
-
-/* FOLDER WEIGHT [whole]; the folder may have spaces. */
-static int add_source(reader *d, char *text, lc_recipe_sources *s) {
-    lc_recipe_source x = {.line = d->line};
-    char *space = strrchr(text, ' ');
-    if (space && !strcmp(space + 1, "whole")) {
-        x.whole = true;
-        while (space > text && space[-1] == ' ') space--;
-        *space = 0;
-        space = strrchr(text, ' ');
-    }
-    if (!space || space == text || !parse_number(space + 1, false, &x.weight) || x.weight <= 0)
-        return fail_at(d, d->line,
-                       "source: must be FOLDER WEIGHT or FOLDER WEIGHT whole, with a "
-                       "weight above 0");
-    while (space > text && space[-1] == ' ') space--;
-    *space = 0;
-    if (s->count == LC_TRAIN_SOURCES_MAX)
-        return fail_at(d, d->line, "more than %d sources", LC_TRAIN_SOURCES_MAX);
-    lc_recipe_source *list = lc_realloc(s->list, s->count + 1, sizeof *list);
-    if (!list) return no_memory(d);
-    s->list = list;
-    x.folder = path_of(d->r, text);
-    if (!x.folder) return no_memory(d);
-    s->list[s->count++] = x;
-    return LC_OK;
-}
-
-static int set_value(reader *d, size_t i, char *text) {
-    const key *k = &keys[i];
-    lc_recipe *r = d->r;
-    bool staged = k->where == STAGE;
-    int *line = staged ? &d->stage[r->n_stages - 1][i] : &d->run[i];
-    char *at = (staged ? (char *)&r->stages[r->n_stages - 1] : (char *)r) + k->offset;
-    if (*line && k->type != SOURCE)
-        return fail_at(d, d->line, "%s: line %d has set it", k->name, *line);
-    *line = d->line;
-    if (!k->free) lc_buf_printf(&d->decides, "%s=%s\n", k->name, text);
-    switch (k->type) {
-    case PATH:
-        *(char **)(void *)at = path_of(r, text);
-        return *(char **)(void *)at ? LC_OK : no_memory(d);
-    case WHOLE:
-    case NUMBER: return set_number(d, k, text, at);
-    case CHOICE: {
-        bool flag = !strcmp(k->name, "compute") || !strcmp(k->name, "optimizer") ||
-                    !strcmp(k->name, "attention");
-        return set_choice(d, k, text, at, flag ? sizeof(bool) : sizeof(int));
-    }
-    case YES: return set_choice(d, k, text, at, sizeof(bool));
-    case SOURCE: return add_source(d, text, (lc_recipe_sources *)(void *)at);
-    }
-    return LC_OK;
-}
-
-/* ---- lines ---- */
 
 static char *trim(char *text) {
-    while (*text == ' ' || *text == '\t') text++;
-    size_t n = strlen(text);
-    while (n && strchr(" \t\r", text[n - 1])) text[--n] = 0;
+    while (isspace((unsigned char)*text)) text++;
+    char *end = text + strlen(text);
+    while (end > text && isspace((unsigned char)end[-1])) end--;
+    *end = 0;
     return text;
 }
 
-static int begin_stage(reader *d, const char *name) {
-    lc_recipe *r = d->r;
-    static const char letters[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-    if (!*name || strlen(name) > MAX_NAME || name[strspn(name, letters)])
-        return fail_at(d, d->line,
-                       "a stage's name has 1 to %d letters, digits, . _ or -: "
-                       "[stage NAME]",
-                       MAX_NAME);
+static bool read_number(const char *text, double *out) {
+    char *end;
+    errno = 0;
+    double x = strtod(text, &end);
+    if (end == text || !isfinite(x) || strpbrk(text, "xXnN")) return false;
+    if (*end == 'K')
+        x *= 1e3, end++;
+    else if (*end == 'M')
+        x *= 1e6, end++;
+    else if (*end == 'G')
+        x *= 1e9, end++;
+    *out = x;
+    return !*end;
+}
+
+static int set_text(parser *p, const lc_key *k, const char *value) {
+    char **to = (char **)(void *)(p->base + k->offset);
+    const char *slash = strrchr(p->r->path, '/');
+    lc_buf full = {0};
+    if (k->kind == LC_KEY_PATH && *value != '/' && slash)
+        lc_buf_append(&full, p->r->path, (size_t)(slash - p->r->path) + 1);
+    lc_buf_puts(&full, value);
+    *to = full.failed ? NULL : lc_strdup(full.data);
+    lc_buf_free(&full);
+    return *to ? LC_OK : lc_fail(p->err, LC_ENOMEM, "%s: out of memory", p->r->path);
+}
+
+static int set_choice(parser *p, const lc_key *k, const char *value) {
+    int64_t *to = (int64_t *)(void *)(p->base + k->offset);
+    size_t n = strlen(value);
+    *to = 0;
+    for (const char *word = k->words; *word; ++*to) {
+        size_t len = strcspn(word, " ");
+        if (len == n && !strncmp(word, value, n)) return LC_OK;
+        word += len + (word[len] == ' ');
+    }
+    return REFUSE(p, LC_EFORMAT, "%s: \"%s\" is none of: %s", k->name, value, k->words);
+}
+
+static int set_number(parser *p, const lc_key *k, const char *value) {
+    double x;
+    if (!read_number(value, &x))
+        return REFUSE(p, LC_EFORMAT, "%s: \"%s\" is not a number", k->name, value);
+    if (!(x >= k->min && x <= k->max))
+        return REFUSE(p, LC_EFORMAT, "%s: %s is not between %g and %g", k->name, value, k->min,
+                      k->max);
+    if (k->kind == LC_KEY_NUMBER) {
+        *(double *)(void *)(p->base + k->offset) = x;
+        return LC_OK;
+    }
+    if (x != floor(x) || x > 9e18)
+        return REFUSE(p, LC_EFORMAT, "%s: %s is not a whole number", k->name, value);
+    *(int64_t *)(void *)(p->base + k->offset) = (int64_t)x;
+    return LC_OK;
+}
+
+static int set_key(parser *p, const char *name, const char *value) {
+    const lc_section *s = p->section;
+    if (!s) return REFUSE(p, LC_EFORMAT, "\"%s\" stands before the first [section]", name);
+    for (size_t i = 0; i < s->count; i++) {
+        const lc_key *k = &s->keys[i];
+        if (strcmp(k->name, name)) continue;
+        if (p->seen[i])
+            return REFUSE(p, LC_EFORMAT, "%s is given twice; before in line %d", name, p->seen[i]);
+        p->seen[i] = p->line;
+        if (!*value) return REFUSE(p, LC_EFORMAT, "%s: no value", name);
+        switch (k->kind) {
+        case LC_KEY_TEXT:
+        case LC_KEY_PATH: return set_text(p, k, value);
+        case LC_KEY_CHOICE: return set_choice(p, k, value);
+        default: return set_number(p, k, value);
+        }
+    }
+    lc_buf known = {0};
+    for (size_t i = 0; i < s->count; i++) lc_buf_printf(&known, i ? ", %s" : "%s", s->keys[i].name);
+    int status = REFUSE(p, LC_EFORMAT, "[%s] has no key \"%s\"; it has %s", s->name, name,
+                        known.data ? known.data : "");
+    lc_buf_free(&known);
+    return status;
+}
+
+/* ---- sections ---- */
+
+static int check_name(const parser *p, const char *name) {
+    size_t n = strlen(name);
+    if (!n || n >= LC_RECIPE_NAME ||
+        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRST"
+                     "UVWXYZ0123456789_-.") != n)
+        return REFUSE(p, LC_EFORMAT,
+                      "[%s NAME]: a name has 1 to %d letters, digits, '_', '-' and '.'",
+                      p->section->name, LC_RECIPE_NAME - 1);
+    return LC_OK;
+}
+
+static int open_source(parser *p, const char *name) {
+    lc_recipe *r = p->r;
+    for (size_t i = 0; i < r->n_sources; i++)
+        if (!strcmp(r->sources[i].name, name))
+            return REFUSE(p, LC_EFORMAT, "source \"%s\" is given twice; before in line %d", name,
+                          r->sources[i].line);
+    if (r->n_sources == LC_RECIPE_SOURCES)
+        return REFUSE(p, LC_ELIMIT, "more than %d sources", LC_RECIPE_SOURCES);
+    lc_recipe_source *s = &r->sources[r->n_sources++];
+    *s = (lc_recipe_source){.line = p->line, .weight = 1};
+    snprintf(s->name, sizeof s->name, "%s", name);
+    p->base = (char *)s;
+    return LC_OK;
+}
+
+static int open_stage(parser *p, const char *name) {
+    lc_recipe *r = p->r;
     for (size_t i = 0; i < r->n_stages; i++)
         if (!strcmp(r->stages[i].name, name))
-            return fail_at(d, d->line, "stage %s: line %d has it", name, r->stages[i].line);
-    if (r->n_stages == LC_RECIPE_STAGES_MAX)
-        return fail_at(d, d->line, "more than %d stages", LC_RECIPE_STAGES_MAX);
-    lc_recipe_stage *s = &r->stages[r->n_stages];
-    *s = (lc_recipe_stage){.name = lc_strdup(name), .lm = 1, .line = d->line};
-    if (!s->name) return no_memory(d);
-    r->n_stages++;
-    lc_buf_printf(&d->decides, "stage %s\n", name);
-    d->where = STAGE;
+            return REFUSE(p, LC_EFORMAT, "stage \"%s\" is given twice; before in line %d", name,
+                          r->stages[i].line);
+    if (r->n_stages == LC_RECIPE_STAGES)
+        return REFUSE(p, LC_ELIMIT, "more than %d stages", LC_RECIPE_STAGES);
+    lc_recipe_stage *s = &r->stages[r->n_stages++];
+    *s = (lc_recipe_stage){
+        .line = p->line, .schedule_kind = LC_SCHEDULE_WSD, .warmup = 0.01, .decay = 0.2, .lm = 1};
+    snprintf(s->name, sizeof s->name, "%s", name);
+    p->base = (char *)s;
     return LC_OK;
 }
 
-static int begin_section(reader *d, char *text) {
-    size_t n = strlen(text);
-    if (text[n - 1] != ']') return fail_at(d, d->line, "\"%s\": no ] at the end", text);
-    text[n - 1] = 0;
-    char *name = trim(text + 1);
-    if (!strncmp(name, "stage", 5) && (name[5] == ' ' || !name[5]))
-        return begin_stage(d, trim(name + 5));
-    static const char *const names[] = {[MODEL] = "model", [DATA] = "data", [TRAIN] = "train"};
-    for (section s = MODEL; s <= TRAIN; s++)
-        if (names[s] && !strcmp(name, names[s])) {
-            d->where = s;
-            return LC_OK;
+static int open_section(parser *p, char *text) {
+    char *end = text + strlen(text);
+    if (end[-1] != ']') return REFUSE(p, LC_EFORMAT, "\"%s\": ']' is missing", text);
+    end[-1] = 0;
+    char *name = trim(text + 1), *rest = name + strcspn(name, " \t");
+    if (*rest) *rest++ = 0;
+    rest = trim(rest);
+    memset(p->seen, 0, sizeof p->seen);
+    for (int i = 0; i < LC_SECTION_COUNT; i++) {
+        const lc_section *s = &lc_recipe_sections[i];
+        if (strcmp(s->name, name)) continue;
+        p->section = s;
+        p->base = (char *)p->r;
+        if (s->named) {
+            int status = check_name(p, rest);
+            if (status != LC_OK) return status;
+            return i == LC_SECTION_STAGE ? open_stage(p, rest) : open_source(p, rest);
         }
-    return fail_at(d, d->line, "no section [%s]; there are [model], [data], [stage NAME], [train]",
-                   name);
-}
-
-static int read_line(reader *d, char *text) {
-    char *hash = text;
-    while ((hash = strchr(hash, '#')) && hash != text && hash[-1] != ' ' && hash[-1] != '\t')
-        hash++; /* a # inside a word is part of it */
-    if (hash) *hash = 0;
-    text = trim(text);
-    if (!*text) return LC_OK;
-    if (*text == '[') return begin_section(d, text);
-    char *equal = strchr(text, '=');
-    if (!equal) return fail_at(d, d->line, "\"%s\": must be key = value", text);
-    *equal = 0;
-    char *name = trim(text), *value = trim(equal + 1);
-    if (d->where == NONE) return fail_at(d, d->line, "%s: stands before the first section", name);
-    if (!*value) return fail_at(d, d->line, "%s: has no value", name);
-    for (size_t i = 0; i < N_KEYS; i++)
-        if (keys[i].where == d->where && !strcmp(keys[i].name, name)) return set_value(d, i, value);
-    return fail_at(d, d->line, "no key %s in this section", name);
-}
-
-static int read_lines(reader *d, lc_buf *text) {
-    int status = LC_OK;
-    if (strlen(text->data ? text->data : "") != text->len)
-        return lc_fail(d->err, LC_EINVAL, "%s: is no text file", d->r->path);
-    for (char *at = text->data, *end; at && status == LC_OK; at = end) {
-        end = strchr(at, '\n');
-        if (end) *end++ = 0;
-        d->line++;
-        status = read_line(d, at);
+        if (*rest) return REFUSE(p, LC_EFORMAT, "[%s] takes no name", name);
+        if (p->opened[i])
+            return REFUSE(p, LC_EFORMAT, "[%s] is given twice; before in line %d", name,
+                          p->opened[i]);
+        p->opened[i] = p->line;
+        if (i == LC_SECTION_MODEL) p->r->model_line = p->line;
+        if (i == LC_SECTION_TRAIN) p->r->train_line = p->line;
+        return LC_OK;
     }
-    return status;
+    return REFUSE(p, LC_EFORMAT, "no section [%s]; there are model, train, eval, source, stage",
+                  name);
 }
 
-/* ---- checks ---- */
-
-/* Line of a key that was given, or 0. stage SIZE_MAX: outside of stages. */
-static int line_of(const reader *d, size_t stage, const char *name) {
-    for (size_t i = 0; i < N_KEYS; i++)
-        if ((keys[i].where == STAGE) == (stage != SIZE_MAX) && !strcmp(keys[i].name, name))
-            return stage == SIZE_MAX ? d->run[i] : d->stage[stage][i];
-    return 0;
+static int take_line(parser *p, char *line) {
+    char *comment = strchr(line, '#');
+    if (comment) *comment = 0;
+    line = trim(line);
+    if (!*line) return LC_OK;
+    if (*line == '[') return open_section(p, line);
+    char *equals = strchr(line, '=');
+    if (!equals)
+        return REFUSE(p, LC_EFORMAT, "\"%s\" is neither a [section] nor key = value", line);
+    *equals = 0;
+    return set_key(p, trim(line), trim(equals + 1));
 }
 
-static int check_losses(const reader *d, size_t i) {
-    const lc_recipe_stage *s = &d->r->stages[i];
-    const lc_config *c = &d->r->model;
-    if (s->mtp > 0 && !c->mtp_steps)
-        return fail_at(d, line_of(d, i, "mtp"), "mtp: the model has no draft module");
-    if (s->mtp > 0 && c->mtp_steps > LC_MTP_STEPS_MAX)
-        return fail_at(d, line_of(d, i, "mtp"), "mtp: %zu draft steps, at most %d can be trained",
-                       c->mtp_steps, LC_MTP_STEPS_MAX);
-    if (s->kl_stage != LC_KL_OFF && !c->index_heads)
-        return fail_at(d, line_of(d, i, "kl_stage"), "kl_stage: the model has no indexer");
-    if (s->kl > 0 && s->kl_stage == LC_KL_OFF)
-        return fail_at(d, line_of(d, i, "kl"), "kl: has no effect without kl_stage");
-    if (s->dense && !c->index_heads)
-        return fail_at(d, line_of(d, i, "attention"), "attention: the model's is always dense");
-    if (s->dense && s->kl_stage != LC_KL_OFF)
-        return fail_at(d, line_of(d, i, "attention"),
-                       "attention = dense: not with kl_stage, which says what attention sees");
-    if (s->lm + s->mtp + s->balance + s->router_z + s->hidden_z + s->kl <= 0)
-        return fail_at(d, s->line, "stage %s: every loss has weight 0", s->name);
-    return LC_OK;
-}
+/* ---- the file ---- */
 
-static int check_stage(const reader *d, size_t i) {
-    static const char *const needed[] = {"context", "tokens", "batch", "lr"};
-    lc_recipe_stage *s = &d->r->stages[i];
-    const lc_config *c = &d->r->model;
-    for (size_t k = 0; k < sizeof needed / sizeof *needed; k++)
-        if (!line_of(d, i, needed[k]))
-            return fail_at(d, s->line, "stage %s: %s is missing", s->name, needed[k]);
-    if (!lc_recipe_sources_of(d->r, i)->count)
-        return fail_at(d, s->line, "stage %s: neither it nor [data] has a source", s->name);
-    if (s->context > c->max_positions)
-        return fail_at(d, line_of(d, i, "context"), "context: the model has %zu positions",
-                       c->max_positions);
-    if (s->batch % d->r->lanes)
-        return fail_at(d, line_of(d, i, "batch"),
-                       "batch: %llu sequences can't be spread over %llu lanes evenly",
-                       (unsigned long long)s->batch, (unsigned long long)d->r->lanes);
-    if (s->context * (s->batch / d->r->lanes) > INT32_MAX / c->topk)
-        return fail_at(
-            d, line_of(d, i, "batch"), "batch: %llu x %llu tokens of a lane are too many",
-            (unsigned long long)(s->batch / d->r->lanes), (unsigned long long)s->context);
-    uint64_t step = s->context * s->batch;
-    s->steps = s->schedule.steps = (s->tokens + step - 1) / step;
-    if (s->schedule.kind != LC_SCHEDULE_WSD && s->schedule.cooldown)
-        return fail_at(d, line_of(d, i, "cooldown"), "cooldown: only with schedule = wsd");
-    if (s->schedule.warmup + s->schedule.cooldown > s->steps)
-        return fail_at(d, s->line, "stage %s: warmup and cooldown are longer than its %llu steps",
-                       s->name, (unsigned long long)s->steps);
-    return check_losses(d, i);
-}
-
-static int check_model(reader *d) {
-    lc_recipe *r = d->r;
-    lc_param_counts counts;
-    if (!r->config && !r->start) return fail_at(d, d->line, "[model] needs config or start");
-    int line = line_of(d, SIZE_MAX, r->config ? "config" : "start");
-    if (lc_config_load(r->config ? r->config : r->start, &r->model, d->err) != LC_OK)
-        return lc_err_prefix(d->err, "%s:%d", r->path, line);
-    static const char *const news[] = {"std", "embedding_std", "ngram_std", "width_scale"};
-    for (size_t i = 0; r->start && i < sizeof news / sizeof *news; i++)
-        if (line_of(d, SIZE_MAX, news[i]))
-            return fail_at(d, line_of(d, SIZE_MAX, news[i]), "%s: has no effect with start",
-                           news[i]);
-    if (!line_of(d, SIZE_MAX, "target_experts")) {
-        lc_config_count(&r->model, &counts);
-        r->target_experts = counts.average_experts;
-    }
-    if (r->target_experts > (double)r->model.topk)
-        return fail_at(d, line_of(d, SIZE_MAX, "target_experts"),
-                       "target_experts: the model chooses %zu entries", r->model.topk);
-    return LC_OK;
-}
-
-static int check(reader *d) {
-    lc_recipe *r = d->r;
-    if (!r->out) return fail_at(d, d->line, "[train] needs out, the folder of the run");
-    if (!r->n_stages) return fail_at(d, d->line, "there is no [stage NAME]");
-    if (r->lanes & (r->lanes - 1))
-        return fail_at(d, line_of(d, SIZE_MAX, "lanes"), "lanes: must be a power of two");
-    int status = check_model(d);
-    for (size_t i = 0; i < r->n_stages && status == LC_OK; i++) status = check_stage(d, i);
-    if (status == LC_OK && lc_recipe_steps(r) > MAX_STEPS)
-        return fail_at(d, r->stages[0].line, "the stages have more than %d steps", MAX_STEPS);
-    return status;
-}
-
-/* ---- entry ---- */
-
-static lc_recipe *new_recipe(const char *path) {
-    lc_recipe *r = lc_calloc(1, sizeof *r);
-    if (!r) return NULL;
-    r->path = lc_strdup(path);
-    r->stages = lc_calloc(LC_RECIPE_STAGES_MAX, sizeof *r->stages);
-    r->init = (lc_params_init){.std = 0.02, .embedding = 0.02, .ngram = 0.02};
-    r->seed = r->lanes = 1;
-    r->keep = 3;
-    r->interval = 500;
-    r->bf16 = true;
-    r->optim = (lc_optim_options){.muon = true,
-                                  .beta1 = 0.9,
-                                  .beta2 = 0.95,
-                                  .eps = 1e-16,
-                                  .momentum = 0.95,
-                                  .decay = 0.1,
-                                  .clip = 1,
-                                  .embedding_rate = 1};
+static void set_defaults(lc_recipe *r) {
+    lc_optim_options o = lc_optim_defaults();
+    r->grow = 1;
+    r->std = 0.02;
+    r->embedding_std = 0.02;
+    r->ngram_std = 0.02;
+    r->lanes = 1;
+    r->optimizer = LC_OPTIM_MUON;
+    r->beta1 = o.beta1;
+    r->beta2 = o.beta2;
+    r->eps = o.eps;
+    r->momentum = o.momentum;
+    r->weight_decay = o.decay;
+    r->clip = o.clip;
+    memcpy(r->rates, o.rates, sizeof r->rates);
     r->bias_rate = 0.1;
-    r->bias_halving = 1000;
     r->bias_floor = 0.01;
-    if (r->path && r->stages) return r;
-    lc_recipe_free(r);
-    return NULL;
+    r->bias_half_after = 1000;
+    r->keep = 3;
+    r->checkpoint_minutes = 30;
+    r->eval_sequences = 16;
+}
+
+static int parse_lines(parser *p, const char *text, size_t len) {
+    char line[LINE_MAX_BYTES];
+    for (size_t at = 0; at < len;) {
+        const char *end = memchr(text + at, '\n', len - at);
+        size_t n = end ? (size_t)(end - text) - at : len - at;
+        p->line++;
+        if (n >= sizeof line || memchr(text + at, 0, n))
+            return REFUSE(p, LC_EFORMAT, "longer than %d bytes, or no text", LINE_MAX_BYTES - 1);
+        memcpy(line, text + at, n);
+        line[n] = 0;
+        int status = take_line(p, line);
+        if (status != LC_OK) return status;
+        at += n + 1;
+    }
+    return LC_OK;
+}
+
+int lc_recipe_parse(const char *text, size_t len, const char *path, lc_recipe **out, lc_err *err) {
+    *out = NULL;
+    lc_recipe *r = lc_calloc(1, sizeof *r);
+    if (!r || !(r->path = lc_strdup(path))) {
+        lc_free(r);
+        return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    }
+    set_defaults(r);
+    parser p = {.r = r, .err = err};
+    int status = parse_lines(&p, text, len);
+    if (status == LC_OK) status = lc_recipe_settle(r, err);
+    if (status == LC_OK)
+        *out = r;
+    else
+        lc_recipe_free(r);
+    return status;
 }
 
 int lc_recipe_load(const char *path, lc_recipe **out, lc_err *err) {
     lc_buf text = {0};
-    lc_recipe *r = *out = new_recipe(path);
-    reader *d = lc_calloc(1, sizeof *d);
-    int status = r && d ? lc_file_read(path, MAX_RECIPE, &text, err)
-                        : lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
-    if (status == LC_OK) {
-        d->r = r;
-        d->err = err;
-        status = read_lines(d, &text);
-    }
-    if (status == LC_OK) status = check(d);
-    if (status == LC_OK) {
-        r->init.seed = r->seed;
-        r->optim.bf16 = r->bf16;
-        lc_hash *hash = lc_hash_new(LC_HASH_XXH128);
-        if (!hash || d->decides.failed) status = no_memory(d);
-        if (hash) lc_hash_update(hash, d->decides.data, d->decides.len);
-        if (hash) lc_hash_finish(hash, r->hash);
-    }
-    if (d) lc_buf_free(&d->decides);
-    lc_free(d);
+    *out = NULL;
+    int status = lc_file_read(path, TEXT_MAX, &text, err);
+    if (status == LC_OK) status = lc_recipe_parse(text.data, text.len, path, out, err);
     lc_buf_free(&text);
-    if (status != LC_OK) {
-        lc_recipe_free(r);
-        *out = NULL;
-    }
     return status;
-}
-
-static void free_sources(lc_recipe_sources *s) {
-    for (size_t i = 0; i < s->count; i++) lc_free(s->list[i].folder);
-    lc_free(s->list);
 }
 
 void lc_recipe_free(lc_recipe *r) {
     if (!r) return;
+    char *texts[] = {r->path, r->config, r->from, r->tokenizer, r->run, r->eval_folder};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) lc_free(texts[i]);
+    for (size_t i = 0; i < r->n_sources; i++) lc_free(r->sources[i].folder);
     for (size_t i = 0; i < r->n_stages; i++) {
-        lc_free(r->stages[i].name);
-        free_sources(&r->stages[i].sources);
+        lc_free(r->stages[i].learn);
+        lc_free(r->stages[i].freeze);
+        lc_free(r->stages[i].mix);
     }
-    free_sources(&r->sources);
-    lc_free(r->stages);
-    lc_free(r->path);
-    lc_free(r->config);
-    lc_free(r->start);
-    lc_free(r->tokenizer);
-    lc_free(r->out);
     lc_free(r);
-}
-
-uint64_t lc_recipe_steps(const lc_recipe *r) {
-    uint64_t steps = 0;
-    for (size_t i = 0; i < r->n_stages; i++) steps += r->stages[i].steps;
-    return steps;
 }

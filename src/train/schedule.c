@@ -1,30 +1,31 @@
-/* schedule.c: rates over steps. */
+/* schedule.c: learning rates; see schedule.h. */
 #include "train/schedule.h"
 
-/* cos(pi x), 0 <= x <= 1: minus the sine's series around the middle, 1e-16 off at most. */
-static double cosine(double x) {
-    double y = (x - 0.5) * 3.14159265358979323846, term = y, sum = y;
-    for (int i = 2; i < 24; i += 2) {
-        term *= -y * y / (double)(i * (i + 1));
+const char *lc_schedule_name(lc_schedule_kind kind) {
+    static const char *const names[] = {"constant", "wsd", "cosine"};
+    return kind < LC_SCHEDULE_COUNT ? names[kind] : "unknown";
+}
+
+/* cos(pi x) for 0 <= x <= 1, by its series around 1/2: libm may differ between machines. */
+static double cos_pi(double x) {
+    double a = (0.5 - x) * 3.14159265358979323846, square = a * a, term = a, sum = a;
+    for (int i = 1; i <= 10; i++) {
+        term *= -square / (double)(2 * i * (2 * i + 1));
         sum += term;
     }
-    return -sum;
+    return sum; /* sin(pi (1/2 - x)) */
 }
 
-double lc_schedule_rate(const lc_schedule *s, uint64_t step) {
-    if (step < s->warmup) return s->lr * (double)(step + 1) / (double)s->warmup;
-    uint64_t from = s->warmup;
-    if (s->kind == LC_SCHEDULE_CONSTANT) return s->lr;
-    if (s->kind == LC_SCHEDULE_WSD && s->steps - from > s->cooldown) from = s->steps - s->cooldown;
-    if (step < from || s->steps <= from) return s->lr;
-    /* The last step has the last rate but a fraction, as if one more came. */
-    double x = (double)(step - from) / (double)(s->steps - from);
-    if (s->kind == LC_SCHEDULE_WSD) return s->lr + (s->lr_end - s->lr) * x;
-    return s->lr_end + (s->lr - s->lr_end) * 0.5 * (1 + cosine(x));
-}
-
-double lc_bias_rate(double first, uint64_t halving, double floor, uint64_t step) {
-    uint64_t n = halving ? step / halving : 0;
-    for (; n && first > floor; n--) first *= 0.5;
-    return first > floor ? first : floor;
+double lc_schedule_rate(const lc_schedule *s, int64_t step, int64_t steps) {
+    double at = (double)step, all = (double)steps, up = s->warmup * all;
+    if (at + 1 < up) return s->rate * (at + 1) / up;
+    if (s->kind == LC_SCHEDULE_WSD) {
+        double down = s->decay * all, left = all - at; /* left >= 1: the last step isn't at 0 */
+        if (left >= down) return s->rate;
+        return s->rate * (s->end + (1 - s->end) * left / down);
+    }
+    if (s->kind == LC_SCHEDULE_COSINE && all > up)
+        return s->rate * (s->end + (1 - s->end) * 0.5 *
+                                       (1 + cos_pi((at - up > 0 ? at - up : 0) / (all - up))));
+    return s->rate;
 }

@@ -1,30 +1,30 @@
 /*
- * schedule.h: rates over the steps of a stage, and of the expert-bias controller. Pure functions of
- * step numbers, with the same bits on every machine (no libm).
+ * schedule.h: the learning rate over a stage: warm-up, then a shape. A pure function of the step,
+ * the same bits on every machine.
  */
 #ifndef LC_TRAIN_SCHEDULE_H
 #define LC_TRAIN_SCHEDULE_H
 
-#include "longcat.h"
+#include <stdint.h>
 
 typedef enum lc_schedule_kind {
     LC_SCHEDULE_CONSTANT,
-    LC_SCHEDULE_COSINE, /* half a cosine from lr to lr_end */
-    LC_SCHEDULE_WSD,    /* lr, and over the last `cooldown` steps linearly to lr_end */
+    LC_SCHEDULE_WSD,    /* constant, then a straight line down over the last share */
+    LC_SCHEDULE_COSINE, /* half a cosine from the end of the warm-up to the end */
+    LC_SCHEDULE_COUNT,
 } lc_schedule_kind;
 
 typedef struct lc_schedule {
     lc_schedule_kind kind;
-    double lr, lr_end;
-    uint64_t steps;    /* of the stage */
-    uint64_t warmup;   /* rises linearly over these; the first step has lr / warmup */
-    uint64_t cooldown; /* WSD only */
+    double rate;   /* the highest */
+    double warmup; /* share of the steps on the way up from (nearly) 0 */
+    double decay;  /* wsd: share of the steps on the way down */
+    double end;    /* rate at the end, as a share of the highest */
 } lc_schedule;
 
-/* Of step 0 .. steps - 1. */
-double lc_schedule_rate(const lc_schedule *schedule, uint64_t step);
+const char *lc_schedule_name(lc_schedule_kind kind); /* "constant", "wsd", "cosine" */
 
-/* first, halved every `halving` steps (0 = never), not below floor. step: of the run. */
-double lc_bias_rate(double first, uint64_t halving, double floor, uint64_t step);
+/* Rate of step 0 .. steps - 1. */
+double lc_schedule_rate(const lc_schedule *schedule, int64_t step, int64_t steps);
 
 #endif

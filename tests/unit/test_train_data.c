@@ -275,7 +275,7 @@ static void test_cut_stream(void **state) {
     made m;
     make_docs(&m, 130, 5, true);
     write_set(in(folder, "s"), &m, true);
-    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0}}, 11, 64, 2};
+    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0, 0}}, 11, 64, 2};
     lc_train_data *data = open_data(&s);
     size_t total = 0, at = 0, doc = 0, orders[2][DOCS_MAX], seen[2] = {0}, checked = 0;
     for (size_t d = 0; d < m.n; d++) total += m.length[d];
@@ -321,7 +321,7 @@ static void test_whole_documents(void **state) {
     made m;
     make_docs(&m, 150, 6, false);
     write_set(in(folder, "s"), &m, false);
-    setup s = {1, {&m}, {{in(folder, "s"), 1, true, 0}}, 4, 100, 1};
+    setup s = {1, {&m}, {{in(folder, "s"), 1, true, 0, 0}}, 4, 100, 1};
     lc_train_data *data = open_data(&s);
     size_t docs = 0, filled = 0;
     row r;
@@ -363,7 +363,7 @@ static void test_mix_and_order(void **state) {
     make_docs(&b, 90, 8, false);
     write_set(in(folder, "a"), &a, false);
     write_set(in(folder, "b"), &b, false);
-    setup s = {2, {&a, &b}, {{in(folder, "a"), 3, false, 0}, {in(folder, "b"), 1, true, 0}},
+    setup s = {2, {&a, &b}, {{in(folder, "a"), 3, false, 0, 0}, {in(folder, "b"), 1, true, 0, 0}},
                9, 32,       1};
     lc_train_data *data = open_data(&s);
     size_t of_b = 0, runs = 0, last = 2;
@@ -404,7 +404,8 @@ static void test_stages(void **state) {
     made m;
     make_docs(&m, 150, 6, false);
     write_set(in(folder, "s"), &m, false);
-    setup s = {2, {&m}, {{in(folder, "s"), 1, false, 0}, {in(folder, "s"), 2, true, 0}}, 4, 50, 1};
+    setup s = {2, {&m}, {{in(folder, "s"), 1, false, 0, 0}, {in(folder, "s"), 2, true, 0, 0}},
+               4, 50,   1};
     lc_train_data *first = open_data(&s);
     for (uint64_t stop = 0; stop < 9000; stop = stop * 2 + 1) {
         row r, want;
@@ -444,7 +445,7 @@ static void test_threads(void **state) {
     lc_pool *pool;
     make_docs(&a, 300, 7, false);
     write_set(in(folder, "a"), &a, false);
-    setup s = {2, {&a, &a}, {{in(folder, "a"), 1, true, 0}, {in(folder, "a"), 1, false, 9}},
+    setup s = {2, {&a, &a}, {{in(folder, "a"), 1, true, 0, 0}, {in(folder, "a"), 1, false, 9, 0}},
                9, 128,      2};
     job j = {open_data(&s), calloc(512, sizeof(row))};
     lc_train_data *alone = open_data(&s);
@@ -473,7 +474,7 @@ static void test_refusals(void **state) {
     made m;
     make_docs(&m, 20, 1, false);
     write_set(in(folder, "s"), &m, false);
-    setup s = {1, {&m}, {{in(folder, "s"), 0, false, 0}}, 1, 64, 1};
+    setup s = {1, {&m}, {{in(folder, "s"), 0, false, 0, 0}}, 1, 64, 1};
     refuse(&s, LC_EINVAL, "weight");
     s.source[0].weight = 1;
     s.length = 0;
@@ -499,7 +500,7 @@ static void test_late_damage(void **state) {
     made m;
     make_docs(&m, 20, 1, false);
     write_set(in(folder, "s"), &m, false);
-    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0}}, 1, 512, 1};
+    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0, 0}}, 1, 512, 1};
     lc_train_data *data = open_data(&s);
     assert_int_equal(truncate(in(in(folder, "s"), "0.tokens"), 130), 0);
     row r = {.r = {.tokens = r.tokens, .starts = r.starts, .mask = r.mask}};

@@ -1,0 +1,139 @@
+/* runlog.c: the run's log; see runlog.h. */
+#include "train/runlog.h"
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct lc_runlog {
+    FILE *file;
+    char *path;
+    bool failed;
+};
+
+static int64_t step_of(const char *line, size_t len) {
+    struct json_object *json = NULL, *step;
+    int64_t out = -1;
+    if (lc_json_parse(line, len, LC_RUNLOG_NAME, &json, NULL) == LC_OK &&
+        json_object_is_type(json, json_type_object) &&
+        json_object_object_get_ex(json, "step", &step))
+        out = json_object_get_int64(step);
+    json_object_put(json);
+    return out;
+}
+
+/* Rewrites the file with the whole lines up to `step`. */
+static int cut(const char *path, int64_t step, lc_err *err) {
+    lc_buf old = {0}, kept = {0};
+    struct stat st;
+    if (stat(path, &st)) return LC_OK;
+    int status = lc_file_read(path, 0, &old, err);
+    for (size_t at = 0; status == LC_OK && at < old.len;) {
+        const char *end = memchr(old.data + at, '\n', old.len - at);
+        if (!end) break; /* a line that a kill has cut */
+        size_t len = (size_t)(end - old.data) - at;
+        int64_t of = step_of(old.data + at, len);
+        if (of >= 0 && of <= step) lc_buf_append(&kept, old.data + at, len + 1);
+        at += len + 1;
+    }
+    if (status == LC_OK && kept.failed) status = lc_fail(err, LC_ENOMEM, "%s: memory", path);
+    if (status == LC_OK && kept.len != old.len)
+        status = lc_file_write(path, kept.data ? kept.data : "", kept.len, err);
+    lc_buf_free(&old);
+    lc_buf_free(&kept);
+    return status;
+}
+
+int lc_runlog_open(const char *run, int64_t step, lc_runlog **out, lc_err *err) {
+    lc_runlog *log = *out = lc_calloc(1, sizeof *log);
+    lc_buf path = {0};
+    if (!log || !lc_buf_printf(&path, "%s/" LC_RUNLOG_NAME, run)) {
+        lc_free(log);
+        *out = NULL;
+        return lc_fail(err, LC_ENOMEM, "%s: out of memory", run);
+    }
+    log->path = path.data;
+    int status = cut(path.data, step, err);
+    if (status == LC_OK && !(log->file = fopen(path.data, "ae")))
+        status = lc_fail_errno(err, LC_EIO, "%s", path.data);
+    if (status != LC_OK) {
+        lc_runlog_close(log);
+        *out = NULL;
+    }
+    return status;
+}
+
+void lc_runlog_close(lc_runlog *log) {
+    if (!log) return;
+    if (log->file) fclose(log->file);
+    lc_free(log->path);
+    lc_free(log);
+}
+
+/* JSON has no infinities. */
+static void put(lc_buf *out, const char *name, double value) {
+    lc_buf_printf(out, isfinite(value) ? ", \"%s\": %.7g" : ", \"%s\": null", name, value);
+}
+
+static void put_line(lc_runlog *log, lc_buf *line) {
+    bool ok = !line->failed && fwrite(line->data, 1, line->len, log->file) == line->len &&
+              fflush(log->file) == 0;
+    if (!ok && !log->failed)
+        lc_log(LC_LOG_WARN, "%s: can't be written; steps will be missing in it", log->path);
+    log->failed = !ok;
+    clearerr(log->file);
+    lc_buf_free(line);
+}
+
+void lc_runlog_step(lc_runlog *log, const lc_step_report *r) {
+    lc_buf line = {0};
+    lc_buf_printf(&line, "{\"step\": %lld, \"stage\": \"%s\", \"tokens\": %lld", (long long)r->step,
+                  r->stage, (long long)r->tokens);
+    put(&line, "rate", r->rate);
+    put(&line, "objective", r->objective);
+    put(&line, "reported", r->reported);
+    put(&line, "lm", r->lm);
+    for (size_t k = 0; k < r->mtp_steps; k++) {
+        char name[32];
+        snprintf(name, sizeof name, "mtp.%zu", k + 1);
+        put(&line, name, r->mtp[k]);
+    }
+    put(&line, "balance", r->balance);
+    put(&line, "router_z", r->router_z);
+    put(&line, "hidden_z", r->hidden_z);
+    put(&line, "kl", r->kl);
+    put(&line, "grad_norm", r->norm);
+    put(&line, "routed", r->load.routed);
+    put(&line, "load_high", r->load.highest);
+    put(&line, "load_low", r->load.lowest);
+    put(&line, "active", r->active);
+    put(&line, "seconds", r->seconds);
+    put(&line, "tokens_s", r->seconds > 0 ? r->step_tokens / r->seconds : 0);
+    put(&line, "flop_s", r->seconds > 0 ? r->operations / r->seconds : 0);
+    if (r->step % LC_RUNLOG_LOADS == 0) {
+        lc_buf_puts(&line, ", \"loads\": [");
+        for (size_t i = 0; i < r->layers; i++)
+            for (size_t e = 0; e < r->entries; e++)
+                lc_buf_printf(&line, "%s%lld",
+                              e   ? ", "
+                              : i ? "], ["
+                                  : "[",
+                              (long long)r->experts[i * r->entries + e]);
+        lc_buf_puts(&line, "]]");
+    }
+    lc_buf_puts(&line, "}\n");
+    put_line(log, &line);
+}
+
+void lc_runlog_eval(lc_runlog *log, int64_t step, double loss) {
+    lc_buf line = {0};
+    lc_buf_printf(&line, "{\"step\": %lld, \"eval\": true", (long long)step);
+    put(&line, "held_out", loss);
+    lc_buf_puts(&line, "}\n");
+    put_line(log, &line);
+}
