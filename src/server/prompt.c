@@ -21,10 +21,10 @@ static int encode(const lc_prompter *p, struct json_object *messages, struct jso
 static int find_start(lc_prompter *p, lc_err *err) {
     struct json_object *messages = NULL, *on = NULL;
     lc_ids without = {0}, with = {0};
-    int status =
-        lc_json_parse("[{\"role\":\"user\",\"content\":\"x\"}]", 32, "probe", &messages, err);
-    if (status == LC_OK)
-        status = lc_json_parse("{\"add_generation_prompt\":true}", 30, "probe", &on, err);
+    static const char user[] = "[{\"role\":\"user\",\"content\":\"x\"}]";
+    static const char generate[] = "{\"add_generation_prompt\":true}";
+    int status = lc_json_parse(user, sizeof user - 1, "probe", &messages, err);
+    if (status == LC_OK) status = lc_json_parse(generate, sizeof generate - 1, "probe", &on, err);
     if (status == LC_OK) status = encode(p, messages, NULL, NULL, &without, err);
     if (status == LC_OK) status = encode(p, messages, NULL, on, &with, err);
     if (status == LC_OK && with.len > without.len &&
