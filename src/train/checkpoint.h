@@ -46,8 +46,8 @@ typedef struct lc_checkpoint_setup {
     lc_optim *optim;
     const lc_beside *beside;
     size_t keep;
-    bool f32;     /* model.safetensors in F32, else BF16 (router and indexer weights F32) */
-    bool average; /* model.safetensors holds the average */
+    bool f32;            /* model.safetensors in F32, else BF16 (router and indexer weights F32) */
+    bool average;        /* model.safetensors holds the average */
     const int64_t *load; /* [load_count] integers of the loop's that are kept too */
     size_t load_count;
 } lc_checkpoint_setup;

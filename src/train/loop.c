@@ -35,7 +35,7 @@ typedef struct loop {
     /* The same of the step before, and its tokens behind them: what the balance loss goes by. The
      * step's own are known only at its end. Zero in the first step. */
     int64_t *load;
-    bool *learns;     /* [params] */
+    bool *learns; /* [params] */
     /* of the stage */
     const lc_recipe_stage *stage;
     lc_feed *feed, *held_out;
@@ -472,7 +472,8 @@ static int resume(loop *l, const lc_checkpoint_found *found) {
     if (status == LC_OK) status = make_optim(l);
     if (status == LC_OK) status = lc_checkpoint_optim(found->path, l->params, l->optim, l->err);
     if (status == LC_OK)
-        status = lc_checkpoint_load(found->path, l->load, l->config.layers * l->entries + 1, l->err);
+        status =
+            lc_checkpoint_load(found->path, l->load, l->config.layers * l->entries + 1, l->err);
     if (status == LC_OK) note(l, "goes on from %s", found->path);
     l->saved_step = l->at.step;
     return status;

@@ -32,7 +32,7 @@ typedef struct pass {
     lc_err *err;
     lc_rows rows;
     size_t m;
-    size_t at;            /* first token of the one sequence of the batch that runs */
+    size_t at; /* first token of the one sequence of the batch that runs */
     sequence_sums sums;
     bool main_grad; /* something but the indexers learns */
     bool again;     /* the layer's forward is only repeated for its backward */
@@ -489,8 +489,7 @@ static void divide(lc_net *n, pass *p) {
     n->tape.cuts = rows > 1 ? n->cuts : NULL;
     n->tape.pieces = rows;
     memset(n->sums, 0, 4 * rows * sizeof *n->sums);
-    p->sums =
-        (sequence_sums){n->sums, n->sums + rows, n->sums + 2 * rows, n->sums + 3 * rows};
+    p->sums = (sequence_sums){n->sums, n->sums + rows, n->sums + 2 * rows, n->sums + 3 * rows};
 }
 
 /* ---- entry ---- */

@@ -1,8 +1,8 @@
 /*
  * test_train_loop.c: whole runs of `longcat train run` on a model of 100 thousand numbers: equal
  * weights for threads, instruction sets, recompute, sequences that run together, interruptions by
- * step count, signal and kill -9; damaged checkpoints; a disk that is full; what recipes are refused.
- * uses-threads
+ * step count, signal and kill -9; damaged checkpoints; a disk that is full; what recipes are
+ * refused. uses-threads
  */
 #include "../unit/train_files.h"
 #include "golden.h"
@@ -205,9 +205,8 @@ static lc_buf log_of(const char *run_folder) {
     lc_buf all = get_file(in(folder, path)), out = {0};
     for (size_t i = 0; i < all.len;) {
         const char *line = all.data + i, *clock = strstr(line, ", \"seconds\"");
-        size_t len = strcspn(line, "\n") + 1, n = clock && clock < line + len
-                                                     ? (size_t)(clock - line)
-                                                     : len - 1;
+        size_t len = strcspn(line, "\n") + 1,
+               n = clock && clock < line + len ? (size_t)(clock - line) : len - 1;
         lc_buf_append(&out, line, n);
         lc_buf_putc(&out, '\n');
         i += len;
@@ -546,12 +545,12 @@ static void test_growth(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run),       cmocka_unit_test(test_permutations),
-        cmocka_unit_test(test_sittings),  cmocka_unit_test(test_kept),
-        cmocka_unit_test(test_damage),    cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_interrupt), cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_changed),   cmocka_unit_test(test_growth),
-        cmocka_unit_test(test_lock),      cmocka_unit_test(test_split_muon),
+        cmocka_unit_test(test_run),         cmocka_unit_test(test_permutations),
+        cmocka_unit_test(test_sittings),    cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_damage),      cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_changed),     cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_lock),        cmocka_unit_test(test_split_muon),
         cmocka_unit_test(test_split_adamw),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
