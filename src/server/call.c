@@ -73,7 +73,7 @@ static void on_gone(void *ctx) {
 
 static void write_log(lc_call *c, int status) {
     char details[320];
-    const lc_usage *u = &c->usage;
+    const lc_ledger_entry *u = &c->usage;
     double first = c->first_ns ? (double)(c->first_ns - c->began_ns) / 1e6 : -1;
     snprintf(details, sizeof details,
              ",\"dialect\":\"%s\",\"fresh\":%lld,\"cached\":%lld,\"output\":%lld,"
@@ -366,7 +366,7 @@ static void sum_usage(lc_call *c, lc_api_usage *out) {
         if (k->prefill_s > out->prefill_s) out->prefill_s = k->prefill_s;
         if (k->decode_s > out->decode_s) out->decode_s = k->decode_s;
     }
-    lc_usage *u = &c->usage;
+    lc_ledger_entry *u = &c->usage;
     u->time = time(NULL);
     u->key = c->visit->key.id;
     u->fresh = out->prompt - out->cached;
@@ -380,7 +380,7 @@ static void sum_usage(lc_call *c, lc_api_usage *out) {
     snprintf(u->finish, sizeof u->finish, "%s", lc_metric_end_name(end_of(c)));
     if (s->o.accounts)
         out->cost_yuan =
-            (double)lc_usage_price(s->o.accounts, u->model, u->fresh, u->cached, u->output) / 1e9;
+            (double)lc_ledger_price(s->o.accounts, u->model, u->fresh, u->cached, u->output) / 1e9;
 }
 
 static void count_metrics(lc_call *c, const lc_api_usage *u) {

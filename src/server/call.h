@@ -59,7 +59,7 @@ struct lc_call {
     size_t n_choices, running; /* tasks that have not ended */
     bool begun, refused;
     uint64_t began_ns, first_ns, last_ns, sent_ns;
-    lc_usage usage;
+    lc_ledger_entry usage;
 };
 
 /* call_prepare.c: on a worker: body to request to tokens, grammar, parsers; fills error. */

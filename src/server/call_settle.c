@@ -53,6 +53,6 @@ void lc_call_settle(lc_call *c) {
     lc_err err = {0};
     for (size_t i = 0; i < c->n_choices && s->o.replay && s->prompter.start >= 0; i++)
         if (c->choices[i].parser && c->choices[i].tokens.len) keep_answer(c, &c->choices[i]);
-    if (s->o.accounts && lc_usage_add(s->o.accounts, &c->usage, &err) != LC_OK)
+    if (s->o.accounts && lc_ledger_add(s->o.accounts, &c->usage, &err) != LC_OK)
         lc_log(LC_LOG_ERROR, "ledger: %s", err.text);
 }

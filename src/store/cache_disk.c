@@ -56,7 +56,12 @@ struct lc_disk {
 /* ---- names ---- */
 
 static void hex_of(const lc_cache_key *key, char out[33]) {
-    for (size_t i = 0; i < 16; i++) sprintf(out + 2 * i, "%02x", key->bytes[i]);
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < 16; i++) {
+        out[2 * i] = digits[key->bytes[i] >> 4];
+        out[2 * i + 1] = digits[key->bytes[i] & 15];
+    }
+    out[32] = 0;
 }
 
 static void path_of(const lc_disk *d, const lc_cache_key *key, char *path) {
