@@ -47,13 +47,13 @@ struct lc_session {
 
 /* Grows the engine's logits buffer to n rows. */
 int lc_engine_logits(lc_engine *engine, size_t n, lc_err *err);
-/* From now on steps keep which entries their rows chose (lc_part.routes). */
+/* From now on steps keep which entries their rows chose (lc_step_part.routes). */
 int lc_engine_keep_routes(lc_engine *engine, lc_err *err);
 
 /* ---- steps: what lc_sync_batch is made of ---- */
 
 /* A session's share of one step. The caller sets the first three. */
-typedef struct lc_part {
+typedef struct lc_step_part {
     lc_session *session;
     size_t rows;     /* most rows to run; what the session has left is the other limit */
     bool all_logits; /* of every row, not of the list's last one only */
@@ -61,7 +61,7 @@ typedef struct lc_part {
     size_t n;              /* rows run, for positions length - n .. length - 1 */
     const float *logits;   /* all_logits: [n][V], else NULL; valid until the next step */
     const int32_t *routes; /* [n][layers][topk], or NULL; valid until the next step */
-} lc_part;
+} lc_step_part;
 
 /* Sets the session's token list and keeps what both lists have in common; computes nothing. */
 int lc_session_begin(lc_session *session, const int32_t *tokens, size_t count, lc_err *err);
@@ -74,7 +74,7 @@ int lc_session_push(lc_session *session, int32_t token, lc_err *err);
 /* Runs one step over the parts, in order, at most `budget` rows (and the engine's chunk). Sessions
  * whose list is computed have logits then. No session may appear twice. After an error sessions of
  * the parts with rows left must be closed, or forgotten about by lc_session_abandon. */
-int lc_step_batch(lc_engine *engine, lc_part *parts, size_t count, size_t budget, lc_err *err);
+int lc_step_batch(lc_engine *engine, lc_step_part *parts, size_t count, size_t budget, lc_err *err);
 /* Cuts the list to what is computed for sure. */
 void lc_session_abandon(lc_session *session);
 

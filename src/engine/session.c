@@ -142,10 +142,10 @@ int lc_session_push(lc_session *s, int32_t token, lc_err *err) {
 }
 
 /* Draft module rows for what the main model has just computed: row i needs token i + 1. */
-static int sync_drafts(lc_engine *e, const lc_part *parts, size_t count, lc_err *err) {
+static int sync_drafts(lc_engine *e, const lc_step_part *parts, size_t count, lc_err *err) {
     size_t hidden = e->model->config.hidden, m = 0;
     const float *fresh = e->work->hidden; /* of the part's first row */
-    for (const lc_part *p = parts; p < parts + count; fresh += p->n * hidden, p++) {
+    for (const lc_step_part *p = parts; p < parts + count; fresh += p->n * hidden, p++) {
         lc_session *s = p->session;
         if (!p->n) continue;
         size_t begin = s->has_hidden ? s->length - 1 : s->length,
@@ -166,11 +166,11 @@ static int sync_drafts(lc_engine *e, const lc_part *parts, size_t count, lc_err 
 
 /* Fills the engine's lists with the parts' rows; returns their number, *n_logits that of rows whose
  * logits are wanted. */
-static size_t choose_rows(lc_engine *e, lc_part *parts, size_t count, size_t budget,
+static size_t choose_rows(lc_engine *e, lc_step_part *parts, size_t count, size_t budget,
                           size_t *n_logits) {
     size_t m = 0, most = budget < e->chunk ? budget : e->chunk;
     *n_logits = 0;
-    for (lc_part *p = parts; p < parts + count; p++) {
+    for (lc_step_part *p = parts; p < parts + count; p++) {
         lc_session *s = p->session;
         size_t left = s->tokens.len - s->length, n = left < p->rows ? left : p->rows;
         p->n = n < most - m ? n : most - m;
@@ -185,11 +185,11 @@ static size_t choose_rows(lc_engine *e, lc_part *parts, size_t count, size_t bud
 }
 
 /* Hands out what the step computed. */
-static void finish_parts(lc_engine *e, lc_part *parts, size_t count) {
+static void finish_parts(lc_engine *e, lc_step_part *parts, size_t count) {
     const lc_config *c = &e->model->config;
     const float *logits = e->logits;
     const int32_t *routes = e->routes;
-    for (lc_part *p = parts; p < parts + count; p++) {
+    for (lc_step_part *p = parts; p < parts + count; p++) {
         lc_session *s = p->session;
         if (!p->n) continue;
         s->length += p->n;
@@ -207,7 +207,7 @@ static void finish_parts(lc_engine *e, lc_part *parts, size_t count) {
     }
 }
 
-int lc_step_batch(lc_engine *e, lc_part *parts, size_t count, size_t budget, lc_err *err) {
+int lc_step_batch(lc_engine *e, lc_step_part *parts, size_t count, size_t budget, lc_err *err) {
     size_t n_logits, m = choose_rows(e, parts, count, budget, &n_logits);
     if (!m) return LC_OK;
     int status = lc_engine_logits(e, n_logits, err);
@@ -242,10 +242,10 @@ int lc_sync_batch(lc_engine *e, const lc_prompt *prompts, size_t count, lc_err *
         status = check_prompt(e, &prompts[i], err);
     for (size_t i = 0; i < count && status == LC_OK; i++)
         status = adopt(prompts[i].session, prompts[i].tokens, prompts[i].count, err);
-    lc_part *parts = status == LC_OK ? lc_calloc(count, sizeof *parts) : NULL;
+    lc_step_part *parts = status == LC_OK ? lc_calloc(count, sizeof *parts) : NULL;
     if (status == LC_OK && !parts) status = lc_fail(err, LC_ENOMEM, "batch: out of memory");
     for (size_t i = 0; i < count && status == LC_OK; i++)
-        parts[i] = (lc_part){.session = prompts[i].session, .rows = SIZE_MAX};
+        parts[i] = (lc_step_part){.session = prompts[i].session, .rows = SIZE_MAX};
     while (status == LC_OK && !all_done(prompts, count))
         status = lc_step_batch(e, parts, count, e->chunk, err);
     for (size_t i = 0; status != LC_OK && i < count; i++)
