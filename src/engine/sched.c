@@ -16,6 +16,7 @@
 
 enum {
     DEFAULT_RUNNING = 16,
+    LIGHT_PLACES = 2,
     DEFAULT_BUDGET = 512,
     DEFAULT_WAITING = 256,
     MOST_WAITING = 1 << 20,
@@ -206,6 +207,8 @@ static void fill_options(lc_sched *s, const lc_sched_options *o) {
     /* every running one has a row in every step */
     mine->running = or_default(o->running, DEFAULT_RUNNING);
     if (mine->running > mine->budget) mine->running = mine->budget;
+    s->places = mine->running + LIGHT_PLACES;
+    if (s->places > mine->budget) s->places = mine->budget;
     mine->waiting = or_default(o->waiting, DEFAULT_WAITING);
     mine->kv_bytes = or_default(o->kv_bytes, lc_cpu_memory() / 4);
     if (s->engine->drafts) mine->cache = NULL; /* it doesn't hold the draft module's part */
@@ -213,7 +216,7 @@ static void fill_options(lc_sched *s, const lc_sched_options *o) {
 
 static int allocate(lc_sched *s, lc_err *err) {
     const lc_config *c = &s->engine->model->config;
-    size_t waiting = s->options.waiting, running = s->options.running;
+    size_t waiting = s->options.waiting, running = s->places;
     s->stats.layers = c->layers;
     s->stats.entries = c->experts + c->zero_experts;
     s->queue = lc_calloc(waiting, sizeof(lc_job *));

@@ -78,7 +78,7 @@ typedef struct lc_task {
 } lc_task;
 
 typedef struct lc_sched_options {
-    size_t running;  /* answers generated at a time, default 16 */
+    size_t running;  /* answers generated at a time, default 16; and two light ones more */
     size_t budget;   /* rows of a step, default 512 */
     size_t waiting;  /* queue, default 256 tasks */
     size_t kv_bytes; /* memory of running sessions, each counted with all of its max_tokens; 0 =

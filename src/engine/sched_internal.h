@@ -34,6 +34,7 @@ typedef struct lc_job {
     lc_grammar_state *grammar;
     lc_emitter text, echo;
     lc_ids list;   /* prompt and answer */
+    size_t saved;  /* positions that the cache was given */
     bool decoding; /* the prompt is done */
     bool ended;    /* as: */
     lc_task_end end;
@@ -58,6 +59,7 @@ typedef struct lc_fading {
 struct lc_sched {
     lc_engine *engine;
     lc_sched_options options; /* defaults filled in */
+    size_t places;            /* options.running, and those for light ones only */
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -66,7 +68,7 @@ struct lc_sched {
     uint64_t last_id;
     lc_job **queue; /* [options.waiting], in order of arrival */
     size_t n_queue;
-    lc_job **running; /* [options.running], in order of start; the engine thread's for reading */
+    lc_job **running; /* [places], in order of start; the engine thread's for reading */
     size_t n_running;
     lc_sched_stats stats;
     uint64_t *experts;                      /* [layers][entries] */
@@ -74,9 +76,9 @@ struct lc_sched {
     /* engine thread */
     lc_job **view;     /* [options.waiting] the queue as it was */
     lc_job *chosen;    /* goes next, when there is memory for it */
-    lc_fair_key *keys; /* [options.waiting + options.running] */
+    lc_fair_key *keys; /* [options.waiting + places] */
     size_t n_keys, turn;
-    lc_step_part *parts; /* [options.running] */
+    lc_step_part *parts; /* [places] */
     lc_job **in_step;
     uint64_t *mask; /* [ceil(V/64)] */
     uint64_t saves; /* beginnings saved in the cache */

@@ -8,8 +8,11 @@
  * Inside a key: light ones, then the longest cached beginning, then the oldest; a task that others
  * have passed PASSES times goes before all of them.
  *
+ * A task whose beginning is just being computed for another waits for that: then the cache has it.
+ *
  * The chosen task keeps its turn until it fits into the memory. As every task fits alone and every
- * running one ends, it does so at last; nothing passes it meanwhile, so nothing starves.
+ * running one ends, it does so at last; nothing passes it meanwhile, so nothing starves. When all
+ * places are taken, light tasks have a few of their own.
  */
 #include "engine/sched_internal.h"
 
@@ -65,6 +68,20 @@ static bool goes_before(const lc_job *a, const lc_job *b) {
     return a->cached > b->cached;
 }
 
+/* Whether a running task computes what the cache would then have of the job's prompt. */
+static bool in_the_making(const lc_sched *s, const lc_job *job) {
+    for (size_t i = 0; i < s->n_running; i++) {
+        const lc_job *other = s->running[i];
+        if (other->decoding || other->ended || other->is.tenant != job->is.tenant) continue;
+        size_t most = (job->is.count < other->is.count ? job->is.count : other->is.count), n = 0;
+        if (most == job->is.count) most--; /* the last token is computed in any case */
+        while (n < most && job->list.data[n] == other->list.data[n]) n++;
+        n -= n % LC_CACHE_BLOCK;
+        if (n > job->cached && n > other->saved) return true;
+    }
+    return false;
+}
+
 /* The first of each key's tasks, in view[]. */
 static void find_firsts(lc_sched *s, size_t n_view) {
     for (size_t i = 0; i < n_view; i++) {
@@ -80,6 +97,7 @@ static void find_firsts(lc_sched *s, size_t n_view) {
                 lc_cache_match(s->options.cache, job->is.tenant, job->list.data, job->is.count);
             job->matched_at = s->saves + 1;
         }
+        if (s->options.cache && in_the_making(s, job)) continue;
         if (!k->first || goes_before(job, k->first)) k->first = job;
     }
 }
@@ -111,17 +129,16 @@ static lc_job *choose(lc_sched *s, size_t n_view) {
     return job;
 }
 
-lc_job *lc_sched_take(lc_sched *s) {
-    if (s->n_running >= s->options.running) return NULL;
-    if (!s->chosen) {
-        pthread_mutex_lock(&s->lock);
-        size_t n_view = s->n_queue;
-        memcpy(s->view, s->queue, n_view * sizeof(lc_job *));
-        pthread_mutex_unlock(&s->lock);
-        s->chosen = choose(s, n_view);
-    }
-    lc_job *job = s->chosen;
-    if (!job) return NULL;
+static size_t look_at_queue(lc_sched *s) {
+    pthread_mutex_lock(&s->lock);
+    size_t n_view = s->n_queue;
+    memcpy(s->view, s->queue, n_view * sizeof(lc_job *));
+    pthread_mutex_unlock(&s->lock);
+    return n_view;
+}
+
+/* Makes the job a running one if there is memory for it. */
+static bool admit(lc_sched *s, lc_job *job) {
     pthread_mutex_lock(&s->lock);
     bool fits = job->kv_bytes <= s->options.kv_bytes - s->stats.kv_bytes;
     if (fits) {
@@ -131,8 +148,24 @@ lc_job *lc_sched_take(lc_sched *s) {
         job->rows_left = (size_t)cost(job);
     }
     pthread_mutex_unlock(&s->lock);
-    if (!fits) return NULL;
+    if (fits) lc_sched_charge(s, job->is.key, (size_t)cost(job));
+    return fits;
+}
+
+/* The oldest light task that fits, for the places of their own. */
+static lc_job *take_light(lc_sched *s) {
+    size_t n_view = look_at_queue(s);
+    for (size_t i = 0; i < n_view; i++)
+        if (s->view[i]->is.light && admit(s, s->view[i])) return s->view[i];
+    return NULL;
+}
+
+lc_job *lc_sched_take(lc_sched *s) {
+    if (s->n_running >= s->options.running)
+        return s->n_running < s->places && !s->chosen ? take_light(s) : NULL;
+    if (!s->chosen) s->chosen = choose(s, look_at_queue(s));
+    lc_job *job = s->chosen;
+    if (!job || !admit(s, job)) return NULL;
     s->chosen = NULL;
-    lc_sched_charge(s, job->is.key, (size_t)cost(job));
     return job;
 }

@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SAVE_TOKENS = 1024 }; /* an answer is saved in the cache each time it has grown by so many */
+enum { SAVE_TOKENS = 1024 }; /* the cache is given what was computed at least so often */
 
 /* ---- checks and copies ---- */
 
@@ -189,6 +189,7 @@ static void save(lc_sched *s, lc_job *job) {
     lc_session *session = job->session;
     if (!s->options.cache || session->length < LC_CACHE_BLOCK) return;
     s->saves++;
+    job->saved = session->length;
     if (lc_cache_save(s->options.cache, job->is.tenant, session->tokens.data, session->length,
                       &session->kv, &err) != LC_OK)
         lc_log(LC_LOG_WARN, "prompt cache: %s", err.text);
@@ -214,7 +215,7 @@ static int prepare(lc_sched *s, lc_job *job, lc_err *err) {
     if (status == LC_OK && job->is.grammar)
         status = lc_grammar_begin(job->is.grammar, &job->grammar, err);
     if (status != LC_OK) return status;
-    job->cached = load(s, job);
+    job->cached = job->saved = load(s, job);
     if (job->cached)
         return lc_session_adopt_prefix(job->session, job->list.data, job->is.count, job->cached,
                                        err);
@@ -292,7 +293,7 @@ static int take_token(lc_sched *s, lc_job *job, int32_t token, lc_err *err) {
     if (job->grammar && lc_grammar_complete(job->grammar)) return end_text(job, LC_TASK_STOP, err);
     if (answer >= job->is.how.max_tokens || job->list.len > s->engine->context)
         return end_text(job, LC_TASK_LENGTH, err);
-    if (answer % SAVE_TOKENS == 0) save(s, job);
+    if (job->session->length - job->saved >= SAVE_TOKENS) save(s, job);
     return lc_session_push(job->session, token, err);
 }
 
@@ -313,8 +314,10 @@ void lc_job_advance(lc_sched *s, lc_job *job, const lc_step_part *part) {
         if (job->is.events.prompt)
             job->is.events.prompt(job->is.events.ctx, job->session->length, job->is.count);
         if (job->is.echo) echo_part(job, part);
-        if (job->ended || job->session->length < job->is.count) return;
-        save(s, job);
+        if (job->ended) return;
+        bool done = job->session->length == job->is.count;
+        if (done || job->session->length - job->saved >= SAVE_TOKENS) save(s, job);
+        if (!done) return;
         job->decoding = true;
         job->first = lc_clock_ns();
         if (!job->is.how.max_tokens) {

@@ -147,9 +147,9 @@ static inline void draw_task(uint64_t seed, const lc_engine *engine, const int32
     size_t vocab = lc_engine_vocab(engine), context = lc_engine_context(engine);
     memset(d, 0, sizeof *d);
     size_t most = context < KIT_PROMPT ? context : KIT_PROMPT;
-    size_t count = draw(seed, &at, 3) ? 1 + draw(seed, &at, 60) : 1 + draw(seed, &at, most);
+    size_t count = draw(seed, &at, 2) ? 1 + draw(seed, &at, 60) : 1 + draw(seed, &at, most);
     if (count > most) count = most;
-    size_t from = n_text > count ? draw(seed, &at, n_text - count) : 0;
+    size_t from = n_text > count && draw(seed, &at, 2) ? draw(seed, &at, n_text - count) : 0;
     for (size_t i = 0; i < count; i++)
         d->prompt[i] = n_text > count ? text[from + i] : (int32_t)draw(seed, &at, vocab);
     lc_generation *how = &d->task.how;
