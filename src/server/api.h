@@ -62,10 +62,7 @@ typedef struct lc_api_request {
     size_t n; /* answers */
     char *stops[LC_API_STOPS];
     size_t n_stops;
-    struct {
-        int32_t token;
-        float bias;
-    } biases[LC_API_BIASES];
+    lc_logit_bias biases[LC_API_BIASES];
     size_t n_biases;
     bool logprobs, echo, ignore_eos;
     size_t top_logprobs;
