@@ -223,13 +223,11 @@ static int listen_on(lc_http *http, lc_err *err) {
     evconnlistener_set_error_cb(http->listener, on_accept_error);
     int fd = evconnlistener_get_fd(http->listener), size = LC_HTTP_SEND_BUFFER;
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size); /* accepted sockets inherit it */
-    struct sockaddr_storage bound = {0};
+    struct sockaddr_in6 bound = {0}; /* IPv4 is shorter and has its port at the same place */
     socklen_t len = sizeof bound;
     if (getsockname(fd, (struct sockaddr *)&bound, &len) != 0)
         return lc_fail_errno(err, LC_ENET, "%s port %d", o->host, o->port);
-    http->port = ntohs(bound.ss_family == AF_INET6
-                           ? ((const struct sockaddr_in6 *)(const void *)&bound)->sin6_port
-                           : ((const struct sockaddr_in *)(const void *)&bound)->sin_port);
+    http->port = ntohs(bound.sin6_port);
     return LC_OK;
 }
 

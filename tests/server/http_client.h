@@ -101,6 +101,8 @@ static inline void toy_request(void *ctx, lc_exchange *x) {
         lc_exchange_end(x);
     } else if (!strcmp(path, "/empty")) {
         lc_exchange_reply(x, 204, NULL, NULL, 0);
+    } else if (!strcmp(path, "/peer")) {
+        lc_exchange_reply(x, 200, "text/plain", lc_exchange_peer(x), strlen(lc_exchange_peer(x)));
     } else if (!strcmp(path, "/abort")) {
         lc_exchange_on_close(x, toy_lost, &t->closes);
         lc_exchange_abort(x);

@@ -154,6 +154,8 @@ static const row rows[] = {
     ROW("cut escape", "GET /echo%4 HTTP/1.1\r\n" END, 400, NULL),
     ROW("escape that is no UTF-8", "GET /echo%ff HTTP/1.1\r\n" END, 400, NULL),
     ROW("non-ASCII target", "GET /\xc3\xa9 HTTP/1.1\r\n" END, 400, NULL),
+    ROW("braces, quotes and bars in a query", "GET /echo?a={\"b\"}|[c]^`\\ HTTP/1.1\r\n" END, 200,
+        "|a={\"b\"}|[c]^`\\|"),
     ROW("fragment", "GET /echo#x HTTP/1.1\r\n" END, 400, NULL),
     ROW("space in the target", "GET /echo x HTTP/1.1\r\n" END, 400, NULL),
     ROW("two spaces in the request line", "GET  /echo HTTP/1.1\r\n" END, 400, NULL),
@@ -580,6 +582,33 @@ static void hosts_can_be_named(void **state) {
     toy_stop(&t);
 }
 
+static void ipv6_is_served(void **state) {
+    (void)state;
+    toy t = {0};
+    lc_http *probe;
+    lc_err err = {0};
+    if (lc_http_open(&(lc_http_options){.host = "::1"}, &probe, &err)) {
+        printf("# no IPv6 here: %s\n", err.text);
+        skip();
+    }
+    lc_http_free(probe);
+    toy_start(&t, (lc_http_options){.host = "::1"});
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6,
+                                   .sin6_port = htons((uint16_t)lc_http_port(t.http)),
+                                   .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    client c = {.fd = socket(AF_INET6, SOCK_STREAM, 0)};
+    assert_int_equal(connect(c.fd, (struct sockaddr *)&address, sizeof address), 0);
+    client_puts(&c, "GET /peer HTTP/1.1\r\n" H "\r\n");
+    client_expect(&c, "\r\n\r\n[::1]:");
+    client_forget(&c);
+    client_puts(&c, "GET /echo HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_int_equal(status_of(client_rest(&c)), 421);
+    client_close(&c);
+    toy_stop(&t);
+    expect_reply(&shared, "GET /peer HTTP/1.1\r\n" END, sizeof "GET /peer HTTP/1.1\r\n" END - 1,
+                 200, "\r\n\r\n127.0.0.1:");
+}
+
 static void bad_options_are_refused(void **state) {
     (void)state;
     lc_http *http;
@@ -619,6 +648,7 @@ int main(void) {
         cmocka_unit_test(drain_ends_idle_connections_and_finishes_others),
         cmocka_unit_test(freeing_a_busy_server_tells_its_handlers),
         cmocka_unit_test(hosts_can_be_named),
+        cmocka_unit_test(ipv6_is_served),
         cmocka_unit_test(bad_options_are_refused),
     };
     enum { OTHERS = sizeof others / sizeof *others };
