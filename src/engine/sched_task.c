@@ -268,7 +268,8 @@ void lc_job_start(lc_sched *s, lc_job *job) {
 
 static int choose_token(lc_sched *s, lc_job *job, int32_t *token, lc_err *err) {
     const uint64_t *mask = job->grammar ? s->mask : NULL;
-    int status = mask ? lc_grammar_mask(job->grammar, s->mask, err) : LC_OK;
+    size_t left = job->is.how.max_tokens - (job->list.len - job->is.count);
+    int status = mask ? lc_grammar_mask(job->grammar, left, s->mask, err) : LC_OK;
     if (status == LC_OK)
         status = lc_session_sample_masked(job->session, &job->is.how.sampling, job->is.count, mask,
                                           token, err);

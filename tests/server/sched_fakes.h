@@ -109,7 +109,8 @@ int lc_grammar_begin(const lc_grammar *grammar, lc_grammar_state **out, lc_err *
 
 void lc_grammar_state_free(lc_grammar_state *state) { lc_free(state); }
 
-int lc_grammar_mask(lc_grammar_state *state, uint64_t *mask, lc_err *err) {
+int lc_grammar_mask(lc_grammar_state *state, size_t left, uint64_t *mask, lc_err *err) {
+    (void)left;
     const lc_grammar *g = state->grammar;
     if (state->at >= g->count) return lc_fail(err, LC_EINVAL, "the grammar is over");
     memset(mask, 0, (g->vocab + 63) / 64 * sizeof *mask);
