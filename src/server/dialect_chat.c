@@ -268,28 +268,13 @@ static void stream_call(const lc_api_reply *r, const lc_api_event *e, size_t ind
     }
 }
 
-static void out_usage(const lc_api_usage *u, lc_buf *out) {
-    lc_out_open(out, "usage", '{');
-    lc_out_int(out, "prompt_tokens", u->prompt);
-    lc_out_int(out, "completion_tokens", u->output);
-    lc_out_int(out, "total_tokens", u->prompt + u->output);
-    lc_out_open(out, "prompt_tokens_details", '{');
-    lc_out_int(out, "cached_tokens", u->cached);
-    lc_out_close(out, '}');
-    lc_out_open(out, "completion_tokens_details", '{');
-    lc_out_int(out, "reasoning_tokens", u->reasoning);
-    lc_out_close(out, '}');
-    lc_out_close(out, '}');
-    lc_out_timings(out, u);
-}
-
 static void stream_end(const lc_api_reply *r, const lc_api_usage *u, lc_buf *out) {
     if (r->request->include_usage) {
         lc_frame_begin(out, NULL);
         head(r, "chat.completion.chunk", out);
         lc_out_open(out, "choices", '[');
         lc_out_close(out, ']');
-        out_usage(u, out);
+        lc_out_openai_usage(out, u);
         lc_out_close(out, '}');
         lc_frame_end(out);
     }
@@ -340,7 +325,7 @@ static void whole(const lc_api_reply *r, const lc_api_usage *u, lc_buf *out) {
         out_choice(r, i, out);
     }
     lc_out_close(out, ']');
-    out_usage(u, out);
+    lc_out_openai_usage(out, u);
     lc_out_close(out, '}');
 }
 

@@ -150,6 +150,21 @@ void lc_out_timings(lc_buf *out, const lc_api_usage *u) {
     lc_out_close(out, '}');
 }
 
+void lc_out_openai_usage(lc_buf *out, const lc_api_usage *u) {
+    lc_out_open(out, "usage", '{');
+    lc_out_int(out, "prompt_tokens", u->prompt);
+    lc_out_int(out, "completion_tokens", u->output);
+    lc_out_int(out, "total_tokens", u->prompt + u->output);
+    lc_out_open(out, "prompt_tokens_details", '{');
+    lc_out_int(out, "cached_tokens", u->cached);
+    lc_out_close(out, '}');
+    lc_out_open(out, "completion_tokens_details", '{');
+    lc_out_int(out, "reasoning_tokens", u->reasoning);
+    lc_out_close(out, '}');
+    lc_out_close(out, '}');
+    lc_out_timings(out, u);
+}
+
 void lc_out_logprob(lc_buf *out, const lc_api_logprob *p) {
     lc_out_open(out, NULL, '{');
     lc_out_text(out, "token", p->text ? p->text : "", p->text ? p->len : 0);

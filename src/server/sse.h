@@ -35,6 +35,8 @@ size_t lc_fragment(const char *text, size_t len);
 
 /* Shared by dialects. */
 void lc_out_timings(lc_buf *out, const lc_api_usage *usage); /* "longcat":{"queue_ms",...} */
+/* "usage" of chat and completions, and the timings. */
+void lc_out_openai_usage(lc_buf *out, const lc_api_usage *usage);
 /* token, logprob, bytes; without the closing bracket. */
 void lc_out_logprob(lc_buf *out, const lc_api_logprob *p);
 /* Entries of a "content" list with their top_logprobs. */
