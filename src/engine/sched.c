@@ -27,12 +27,12 @@ enum {
 /* ---- the engine thread ---- */
 
 /* A job of the queue that was cancelled, taken out; NULL if there is none. */
-static lc_job *take_cancelled(lc_sched *s) {
-    lc_job *found = NULL;
+static lc_sched_job *take_cancelled(lc_sched *s) {
+    lc_sched_job *found = NULL;
     pthread_mutex_lock(&s->lock);
     for (size_t i = 0; i < s->n_queue && !found; i++)
         if (s->closing || s->queue[i]->cancelled) found = s->queue[i];
-    if (found) lc_jobs_remove(s->queue, &s->n_queue, found);
+    if (found) lc_sched_jobs_remove(s->queue, &s->n_queue, found);
     pthread_mutex_unlock(&s->lock);
     if (found && found == s->chosen) s->chosen = NULL;
     return found;
@@ -41,7 +41,7 @@ static lc_job *take_cancelled(lc_sched *s) {
 static void mark_cancelled(lc_sched *s) {
     pthread_mutex_lock(&s->lock);
     for (size_t i = 0; i < s->n_running; i++) {
-        lc_job *job = s->running[i];
+        lc_sched_job *job = s->running[i];
         if (job->ended || !(s->closing || job->cancelled)) continue;
         job->ended = true;
         job->end = LC_TASK_CANCELED;
@@ -51,7 +51,7 @@ static void mark_cancelled(lc_sched *s) {
 
 static void finish_ended(lc_sched *s) {
     for (size_t i = s->n_running; i-- > 0;)
-        if (s->running[i]->ended) lc_job_finish(s, s->running[i]);
+        if (s->running[i]->ended) lc_sched_job_finish(s, s->running[i]);
 }
 
 /* Waits for something to do; false: the end. */
@@ -66,13 +66,13 @@ static bool wait_for_work(lc_sched *s) {
 static void *engine_thread(void *ctx) {
     lc_sched *s = ctx;
     while (wait_for_work(s)) {
-        for (lc_job *job; (job = take_cancelled(s));) {
+        for (lc_sched_job *job; (job = take_cancelled(s));) {
             job->end = LC_TASK_CANCELED;
-            lc_job_finish(s, job);
+            lc_sched_job_finish(s, job);
         }
         mark_cancelled(s);
         finish_ended(s);
-        for (lc_job *job; (job = lc_sched_take(s));) lc_job_start(s, job);
+        for (lc_sched_job *job; (job = lc_sched_take(s));) lc_sched_job_start(s, job);
         lc_sched_step(s);
         finish_ended(s);
     }
@@ -102,16 +102,16 @@ void lc_sched_account(lc_sched *s, const lc_step_account *a) {
         for (size_t k = 0; k < c->topk; k++)
             s->experts[i % c->layers * entries + (size_t)a->routes[i * c->topk + k]]++;
     for (size_t i = 0; i < s->n_running; i++) {
-        lc_job *job = s->running[i];
+        lc_sched_job *job = s->running[i];
         job->rows_left = job->session && !job->decoding ? job->is.count - job->session->length : 0;
     }
     pthread_mutex_unlock(&s->lock);
 }
 
-void lc_sched_retire(lc_sched *s, lc_job *job, const lc_task_result *r) {
+void lc_sched_retire(lc_sched *s, lc_sched_job *job, const lc_task_result *r) {
     pthread_mutex_lock(&s->lock);
     size_t before = s->n_running;
-    lc_jobs_remove(s->running, &s->n_running, job);
+    lc_sched_jobs_remove(s->running, &s->n_running, job);
     if (s->n_running < before) s->stats.kv_bytes -= job->kv_bytes;
     s->stats.prompt_tokens += r->prompt_tokens;
     s->stats.cached_tokens += r->cached_tokens;
@@ -160,8 +160,8 @@ double lc_sched_predict(lc_sched *s, size_t count) {
 /* ---- submit and cancel ---- */
 
 int lc_sched_submit(lc_sched *s, const lc_task *task, uint64_t *id, lc_err *err) {
-    lc_job *job = NULL;
-    int status = lc_job_new(s, task, &job, err);
+    lc_sched_job *job = NULL;
+    int status = lc_sched_job_new(s, task, &job, err);
     if (status != LC_OK) return status;
     pthread_mutex_lock(&s->lock);
     if (s->closing)
@@ -176,11 +176,11 @@ int lc_sched_submit(lc_sched *s, const lc_task *task, uint64_t *id, lc_err *err)
         pthread_cond_signal(&s->wake);
     }
     pthread_mutex_unlock(&s->lock);
-    if (status != LC_OK) lc_job_free(job);
+    if (status != LC_OK) lc_sched_job_free(job);
     return status;
 }
 
-static void cancel_in(lc_job *const *jobs, size_t count, uint64_t id) {
+static void cancel_in(lc_sched_job *const *jobs, size_t count, uint64_t id) {
     for (size_t i = 0; i < count; i++)
         if (jobs[i]->id == id) jobs[i]->cancelled = true;
 }
@@ -219,10 +219,10 @@ static int allocate(lc_sched *s, lc_err *err) {
     size_t waiting = s->options.waiting, running = s->places;
     s->stats.layers = c->layers;
     s->stats.entries = c->experts + c->zero_experts;
-    s->queue = lc_calloc(waiting, sizeof(lc_job *));
-    s->view = lc_calloc(waiting, sizeof(lc_job *));
-    s->running = lc_calloc(running, sizeof(lc_job *));
-    s->in_step = lc_calloc(running, sizeof(lc_job *));
+    s->queue = lc_calloc(waiting, sizeof(lc_sched_job *));
+    s->view = lc_calloc(waiting, sizeof(lc_sched_job *));
+    s->running = lc_calloc(running, sizeof(lc_sched_job *));
+    s->in_step = lc_calloc(running, sizeof(lc_sched_job *));
     s->keys = lc_calloc(waiting + running, sizeof *s->keys);
     s->parts = lc_calloc(running, sizeof *s->parts);
     s->mask = lc_calloc((c->vocab + 63) / 64, sizeof *s->mask);

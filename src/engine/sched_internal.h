@@ -17,7 +17,7 @@
 #include <pthread.h>
 
 /* A submitted task. */
-typedef struct lc_job {
+typedef struct lc_sched_job {
     lc_task is; /* its lists live in arena */
     lc_arena *arena;
     uint64_t id, submitted; /* when, ns */
@@ -35,20 +35,21 @@ typedef struct lc_job {
     lc_emitter text, echo;
     lc_ids list;   /* prompt and answer */
     size_t saved;  /* positions that the cache was given */
+    size_t wanted; /* positions that a waiting task shares and wants in the cache */
     bool decoding; /* the prompt is done */
     bool ended;    /* as: */
     lc_task_end end;
     lc_err err;
     lc_task_token token; /* being told */
-} lc_job;
+} lc_sched_job;
 
 /* A key's place in the round. */
 typedef struct lc_fair_key {
     uint64_t key;
-    int64_t deficit; /* tokens that it may still have in this round; negative: had too many */
-    lc_job *first;   /* its task that goes next, NULL if none waits; during a choice */
-    bool live;       /* during a choice: something waits or runs */
-    size_t seen;     /* during a choice: its tasks so far */
+    int64_t deficit;     /* tokens that it may still have in this round; negative: had too many */
+    lc_sched_job *first; /* its task that goes next, NULL if none waits; during a choice */
+    bool live;           /* during a choice: something waits or runs */
+    size_t seen;         /* during a choice: its tasks so far */
 } lc_fair_key;
 
 /* A sum of amounts and of time that fade, so that their ratio is a recent rate. */
@@ -66,25 +67,26 @@ struct lc_sched {
     /* lock */
     bool closing;
     uint64_t last_id;
-    lc_job **queue; /* [options.waiting], in order of arrival */
+    lc_sched_job **queue; /* [options.waiting], in order of arrival */
     size_t n_queue;
-    lc_job **running; /* [places], in order of start; the engine thread's for reading */
+    lc_sched_job **running; /* [places], in order of start; the engine thread's for reading */
     size_t n_running;
     lc_sched_stats stats;
     uint64_t *experts;                      /* [layers][entries] */
     lc_fading prefill, decode, reuse, life; /* rows, tokens, cached prompt tokens, tasks' seconds */
     /* engine thread */
-    lc_job **view;     /* [options.waiting] the queue as it was */
-    lc_job *chosen;    /* goes next, when there is memory for it */
-    lc_fair_key *keys; /* [options.waiting + places] */
+    lc_sched_job **view;  /* [options.waiting] the queue as it was */
+    lc_sched_job *chosen; /* goes next, when there is memory for it */
+    lc_fair_key *keys;    /* [options.waiting + places] */
     size_t n_keys, turn;
     lc_step_part *parts; /* [places] */
-    lc_job **in_step;
+    lc_sched_job **in_step;
     uint64_t *mask; /* [ceil(V/64)] */
     uint64_t saves; /* beginnings saved in the cache */
 };
 
-static inline void lc_jobs_remove(lc_job **jobs, size_t *count, const lc_job *job) {
+static inline void lc_sched_jobs_remove(lc_sched_job **jobs, size_t *count,
+                                        const lc_sched_job *job) {
     size_t n = 0;
     for (size_t i = 0; i < *count; i++)
         if (jobs[i] != job) jobs[n++] = jobs[i];
@@ -94,7 +96,7 @@ static inline void lc_jobs_remove(lc_job **jobs, size_t *count, const lc_job *jo
 /* ---- sched.c ---- */
 
 /* Takes a job out of the running ones, if it is there, and adds its result to the statistics. */
-void lc_sched_retire(lc_sched *sched, lc_job *job, const lc_task_result *result);
+void lc_sched_retire(lc_sched *sched, lc_sched_job *job, const lc_task_result *result);
 /* What a step did. */
 typedef struct lc_step_account {
     size_t rows, prompt_rows, answers; /* answers: jobs that got a token or ended */
@@ -107,22 +109,22 @@ void lc_sched_account(lc_sched *sched, const lc_step_account *account);
 
 /* Moves the task that goes next from the queue to the running ones; NULL if none waits or the next
  * one has no room yet. */
-lc_job *lc_sched_take(lc_sched *sched);
+lc_sched_job *lc_sched_take(lc_sched *sched);
 /* A key had tokens beyond its prompt. */
 void lc_sched_charge(lc_sched *sched, uint64_t key, size_t tokens);
 
 /* ---- sched_task.c ---- */
 
-int lc_job_new(lc_sched *sched, const lc_task *task, lc_job **out, lc_err *err);
-void lc_job_free(lc_job *job);
-void lc_job_start(lc_sched *sched, lc_job *job);
+int lc_sched_job_new(lc_sched *sched, const lc_task *task, lc_sched_job **out, lc_err *err);
+void lc_sched_job_free(lc_sched_job *job);
+void lc_sched_job_start(lc_sched *sched, lc_sched_job *job);
 /* The job's part of a step was computed. */
-void lc_job_advance(lc_sched *sched, lc_job *job, const lc_step_part *part);
+void lc_sched_job_advance(lc_sched *sched, lc_sched_job *job, const lc_step_part *part);
 /* Whether the logits of all its prompt rows are needed. */
-bool lc_job_wants_rows(const lc_job *job);
-void lc_job_fail(lc_job *job, const lc_err *err);
+bool lc_sched_job_wants_rows(const lc_sched_job *job);
+void lc_sched_job_fail(lc_sched_job *job, const lc_err *err);
 /* Tells the end and frees the job. */
-void lc_job_finish(lc_sched *sched, lc_job *job);
+void lc_sched_job_finish(lc_sched *sched, lc_sched_job *job);
 
 /* ---- sched_step.c ---- */
 

@@ -35,7 +35,7 @@ void lc_sched_charge(lc_sched *s, uint64_t key, size_t tokens) {
     if (k) k->deficit -= (int64_t)tokens;
 }
 
-static int64_t cost(const lc_job *job) { return (int64_t)(job->is.count - job->cached); }
+static int64_t cost(const lc_sched_job *job) { return (int64_t)(job->is.count - job->cached); }
 
 /* Drops keys of which nothing waits or runs, and forgets their accounts. */
 static void drop_idle_keys(lc_sched *s, size_t n_view) {
@@ -45,7 +45,7 @@ static void drop_idle_keys(lc_sched *s, size_t n_view) {
         s->keys[i].seen = 0;
     }
     for (size_t i = 0; i < n_view + s->n_running; i++) {
-        const lc_job *job = i < n_view ? s->view[i] : s->running[i - n_view];
+        const lc_sched_job *job = i < n_view ? s->view[i] : s->running[i - n_view];
         lc_fair_key *k = find_key(s, job->is.key);
         if (k) k->live = true;
     }
@@ -61,23 +61,31 @@ static void drop_idle_keys(lc_sched *s, size_t n_view) {
 }
 
 /* Whether a goes before b, which arrived earlier. */
-static bool goes_before(const lc_job *a, const lc_job *b) {
+static bool goes_before(const lc_sched_job *a, const lc_sched_job *b) {
     bool old_a = a->passed >= PASSES, old_b = b->passed >= PASSES;
     if (old_a || old_b) return !old_b;
     if (a->is.light != b->is.light) return a->is.light;
     return a->cached > b->cached;
 }
 
-/* Whether a running task computes what the cache would then have of the job's prompt. */
-static bool in_the_making(const lc_sched *s, const lc_job *job) {
+/* Whole blocks of tokens that both prompts begin with. */
+static size_t shared(const lc_sched_job *a, const lc_sched_job *b) {
+    size_t most = a->is.count < b->is.count ? a->is.count : b->is.count, n = 0;
+    while (n < most && a->list.data[n] == b->list.data[n]) n++;
+    if (n == a->is.count) n--; /* its last token is computed in any case */
+    return n - n % LC_CACHE_BLOCK;
+}
+
+/* Whether a running task is about to compute half or more of what the job would have to. */
+static bool in_the_making(lc_sched *s, const lc_sched_job *job) {
     for (size_t i = 0; i < s->n_running; i++) {
-        const lc_job *other = s->running[i];
+        lc_sched_job *other = s->running[i];
         if (other->decoding || other->ended || other->is.tenant != job->is.tenant) continue;
-        size_t most = (job->is.count < other->is.count ? job->is.count : other->is.count), n = 0;
-        if (most == job->is.count) most--; /* the last token is computed in any case */
-        while (n < most && job->list.data[n] == other->list.data[n]) n++;
-        n -= n % LC_CACHE_BLOCK;
-        if (n > job->cached && n > other->saved) return true;
+        size_t n = shared(job, other);
+        if (n <= other->saved || n <= job->cached) continue;
+        if (2 * (int64_t)(n - job->cached) < cost(job)) continue;
+        if (n > other->wanted) other->wanted = n;
+        return true;
     }
     return false;
 }
@@ -85,7 +93,7 @@ static bool in_the_making(const lc_sched *s, const lc_job *job) {
 /* The first of each key's tasks, in view[]. */
 static void find_firsts(lc_sched *s, size_t n_view) {
     for (size_t i = 0; i < n_view; i++) {
-        lc_job *job = s->view[i];
+        lc_sched_job *job = s->view[i];
         lc_fair_key *k = find_key(s, job->is.key);
         if (!k) {
             k = &s->keys[s->n_keys++];
@@ -108,7 +116,7 @@ static int64_t rounds_needed(const lc_fair_key *k) {
     return missing > 0 ? (missing + QUANTUM - 1) / QUANTUM : 0;
 }
 
-static lc_job *choose(lc_sched *s, size_t n_view) {
+static lc_sched_job *choose(lc_sched *s, size_t n_view) {
     drop_idle_keys(s, n_view);
     find_firsts(s, n_view);
     size_t best = s->n_keys;
@@ -123,7 +131,7 @@ static lc_job *choose(lc_sched *s, size_t n_view) {
     for (size_t i = 0; i < s->n_keys; i++)
         if (s->keys[i].first) s->keys[i].deficit += rounds * QUANTUM;
     s->turn = (best + 1) % s->n_keys;
-    lc_job *job = s->keys[best].first;
+    lc_sched_job *job = s->keys[best].first;
     for (size_t i = 0; i < n_view && s->view[i] != job; i++)
         if (s->view[i]->is.key == job->is.key) s->view[i]->passed++;
     return job;
@@ -132,17 +140,17 @@ static lc_job *choose(lc_sched *s, size_t n_view) {
 static size_t look_at_queue(lc_sched *s) {
     pthread_mutex_lock(&s->lock);
     size_t n_view = s->n_queue;
-    memcpy(s->view, s->queue, n_view * sizeof(lc_job *));
+    memcpy(s->view, s->queue, n_view * sizeof(lc_sched_job *));
     pthread_mutex_unlock(&s->lock);
     return n_view;
 }
 
 /* Makes the job a running one if there is memory for it. */
-static bool admit(lc_sched *s, lc_job *job) {
+static bool admit(lc_sched *s, lc_sched_job *job) {
     pthread_mutex_lock(&s->lock);
     bool fits = job->kv_bytes <= s->options.kv_bytes - s->stats.kv_bytes;
     if (fits) {
-        lc_jobs_remove(s->queue, &s->n_queue, job);
+        lc_sched_jobs_remove(s->queue, &s->n_queue, job);
         s->running[s->n_running++] = job;
         s->stats.kv_bytes += job->kv_bytes;
         job->rows_left = (size_t)cost(job);
@@ -153,18 +161,18 @@ static bool admit(lc_sched *s, lc_job *job) {
 }
 
 /* The oldest light task that fits, for the places of their own. */
-static lc_job *take_light(lc_sched *s) {
+static lc_sched_job *take_light(lc_sched *s) {
     size_t n_view = look_at_queue(s);
     for (size_t i = 0; i < n_view; i++)
         if (s->view[i]->is.light && admit(s, s->view[i])) return s->view[i];
     return NULL;
 }
 
-lc_job *lc_sched_take(lc_sched *s) {
+lc_sched_job *lc_sched_take(lc_sched *s) {
     if (s->n_running >= s->options.running)
         return s->n_running < s->places && !s->chosen ? take_light(s) : NULL;
     if (!s->chosen) s->chosen = choose(s, look_at_queue(s));
-    lc_job *job = s->chosen;
+    lc_sched_job *job = s->chosen;
     if (!job || !admit(s, job)) return NULL;
     s->chosen = NULL;
     return job;

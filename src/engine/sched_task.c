@@ -1,6 +1,6 @@
 /*
  * sched_task.c: one task's life: checked and copied, started from what the cache has, told token by
- * token, saved and ended. All but lc_job_new runs on the engine thread.
+ * token, saved and ended. All but lc_sched_job_new runs on the engine thread.
  */
 #include "engine/sched_internal.h"
 
@@ -31,6 +31,15 @@ static int check_task(const lc_sched *s, const lc_task *task, lc_err *err) {
             return lc_fail(err, LC_EINVAL,
                            "token %d at position %zu is outside the vocabulary of %zu",
                            task->tokens[i], i, e->model->config.vocab);
+    size_t room = e->context + 1 - task->count,
+           left = task->how.max_tokens < room ? task->how.max_tokens : room;
+    size_t least = task->grammar ? lc_grammar_shortest(task->grammar) : 0;
+    if (left < least)
+        return lc_fail(
+            err, LC_ELIMIT,
+            "the shortest answer that the format allows takes up to %zu tokens: max_tokens "
+            "and the context leave %zu",
+            least, left);
     return lc_check_generation(e, &task->how, err);
 }
 
@@ -45,7 +54,7 @@ static size_t longest_kv(const lc_engine *e, const lc_task *task) {
 }
 
 /* A copy of count elements in the job's arena; NULL for none. */
-static bool copy(lc_job *job, const void *from, size_t count, size_t size, const void **to) {
+static bool copy(lc_sched_job *job, const void *from, size_t count, size_t size, const void **to) {
     *to = NULL;
     if (!count) return true;
     void *mine = lc_arena_calloc(job->arena, count, size);
@@ -54,7 +63,7 @@ static bool copy(lc_job *job, const void *from, size_t count, size_t size, const
     return mine != NULL;
 }
 
-static bool copy_stops(lc_job *job) {
+static bool copy_stops(lc_sched_job *job) {
     lc_generation *how = &job->is.how;
     const char **mine = lc_arena_calloc(job->arena, how->n_stop + 1, sizeof *mine);
     for (size_t i = 0; i < how->n_stop && mine; i++) {
@@ -65,7 +74,7 @@ static bool copy_stops(lc_job *job) {
     return mine != NULL;
 }
 
-static bool copy_task(lc_job *job, const lc_task *task) {
+static bool copy_task(lc_sched_job *job, const lc_task *task) {
     lc_generation *how = &job->is.how;
     lc_sampling *sampling = &how->sampling;
     const void *stop_tokens, *bias;
@@ -82,7 +91,7 @@ static bool copy_task(lc_job *job, const lc_task *task) {
     return true;
 }
 
-int lc_job_new(lc_sched *s, const lc_task *task, lc_job **out, lc_err *err) {
+int lc_sched_job_new(lc_sched *s, const lc_task *task, lc_sched_job **out, lc_err *err) {
     int status = check_task(s, task, err);
     if (status != LC_OK) return status;
     size_t bytes = longest_kv(s->engine, task);
@@ -91,9 +100,9 @@ int lc_job_new(lc_sched *s, const lc_task *task, lc_job **out, lc_err *err) {
                        "%zu prompt tokens and up to %zu more need %zu bytes of context cache: the "
                        "limit is %zu",
                        task->count, task->how.max_tokens, bytes, s->options.kv_bytes);
-    lc_job *job = lc_calloc(1, sizeof *job);
+    lc_sched_job *job = lc_calloc(1, sizeof *job);
     if (!job || !copy_task(job, task)) {
-        lc_job_free(job);
+        lc_sched_job_free(job);
         return lc_fail(err, LC_ENOMEM, "task: out of memory");
     }
     job->kv_bytes = bytes;
@@ -101,7 +110,7 @@ int lc_job_new(lc_sched *s, const lc_task *task, lc_job **out, lc_err *err) {
     return LC_OK;
 }
 
-void lc_job_free(lc_job *job) {
+void lc_sched_job_free(lc_sched_job *job) {
     if (!job) return;
     if (job->grammar) lc_grammar_state_free(job->grammar);
     lc_session_close(job->session);
@@ -114,7 +123,7 @@ void lc_job_free(lc_job *job) {
 
 /* ---- what is told about a token ---- */
 
-bool lc_job_wants_rows(const lc_job *job) {
+bool lc_sched_job_wants_rows(const lc_sched_job *job) {
     return job->is.echo && (job->is.logprobs || job->is.top_logprobs) && !job->decoding;
 }
 
@@ -132,7 +141,7 @@ static size_t best_tokens(const float *logits, size_t vocab, size_t n, lc_token_
 
 /* Log probabilities of a token and of the best ones: log-softmax in double, summed in the order of
  * ids. */
-static void fill_logprobs(const lc_job *job, const float *logits, size_t vocab, int32_t token,
+static void fill_logprobs(const lc_sched_job *job, const float *logits, size_t vocab, int32_t token,
                           lc_task_token *out) {
     double max = -INFINITY, sum = 0;
     for (size_t i = 0; i < vocab; i++)
@@ -153,7 +162,7 @@ static float mean_routed(const lc_config *c, const int32_t *routes) {
 }
 
 /* The event of a token that row `row` of the part predicted. */
-static void describe(lc_job *job, const lc_step_part *part, size_t row, const float *logits,
+static void describe(lc_sched_job *job, const lc_step_part *part, size_t row, const float *logits,
                      int32_t token) {
     const lc_config *c = &job->session->engine->model->config;
     job->token = (lc_task_token){.own = {.token = -1}};
@@ -163,7 +172,7 @@ static void describe(lc_job *job, const lc_step_part *part, size_t row, const fl
 }
 
 static int tell(void *ctx, int32_t token, const char *text, size_t len) {
-    lc_job *job = ctx;
+    lc_sched_job *job = ctx;
     if (token < 0) job->token = (lc_task_token){.own = {.token = -1}};
     job->token.token = token;
     job->token.text = text ? text : "";
@@ -172,23 +181,23 @@ static int tell(void *ctx, int32_t token, const char *text, size_t len) {
     return 0;
 }
 
-static void end(lc_job *job, lc_task_end as) {
+static void end(lc_sched_job *job, lc_task_end as) {
     job->ended = true;
     job->end = as;
 }
 
-void lc_job_fail(lc_job *job, const lc_err *err) {
+void lc_sched_job_fail(lc_sched_job *job, const lc_err *err) {
     end(job, LC_TASK_FAILED);
     job->err = *err;
 }
 
 /* ---- the cache ---- */
 
-static void save(lc_sched *s, lc_job *job) {
+static void save(lc_sched *s, lc_sched_job *job) {
     lc_err err = {0};
     lc_session *session = job->session;
     if (!s->options.cache || session->length < LC_CACHE_BLOCK) return;
-    s->saves++;
+    if (session->length / LC_CACHE_BLOCK > job->saved / LC_CACHE_BLOCK) s->saves++;
     job->saved = session->length;
     if (lc_cache_save(s->options.cache, job->is.tenant, session->tokens.data, session->length,
                       &session->kv, &err) != LC_OK)
@@ -196,10 +205,10 @@ static void save(lc_sched *s, lc_job *job) {
 }
 
 /* Fills the session with what the cache has of the prompt; a failure is a miss. */
-static size_t load(lc_sched *s, lc_job *job) {
+static size_t load(lc_sched *s, lc_sched_job *job) {
     lc_err err = {0};
     size_t loaded = 0;
-    if (!s->options.cache || lc_job_wants_rows(job)) return 0;
+    if (!s->options.cache || lc_sched_job_wants_rows(job)) return 0;
     if (lc_cache_load(s->options.cache, job->is.tenant, job->list.data, job->is.count,
                       &job->session->kv, &loaded, &err) != LC_OK) {
         lc_log(LC_LOG_WARN, "prompt cache: %s", err.text);
@@ -210,7 +219,7 @@ static size_t load(lc_sched *s, lc_job *job) {
 
 /* ---- start ---- */
 
-static int prepare(lc_sched *s, lc_job *job, lc_err *err) {
+static int prepare(lc_sched *s, lc_sched_job *job, lc_err *err) {
     int status = lc_session_open(s->engine, &job->session, err);
     if (status == LC_OK && job->is.grammar)
         status = lc_grammar_begin(job->is.grammar, &job->grammar, err);
@@ -222,15 +231,15 @@ static int prepare(lc_sched *s, lc_job *job, lc_err *err) {
     return lc_session_begin(job->session, job->list.data, job->is.count, err);
 }
 
-static void echo_token(lc_job *job, size_t at) {
+static void echo_token(lc_sched_job *job, size_t at) {
     lc_err err = {0};
-    if (lc_emit_token(&job->echo, job->list.data[at], &err) != LC_OK) lc_job_fail(job, &err);
+    if (lc_emit_token(&job->echo, job->list.data[at], &err) != LC_OK) lc_sched_job_fail(job, &err);
     if (job->ended || at + 1 < job->is.count) return;
-    if (lc_emit_rest(&job->echo, &err) != LC_OK) lc_job_fail(job, &err);
+    if (lc_emit_rest(&job->echo, &err) != LC_OK) lc_sched_job_fail(job, &err);
 }
 
 /* The first token, and those that rows of the cache predicted. */
-static void echo_known(lc_job *job) {
+static void echo_known(lc_sched_job *job) {
     for (size_t i = 0; i <= job->cached && i < job->is.count && !job->ended; i++) {
         job->token = (lc_task_token){.own = {.token = -1}};
         echo_token(job, i);
@@ -238,7 +247,7 @@ static void echo_known(lc_job *job) {
 }
 
 /* Those that the part's rows predicted. */
-static void echo_part(lc_job *job, const lc_step_part *part) {
+static void echo_part(lc_sched_job *job, const lc_step_part *part) {
     size_t first = job->session->length - part->n,
            vocab = job->session->engine->model->config.vocab;
     for (size_t i = 0; i < part->n && first + i + 1 < job->is.count && !job->ended; i++) {
@@ -248,7 +257,7 @@ static void echo_part(lc_job *job, const lc_step_part *part) {
     }
 }
 
-void lc_job_start(lc_sched *s, lc_job *job) {
+void lc_sched_job_start(lc_sched *s, lc_sched_job *job) {
     lc_err err = {0};
     lc_generation whole = {.special_text = job->is.how.special_text};
     job->started = lc_clock_ns();
@@ -257,7 +266,7 @@ void lc_job_start(lc_sched *s, lc_job *job) {
     job->text.sink = job->echo.sink = tell;
     job->text.ctx = job->echo.ctx = job;
     if (prepare(s, job, &err) != LC_OK) {
-        lc_job_fail(job, &err);
+        lc_sched_job_fail(job, &err);
         return;
     }
     if (job->is.events.started) job->is.events.started(job->is.events.ctx, job->cached);
@@ -266,10 +275,16 @@ void lc_job_start(lc_sched *s, lc_job *job) {
 
 /* ---- steps ---- */
 
-static int choose_token(lc_sched *s, lc_job *job, int32_t *token, lc_err *err) {
+/* Tokens that the answer may still get. */
+static size_t tokens_left(const lc_sched *s, const lc_sched_job *job) {
+    size_t room = s->engine->context + 1 - job->list.len; /* the last one needs no place */
+    size_t asked = job->is.how.max_tokens - (job->list.len - job->is.count);
+    return asked < room ? asked : room;
+}
+
+static int choose_token(lc_sched *s, lc_sched_job *job, int32_t *token, lc_err *err) {
     const uint64_t *mask = job->grammar ? s->mask : NULL;
-    size_t left = job->is.how.max_tokens - (job->list.len - job->is.count);
-    int status = mask ? lc_grammar_mask(job->grammar, left, s->mask, err) : LC_OK;
+    int status = mask ? lc_grammar_mask(job->grammar, tokens_left(s, job), s->mask, err) : LC_OK;
     if (status == LC_OK)
         status = lc_session_sample_masked(job->session, &job->is.how.sampling, job->is.count, mask,
                                           token, err);
@@ -277,13 +292,13 @@ static int choose_token(lc_sched *s, lc_job *job, int32_t *token, lc_err *err) {
 }
 
 /* The answer is over but for the text that was held back. */
-static int end_text(lc_job *job, lc_task_end as, lc_err *err) {
+static int end_text(lc_sched_job *job, lc_task_end as, lc_err *err) {
     int status = lc_emit_rest(&job->text, err);
     if (status == LC_OK) end(job, job->text.stopped ? LC_TASK_STRING : as);
     return status;
 }
 
-static int take_token(lc_sched *s, lc_job *job, int32_t token, lc_err *err) {
+static int take_token(lc_sched *s, lc_sched_job *job, int32_t token, lc_err *err) {
     if (!lc_ids_push(&job->list, token)) return lc_fail(err, LC_ENOMEM, "task: out of memory");
     lc_sched_charge(s, job->is.key, 1);
     int status = job->grammar ? lc_grammar_accept(job->grammar, token, err) : LC_OK;
@@ -299,7 +314,7 @@ static int take_token(lc_sched *s, lc_job *job, int32_t token, lc_err *err) {
 }
 
 /* Chooses the token behind the session's list. */
-static int next_token(lc_sched *s, lc_job *job, const lc_step_part *part, lc_err *err) {
+static int next_token(lc_sched *s, lc_sched_job *job, const lc_step_part *part, lc_err *err) {
     int32_t token;
     int status = choose_token(s, job, &token, err);
     if (status != LC_OK) return status;
@@ -308,7 +323,7 @@ static int next_token(lc_sched *s, lc_job *job, const lc_step_part *part, lc_err
     return take_token(s, job, token, err);
 }
 
-void lc_job_advance(lc_sched *s, lc_job *job, const lc_step_part *part) {
+void lc_sched_job_advance(lc_sched *s, lc_sched_job *job, const lc_step_part *part) {
     lc_err err = {0};
     if (!part->n) return;
     if (!job->decoding) {
@@ -316,8 +331,10 @@ void lc_job_advance(lc_sched *s, lc_job *job, const lc_step_part *part) {
             job->is.events.prompt(job->is.events.ctx, job->session->length, job->is.count);
         if (job->is.echo) echo_part(job, part);
         if (job->ended) return;
-        bool done = job->session->length == job->is.count;
-        if (done || job->session->length - job->saved >= SAVE_TOKENS) save(s, job);
+        size_t length = job->session->length;
+        bool done = length == job->is.count;
+        bool wanted = job->wanted > job->saved && job->wanted <= length;
+        if (done || wanted || length - job->saved >= SAVE_TOKENS) save(s, job);
         if (!done) return;
         job->decoding = true;
         job->first = lc_clock_ns();
@@ -326,14 +343,14 @@ void lc_job_advance(lc_sched *s, lc_job *job, const lc_step_part *part) {
             return;
         }
     }
-    if (next_token(s, job, part, &err) != LC_OK) lc_job_fail(job, &err);
+    if (next_token(s, job, part, &err) != LC_OK) lc_sched_job_fail(job, &err);
 }
 
 /* ---- end ---- */
 
 static double seconds(uint64_t from, uint64_t to) { return (double)(to - from) * 1e-9; }
 
-static lc_task_result result_of(const lc_job *job) {
+static lc_task_result result_of(const lc_sched_job *job) {
     uint64_t now = lc_clock_ns();
     lc_task_result r = {.end = job->end, .err = job->err};
     r.output_tokens = job->list.len - job->is.count;
@@ -348,10 +365,10 @@ static lc_task_result result_of(const lc_job *job) {
     return r;
 }
 
-void lc_job_finish(lc_sched *s, lc_job *job) {
+void lc_sched_job_finish(lc_sched *s, lc_sched_job *job) {
     if (job->session && job->end != LC_TASK_FAILED) save(s, job);
     lc_task_result result = result_of(job);
     lc_sched_retire(s, job, &result);
     job->is.events.end(job->is.events.ctx, &result);
-    lc_job_free(job);
+    lc_sched_job_free(job);
 }

@@ -3,8 +3,8 @@
  * another engine with other threads and step sizes, is what the scheduler must give under any load;
  * log probabilities are computed here from the logits by their definition.
  */
-#include "sched_fakes.h"
 #include "sched_kit.h"
+#include "unit/train_files.h"
 
 #define TINY "models/tiny"
 #define CASES "tests/golden/model/"
@@ -52,6 +52,23 @@ static lc_task plain(size_t from, size_t count, size_t max_tokens) {
                      .how = {.max_tokens = max_tokens, .ignore_eos = true}};
 }
 
+/* A cache for the engine's sessions; folder NULL: in memory only. */
+static lc_cache *cache_of(const lc_engine *e, const char *folder) {
+    lc_err err = {0};
+    lc_cache *cache = NULL;
+    lc_cache_options o = {.layout = lc_model_kv_layout(e->model, e->bf16),
+                          .identity = "test",
+                          .identity_size = 4,
+                          .ram_bytes = 256 << 20,
+                          .folder = folder,
+                          .disk_bytes = 256 << 20};
+    assert_ok(lc_cache_open(&o, &cache, &err), err);
+    return cache;
+}
+
+/* What of a prompt can come from the cache. */
+static size_t cacheable(size_t count) { return (count - 1) / LC_CACHE_BLOCK * LC_CACHE_BLOCK; }
+
 /* ---- answers under load ---- */
 
 typedef struct load {
@@ -77,10 +94,7 @@ static void run_load(const load *l, uint64_t seed) {
     how.chunk = l->chunk;
     how.drafts = l->drafts;
     lc_engine *loaded = golden_engine(l->dir, how);
-    lc_cache *cache = NULL;
-    lc_err err = {0};
-    lc_cache_options co = {.layout = lc_model_kv_layout(loaded->model, loaded->bf16)};
-    if (l->cache) assert_ok(lc_cache_open(&co, &cache, &err), err);
+    lc_cache *cache = l->cache ? cache_of(loaded, NULL) : NULL;
     lc_kv_layout layout = lc_model_kv_layout(loaded->model, loaded->bf16);
     lc_sched *sched =
         kit_sched(loaded, (lc_sched_options){.running = l->running,
@@ -268,18 +282,15 @@ static void light_and_cached_go_first(void **unused) {
     (void)unused;
     lc_task tasks[40];
     size_t order[40];
-    lc_err err = {0};
-    lc_cache *cache = NULL;
-    lc_cache_options co = {.layout = lc_model_kv_layout(engine->model, engine->bf16)};
-    assert_ok(lc_cache_open(&co, &cache, &err), err);
+    lc_cache *cache = cache_of(engine, NULL);
     static answer a;
     lc_sched *sched = kit_sched(engine, (lc_sched_options){.cache = cache});
-    kit_submit(sched, plain(0, 600, 1), &a); /* leaves 512 tokens in the cache */
+    kit_submit(sched, plain(0, 600, 1), &a); /* leaves 576 tokens in the cache */
     kit_wait(&a);
     lc_sched_close(sched);
     tasks[0] = plain(700, 50, 1);
     tasks[1] = plain(0, 300, 1); /* 256 cached */
-    tasks[2] = plain(0, 600, 1); /* 512 cached */
+    tasks[2] = plain(0, 600, 1); /* 576 cached */
     tasks[3] = plain(800, 20, 1);
     tasks[3].light = true;
     order_of((lc_sched_options){.cache = cache}, tasks, 4, order);
@@ -302,10 +313,7 @@ static void light_and_cached_go_first(void **unused) {
 static void a_common_beginning_is_computed_once(void **unused) {
     (void)unused;
     static answer a[3], behind, own[3];
-    lc_err err = {0};
-    lc_cache *cache = NULL;
-    lc_cache_options co = {.layout = lc_model_kv_layout(engine->model, engine->bf16)};
-    assert_ok(lc_cache_open(&co, &cache, &err), err);
+    lc_cache *cache = cache_of(engine, NULL);
     lc_sched *sched = kit_sched(engine, (lc_sched_options){.cache = cache, .budget = 64});
     lc_task task = plain(0, 600, 20), other = plain(0, 600, 20);
     other.tenant = 7;
@@ -319,8 +327,8 @@ static void a_common_beginning_is_computed_once(void **unused) {
     for (size_t i = 0; i < 3; i++) kit_wait(&a[i]);
     kit_wait(&behind);
     assert_int_equal(a[0].cached, 0);
-    assert_int_equal(a[1].cached, 512);
-    assert_int_equal(a[2].cached, 512);
+    assert_int_equal(a[1].cached, cacheable(600));
+    assert_int_equal(a[2].cached, cacheable(600));
     assert_int_equal(behind.cached, 0);
     lc_sched_close(sched);
     lc_cache_close(cache);
@@ -345,16 +353,13 @@ static void a_common_beginning_is_computed_once(void **unused) {
 static void long_prompts_are_saved_on_the_way(void **unused) {
     (void)unused;
     static answer big, small, cut;
-    lc_err err = {0};
-    lc_cache *cache = NULL;
-    lc_cache_options co = {.layout = lc_model_kv_layout(engine->model, engine->bf16)};
-    assert_ok(lc_cache_open(&co, &cache, &err), err);
+    lc_cache *cache = cache_of(engine, NULL);
     lc_sched *sched = kit_sched(engine, (lc_sched_options){.cache = cache, .budget = 128});
     kit_submit(sched, plain(0, 2000, 1), &big);
     kit_submit(sched, plain(0, 300, 1), &small);
     kit_wait(&big);
     kit_wait(&small);
-    assert_int_equal(small.cached, 256);
+    assert_int_equal(small.cached, cacheable(300));
     assert_int_equal(small.prompts, 1);
 
     lc_task task = plain(0, 1000, 5);
@@ -366,12 +371,34 @@ static void long_prompts_are_saved_on_the_way(void **unused) {
     kit_clear(&cut);
     kit_submit(sched, task, &cut);
     kit_wait(&cut);
-    assert_int_equal(cut.cached, 256);
+    assert_int_equal(cut.cached, 3 * 128);
     kit_clear(&big);
     kit_clear(&small);
     kit_clear(&cut);
     lc_sched_close(sched);
     lc_cache_close(cache);
+}
+
+/* What one scheduler left on the disk, the next one goes on from, with the same answer. */
+static void a_restart_keeps_the_beginnings(void **unused) {
+    (void)unused;
+    static answer a[3];
+    char folder[256];
+    make_folder(folder);
+    lc_task task = plain(30, 500, 40);
+    for (size_t i = 0; i < 3; i++) {
+        lc_cache *cache = cache_of(engine, folder);
+        lc_sched *sched = kit_sched(engine, (lc_sched_options){.cache = i < 2 ? cache : NULL});
+        kit_submit(sched, task, &a[i]);
+        kit_wait(&a[i]);
+        lc_sched_close(sched);
+        lc_cache_close(cache);
+        assert_int_equal(a[i].cached, i == 1 ? cacheable(500) : 0);
+        assert_int_equal(a[i].result.output_tokens, 40);
+        assert_memory_equal(a[i].out, a[0].out, 40 * sizeof *a[0].out);
+    }
+    for (size_t i = 0; i < 3; i++) kit_clear(&a[i]);
+    remove_folder(folder);
 }
 
 /* Light tasks don't wait for a place. */
@@ -584,51 +611,82 @@ static void the_context_ends(void **unused) {
     lc_engine_close(small);
 }
 
+static lc_grammar *grammar_of(const lc_grammar_vocab *vocab, const char *schema) {
+    lc_err err = {0};
+    lc_grammar *grammar = NULL;
+    lc_grammar_spec spec = {.kind = schema ? LC_GRAMMAR_SCHEMA : LC_GRAMMAR_OBJECT, .seconds = 30};
+    if (schema) assert_ok(lc_json_parse(schema, strlen(schema), "schema", &spec.schema, &err), err);
+    assert_ok(lc_grammar_new(vocab, &spec, &grammar, &err), err);
+    json_object_put(spec.schema);
+    return grammar;
+}
+
+/* Whatever the model wants to say, and beside answers that are free, the text has the format. */
 static void a_grammar_decides(void **unused) {
     (void)unused;
-    static const int32_t wanted[] = {300, 7, 4095, 300, 2, 64};
-    lc_grammar grammar = {wanted, 6, lc_engine_vocab(engine)};
-    lc_logit_bias bias = {7, -INFINITY}; /* the grammar wins */
-    static answer a, b, free_one;
-    lc_sched *sched = kit_sched(engine, (lc_sched_options){0});
-    lc_task task = plain(0, 30, 50);
-    kit_submit(sched, task, &free_one);
-    task.grammar = &grammar;
-    task.how.sampling = (lc_sampling){.bias = &bias, .n_bias = 1, .temperature = 1, .seed = 3};
-    kit_submit(sched, task, &b);
-    grammar.count = 6;
-    task.how.max_tokens = 3;
-    kit_submit(sched, task, &a);
-    kit_wait(&a);
-    kit_wait(&b);
-    kit_wait(&free_one);
-    assert_int_equal(a.result.end, LC_TASK_LENGTH);
-    assert_memory_equal(a.out, wanted, 3 * sizeof *wanted);
-    /* token 2 is the model's EOS: it ends the answer even where ignore_eos was asked for */
-    assert_int_equal(b.result.end, LC_TASK_STOP);
-    assert_int_equal(b.result.output_tokens, 4);
-    assert_memory_equal(b.out, wanted, 4 * sizeof *wanted);
-    assert_int_equal(free_one.result.output_tokens, 50);
-
-    grammar = (lc_grammar){wanted, 4, lc_engine_vocab(engine)}; /* complete after four */
-    task.how.max_tokens = 50;
-    kit_submit(sched, task, &b);
-    kit_wait(&b);
-    assert_int_equal(b.result.end, LC_TASK_STOP);
-    assert_int_equal(b.result.output_tokens, 4);
-
-    grammar.count = 0; /* a mask that fails costs its own task only */
-    kit_submit(sched, task, &a);
-    kit_submit(sched, plain(0, 30, 50), &b);
-    kit_wait(&a);
-    kit_wait(&b);
-    assert_int_equal(a.result.end, LC_TASK_FAILED);
-    assert_non_null(strstr(a.result.err.text, "grammar"));
-    assert_memory_equal(b.out, free_one.out, 50 * sizeof *b.out);
-    kit_clear(&a);
-    kit_clear(&b);
+    enum { ANSWERS = 12 };
+    static const char schema[] =
+        "{\"type\":\"object\",\"properties\":{\"colour\":{\"enum\":[\"red\",\"blue\"]},"
+        "\"size\":{\"type\":\"integer\",\"minimum\":3,\"maximum\":40}},"
+        "\"required\":[\"colour\",\"size\"],\"additionalProperties\":false}";
+    static answer answers[ANSWERS], again[ANSWERS], free_one;
+    lc_err err = {0};
+    const lc_config *c = &engine->model->config;
+    lc_grammar_vocab *vocab = NULL;
+    assert_ok(lc_grammar_vocab_new(engine->tokenizer, c->vocab, c->eos_ids, c->n_eos, &vocab, &err),
+              err);
+    lc_grammar *grammars[] = {grammar_of(vocab, schema), grammar_of(vocab, NULL),
+                              grammar_of(vocab, "{\"const\":\"exactly this\"}")};
+    lc_logit_bias *forbid = lc_calloc(c->vocab, sizeof *forbid); /* everything: the grammar wins */
+    assert_non_null(forbid);
+    for (size_t i = 0; i < c->vocab; i++) forbid[i] = (lc_logit_bias){(int32_t)i, -INFINITY};
+    lc_sched *sched = kit_sched(engine, (lc_sched_options){.running = 6});
+    for (size_t round = 0; round < 2; round++) {
+        kit_submit(sched, plain(0, 30, 50), &free_one);
+        for (size_t i = 0; i < ANSWERS; i++) {
+            lc_task task = plain(i * 10, 30 + i, 60);
+            task.grammar = grammars[i % 3];
+            if (i % 2) task.how.sampling = (lc_sampling){.temperature = 2, .seed = i};
+            if (i % 5 == 4) {
+                task.how.sampling.bias = forbid;
+                task.how.sampling.n_bias = c->vocab;
+            }
+            kit_submit(sched, task, round ? &again[i] : &answers[i]);
+            if (round) kit_wait(&again[i]); /* one at a time: the same answers */
+        }
+        for (size_t i = 0; i < ANSWERS && !round; i++) kit_wait(&answers[i]);
+        kit_wait(&free_one);
+        assert_int_equal(free_one.result.output_tokens, 50);
+    }
+    for (size_t i = 0; i < ANSWERS; i++) {
+        struct json_object *value = NULL, *size = NULL;
+        assert_int_equal(answers[i].result.output_tokens, again[i].result.output_tokens);
+        assert_memory_equal(answers[i].out, again[i].out,
+                            again[i].result.output_tokens * sizeof(int32_t));
+        assert_string_equal(answers[i].text.data, again[i].text.data);
+        assert_ok(lc_json_parse(answers[i].text.data, answers[i].text.len, "answer", &value, &err),
+                  err);
+        if (i % 3 < 2) assert_true(json_object_is_type(value, json_type_object));
+        if (i % 3 == 2) assert_string_equal(answers[i].text.data, "\"exactly this\"");
+        if (i % 3 == 0) {
+            assert_int_equal(json_object_object_length(value), 2);
+            assert_true(json_object_object_get_ex(value, "size", &size));
+            assert_true(json_object_get_int(size) >= 3 && json_object_get_int(size) <= 40);
+            assert_int_equal(answers[i].result.end, LC_TASK_STOP);
+        }
+        json_object_put(value);
+        kit_clear(&answers[i]);
+        kit_clear(&again[i]);
+    }
+    lc_task task = plain(0, 30, lc_grammar_shortest(grammars[0]) - 1);
+    task.grammar = grammars[0];
+    kit_events(&free_one, &task);
+    expect(lc_sched_submit(sched, &task, NULL, &err), LC_ELIMIT, &err, "shortest answer");
     kit_clear(&free_one);
     lc_sched_close(sched);
+    for (size_t i = 0; i < 3; i++) lc_grammar_free(grammars[i]);
+    lc_grammar_vocab_free(vocab);
+    lc_free(forbid);
 }
 
 /* Memory that runs out in the engine costs the tasks that were in it; the next ones go well. */
@@ -702,6 +760,7 @@ int main(void) {
         cmocka_unit_test(light_and_cached_go_first),
         cmocka_unit_test(a_common_beginning_is_computed_once),
         cmocka_unit_test(long_prompts_are_saved_on_the_way),
+        cmocka_unit_test(a_restart_keeps_the_beginnings),
         cmocka_unit_test(light_ones_have_places),
         cmocka_unit_test(cancelling),
         cmocka_unit_test(the_queue_and_the_memory_are_limited),
