@@ -14,7 +14,8 @@
 enum { LC_KEYS_ACTIVE = 100, LC_KEYS_EVER = 200, LC_KEY_NAME = 64 };
 
 typedef struct lc_accounts lc_accounts;
-/* path: made if absent (mode 0600). prices: file or NULL. Threads: one at a time on a handle. */
+/* path: made if absent (mode 0600). prices: file or NULL. lc_key_begin, lc_key_end, lc_ledger_add
+ * and lc_ledger_price from any thread; begin and end never wait for the ledger's disk. */
 int lc_accounts_open(const char *path, const char *prices, lc_accounts **out, lc_err *err);
 void lc_accounts_close(lc_accounts *accounts);
 
@@ -50,29 +51,29 @@ lc_key_verdict lc_key_begin(lc_accounts *accounts, const char *secret, int64_t n
                             double *retry_after);
 void lc_key_end(lc_accounts *accounts, int64_t key);
 
-typedef struct lc_usage {
+typedef struct lc_ledger_entry {
     int64_t time, key; /* key 0: none was needed */
     char request_id[40], model[96], dialect[16];
     int64_t fresh, cached, output, reasoning; /* tokens; output includes reasoning */
-    int64_t nano_yuan;                        /* filled by lc_usage_add */
+    int64_t nano_yuan;                        /* filled by lc_ledger_add */
     int64_t milliseconds;
     char finish[16];
-} lc_usage;
-int lc_usage_add(lc_accounts *accounts, lc_usage *usage, lc_err *err);
+} lc_ledger_entry;
+int lc_ledger_add(lc_accounts *accounts, lc_ledger_entry *usage, lc_err *err);
 
-typedef struct lc_usage_query {
+typedef struct lc_ledger_query {
     int64_t from, to; /* seconds, 0 = open */
     const char *key;  /* name, or NULL */
-    enum { LC_USAGE_BY_DAY, LC_USAGE_BY_KEY, LC_USAGE_BY_MODEL, LC_USAGE_ALL } by;
-} lc_usage_query;
-typedef struct lc_usage_row {
+    enum { LC_LEDGER_BY_DAY, LC_LEDGER_BY_KEY, LC_LEDGER_BY_MODEL, LC_LEDGER_ALL } by;
+} lc_ledger_query;
+typedef struct lc_ledger_row {
     char label[96];
     int64_t requests, fresh, cached, output, reasoning, nano_yuan;
-} lc_usage_row;
-int lc_usage_report(lc_accounts *accounts, const lc_usage_query *query, lc_usage_row **out,
-                    size_t *n, lc_err *err); /* lc_free */
+} lc_ledger_row;
+int lc_ledger_report(lc_accounts *accounts, const lc_ledger_query *query, lc_ledger_row **out,
+                     size_t *n, lc_err *err); /* lc_free */
 /* Nanoyuan of a usage by the price file. */
-int64_t lc_usage_price(const lc_accounts *accounts, const char *model, int64_t fresh,
-                       int64_t cached, int64_t output);
+int64_t lc_ledger_price(const lc_accounts *accounts, const char *model, int64_t fresh,
+                        int64_t cached, int64_t output);
 
 #endif

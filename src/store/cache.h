@@ -21,7 +21,7 @@
 
 #include "store/kv.h"
 
-enum { LC_CACHE_BLOCK = 256 }; /* tokens; a multiple of LC_KV_BLOCK */
+enum { LC_CACHE_BLOCK = LC_KV_BLOCK };
 
 typedef struct lc_cache_options {
     lc_kv_layout layout;
