@@ -196,6 +196,7 @@ static void read_namespace(responses_reader *m, struct json_object *tool, size_t
         shown = named && lc_has_tool(m->talk.r, json_object_get_string(own))
                     ? full_name(space_name, "__", own)
                     : json_object_get(own);
+        if (named && !shown) lc_fields_no_memory(f);
         read_function(m, entry, shown, bytes);
         if (named && shown && !lc_fields_failed(f)) note_inner(m, space_name, own, shown);
         json_object_put(shown);

@@ -50,34 +50,33 @@ static bool fill_limits(lc_http_limits *l) {
     return ok && l->n_headers <= MAX_HEADERS;
 }
 
-static bool copy_text(const char **field) {
-    if (!*field) return true;
-    *field = lc_strdup(*field);
-    return *field != NULL;
+/* Replaces an option by a copy, which http->texts owns. */
+static bool copy_text(lc_http *http, const char **field) {
+    char *copy = *field ? lc_strdup(*field) : NULL;
+    bool ok = copy || !*field;
+    http->texts[http->n_texts++] = copy;
+    *field = copy;
+    return ok;
 }
 
-/* After this all strings are ours, or NULL. */
 static bool copy_options(lc_http *http, const lc_http_options *options) {
     lc_http_options *o = &http->options;
     *o = *options;
     if (!o->host) o->host = "127.0.0.1";
-    bool ok = copy_text(&o->host);
-    ok &= copy_text(&o->tls_certificate);
-    ok &= copy_text(&o->tls_key);
-    ok &= copy_text(&o->server);
+    bool ok = copy_text(http, &o->host);
+    ok &= copy_text(http, &o->tls_certificate);
+    ok &= copy_text(http, &o->tls_key);
+    ok &= copy_text(http, &o->server);
     o->hosts = NULL;
     http->hosts = lc_calloc(o->n_hosts + 1, sizeof *http->hosts);
-    if (!http->hosts) return false;
-    for (size_t i = 0; i < o->n_hosts; i++)
+    for (size_t i = 0; http->hosts && i < o->n_hosts; i++)
         ok &= (http->hosts[i] = lc_strdup(options->hosts[i])) != NULL;
-    return ok;
+    return ok && http->hosts;
 }
 
 static void free_options(lc_http *http) {
-    lc_http_options *o = &http->options;
-    const char *const texts[] = {o->host, o->tls_certificate, o->tls_key, o->server};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) lc_free((void *)(uintptr_t)texts[i]);
-    for (size_t i = 0; http->hosts && i < o->n_hosts; i++) lc_free(http->hosts[i]);
+    for (size_t i = 0; i < http->n_texts; i++) lc_free(http->texts[i]);
+    for (size_t i = 0; http->hosts && i < http->options.n_hosts; i++) lc_free(http->hosts[i]);
     lc_free(http->hosts);
 }
 

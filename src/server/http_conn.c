@@ -152,7 +152,8 @@ static void head_arrived(lc_http_conn *c) {
     const lc_http_parser *p = &x->parser;
     x->counted = true;
     atomic_fetch_add(&http->n_exchanges, 1);
-    x->keep = p->keep_alive && c->requests < limits_of(c)->per_connection;
+    bool keep = p->keep_alive && c->requests < limits_of(c)->per_connection;
+    x->keep = keep && !p->has_body; /* after a reply now, a body would be in the way */
     if (!host_allowed(http, p)) {
         fail(c, 421, "the Host header names another host");
         return;
@@ -163,12 +164,10 @@ static void head_arrived(lc_http_conn *c) {
     if (c->doomed) return;
     if (status && !x->ended) {
         x->on_close = NULL;
-        lc_exchange_fail(x, status, lc_http_reason(status), !p->has_body);
+        lc_exchange_fail(x, status, lc_http_reason(status), true);
     }
-    if (x->ended) {
-        if (p->has_body) x->keep = false;
-        return;
-    }
+    if (x->ended) return;
+    x->keep = keep;
     c->phase = LC_PHASE_BODY;
     c->body_deadline = lc_clock_ns() + (uint64_t)(limits_of(c)->body_s * 1e9);
     body_deadline(c);

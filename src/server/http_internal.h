@@ -89,8 +89,10 @@ struct lc_exchange {
 };
 
 struct lc_http {
-    lc_http_options options; /* strings are copies */
-    char **hosts;
+    lc_http_options options; /* hosts is NULL here, other strings are those of texts */
+    char *texts[4];
+    size_t n_texts;
+    char **hosts; /* [options.n_hosts] */
     struct event_base *base;
     struct evconnlistener *listener;
     int port;

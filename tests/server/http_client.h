@@ -168,6 +168,7 @@ typedef struct client {
     int fd;
     char *data; /* received and not yet taken */
     size_t len, cap;
+    bool reset; /* the connection ended with an error */
 } client;
 
 static inline client client_open_sized(const toy *t, int receive_buffer) {
@@ -214,6 +215,7 @@ static inline int client_receive(client *c, int ms) {
         assert_non_null(c->data);
     }
     ssize_t n = recv(c->fd, c->data + c->len, 65536, 0);
+    c->reset = n < 0;
     if (n <= 0) return 0;
     c->len += (size_t)n;
     c->data[c->len] = 0;

@@ -361,8 +361,36 @@ static void head_hook_refuses_before_the_body(void **state) {
     client_close(&c);
     atomic_store(&shared.head_status, 0);
     static const char own[] = "POST /own HTTP/1.1\r\nContent-Length: 9\r\n" H "\r\n";
-    expect_reply(&shared, own, sizeof own - 1, 403, "by head");
+    expect_reply(&shared, own, sizeof own - 1, 403, "Connection: close\r\n\r\nby head");
     assert_int_equal(atomic_load(&shared.requests), requests);
+}
+
+static void begin_held(void *ctx) { lc_exchange_begin(((toy *)ctx)->held[0], 200, "text/plain"); }
+static void end_held(void *ctx) {
+    toy *t = ctx;
+    lc_exchange_write(t->held[0], "", 0);
+    lc_exchange_end(t->held[0]);
+    atomic_store(&t->waiting, 0);
+}
+
+/* The end of these sends no byte, after all others have gone out. */
+static void replies_may_end_without_a_byte(void **state) {
+    (void)state;
+    static const char *const requests[] = {"HEAD /wait HTTP/1.1\r\n" H "\r\n",
+                                           "GET /wait HTTP/1.0\r\n\r\n"};
+    client c = client_open(&shared);
+    for (size_t i = 0; i < 2; i++) {
+        client_puts(&c, requests[i]);
+        await(&shared.waiting, 1);
+        lc_http_post(shared.http, begin_held, &shared);
+        client_expect(&c, "\r\n\r\n");
+        client_forget(&c);
+        sleep_ms(20);
+        lc_http_post(shared.http, end_held, &shared);
+        for (int n = 0; n < PATIENCE_MS && atomic_load(&shared.waiting); n++) sleep_ms(1);
+    }
+    assert_string_equal(client_rest(&c), "");
+    client_close(&c);
 }
 
 static void large_replies_arrive_whole(void **state) {
@@ -449,6 +477,34 @@ static void disconnect_is_noticed_behind_unread_bytes(void **state) {
     await(&shared.closes, closes + 1);
     atomic_store(&shared.waiting, 0);
     free(more);
+}
+
+static void answer_wait(void *ctx) {
+    toy *t = ctx;
+    lc_exchange_reply(t->held[0], 200, "text/plain", "late", 4);
+    atomic_store(&t->waiting, 0);
+}
+
+static void reading_goes_on_after_a_pause(void **state) {
+    (void)state;
+    enum { N = 3, SIZE = 50000 };
+    client c = client_open(&shared);
+    client_puts(&c, "GET /wait HTTP/1.1\r\n" H "\r\n");
+    lc_buf body = {0};
+    for (size_t i = 0; i < SIZE; i++) lc_buf_putc(&body, 'x');
+    for (size_t i = 0; i < N; i++) {
+        client_puts(&c, POST "Content-Length: 50000\r\n" H);
+        client_puts(&c, i == N - 1 ? "Connection: close\r\n\r\n" : "\r\n");
+        client_send(&c, body.data, body.len);
+    }
+    lc_buf_free(&body);
+    await(&shared.waiting, 1);
+    sleep_ms(50); /* what it reads ahead is full */
+    lc_http_post(shared.http, answer_wait, &shared);
+    client_rest(&c);
+    assert_int_equal(replies_in(c.data), 1 + N);
+    assert_true(c.len > (size_t)N * SIZE);
+    client_close(&c);
 }
 
 static void disconnect_within_a_request_is_silent(void **state) {
@@ -636,12 +692,14 @@ int main(void) {
         cmocka_unit_test(http_1_0_keeps_the_connection_when_asked),
         cmocka_unit_test(expect_100_continue),
         cmocka_unit_test(head_hook_refuses_before_the_body),
+        cmocka_unit_test(replies_may_end_without_a_byte),
         cmocka_unit_test(large_replies_arrive_whole),
         cmocka_unit_test(a_client_may_end_its_side_after_a_request),
         cmocka_unit_test(aborted_exchanges_cut_the_connection),
         cmocka_unit_test(reply_headers_are_checked),
         cmocka_unit_test(disconnect_is_noticed_while_a_reply_is_pending),
         cmocka_unit_test(disconnect_is_noticed_behind_unread_bytes),
+        cmocka_unit_test(reading_goes_on_after_a_pause),
         cmocka_unit_test(disconnect_within_a_request_is_silent),
         cmocka_unit_test(posts_from_threads_run_in_order),
         cmocka_unit_test(timers_and_signals_run_on_the_loop),

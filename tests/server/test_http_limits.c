@@ -104,6 +104,7 @@ static void refusals_reach_clients_that_send_on(void **state) {
         client_puts(&c, POST "Content-Length: 2097152\r\n" H "\r\n");
         client_send(&c, body, 2 << 20);
         assert_int_equal(status_of(client_rest(&c)), 413);
+        assert_false(c.reset);
         client_close(&c);
         free(body);
     }
