@@ -282,6 +282,35 @@ static inline void check_body(const lc_dialect *d, const char *request, const lc
     lc_buf_free(&out);
 }
 
+/* With each allocation failing once, a reply is an error or what it would have been: never less. */
+static inline void check_short_of_memory(const lc_dialect *d, const char *request,
+                                         const lc_api_event *events, size_t n) {
+    lc_buf expected = render(d, request, events, n);
+    size_t before = lc_mem_current();
+    lc_api_request r = {0};
+    lc_api_error e;
+    lc_err err = {0};
+    if (parse_text(d, request, NULL, &r, &e) != LC_OK) fail_msg("%s", e.text);
+    for (long fault = 0; fault < 60; fault++) {
+        lc_api_reply *reply = NULL;
+        lc_buf out = {0};
+        lc_mem_fail_after(fault);
+        int status = d->open(&r, &test_info, &reply, &err);
+        for (size_t i = 0; status == LC_OK && i < n; i++)
+            status = d->event(reply, &events[i], &out, &err);
+        lc_mem_fail_after(-1);
+        if (status == LC_OK)
+            assert_string_equal(out.data, expected.data);
+        else
+            assert_int_equal(status, LC_ENOMEM);
+        if (reply) d->close(reply);
+        lc_buf_free(&out);
+    }
+    lc_api_request_free(&r);
+    assert_int_equal(lc_mem_current(), before);
+    lc_buf_free(&expected);
+}
+
 /* Whether every part stands in the text, in this order. */
 static inline void check_order(const char *text, const char *const *parts, size_t n) {
     const char *at = text;
