@@ -434,8 +434,10 @@ document.querySelector("main").addEventListener("click", () => openSide(false));
 function count(n) {
   for (const [unit, size] of [["G", 1e9], ["M", 1e6], ["k", 1e3]])
     if (n >= size) return (n / size).toFixed(n / size < 10 ? 2 : 1) + " " + unit;
-  return n.toFixed(0) + " ";
+  return n.toFixed(0);
 }
+
+const bytes = n => count(n) + (n < 1e3 ? " B" : "B");
 
 function show(state) {
   const rows = [["running", state.running], ["waiting", state.waiting],
@@ -443,8 +445,8 @@ function show(state) {
     ["context", state.context.toLocaleString("en")], ["prompt tokens", count(state.prompt_tokens)],
     ["of these cached", (100 * state.cached_tokens / Math.max(1, state.prompt_tokens)).toFixed(1) + " %"],
     ["generated", count(state.output_tokens)]];
-  if (state.cache) rows.push(["cache in memory", count(state.cache.ram_bytes) + "B"],
-    ["cache on disk", count(state.cache.disk_bytes) + "B"]);
+  if (state.cache) rows.push(["cache in memory", bytes(state.cache.ram_bytes)],
+    ["cache on disk", bytes(state.cache.disk_bytes)]);
   $("state").replaceChildren();
   for (const [name, value] of rows) {
     make("dt", $("state"), name);
