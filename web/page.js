@@ -223,7 +223,9 @@ talk.addEventListener("keydown", e => {
   const by = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
   if (!by || e.target !== talk) return;
   const all = [...talk.querySelectorAll("[class^=r]")], from = all.indexOf(here);
-  const next = all[from < 0 ? (by > 0 ? 0 : all.length - 1) : from + by];
+  let at = from < 0 ? (by > 0 ? 0 : all.length - 1) : from + by;
+  while (all[at] && !all[at].textContent.trim()) at += by; /* line breaks have no place to point at */
+  const next = all[at];
   if (!next) return;
   e.preventDefault();
   next.scrollIntoView({ block: "nearest" });
