@@ -24,6 +24,7 @@ typedef struct answer {
     lc_token_logprob own[KIT_MOST], top[KIT_MOST][KIT_TOP];
     size_t n_top[KIT_MOST], count;
     float routed[KIT_MOST];
+    float by_layer[KIT_MOST]; /* the mean again, of what is told by layer */
     size_t prompts, cached, order, cancel_at, cancel_at_prompt;
     bool started, wrong; /* wrong: an event that must not be */
     lc_task_result result;
@@ -66,6 +67,9 @@ static inline void kit_token(void *ctx, const lc_task_token *t) {
     a->own[a->count] = t->own;
     a->n_top[a->count] = t->n_top;
     a->routed[a->count] = t->routed;
+    unsigned sum = 0;
+    for (size_t i = 0; i < t->n_layers; i++) sum += t->routed_by_layer[i];
+    a->by_layer[a->count] = t->n_layers ? (float)((double)sum / (double)t->n_layers) : 0;
     for (size_t i = 0; i < t->n_top && i < KIT_TOP; i++) a->top[a->count][i] = t->top[i];
     if (++a->count == a->cancel_at) lc_sched_cancel(a->sched, a->id);
 }

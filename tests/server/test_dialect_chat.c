@@ -348,6 +348,7 @@ static const lc_api_logprob tops[] = {{7, -0.5, "\xE7\x8C", 2}, {9, -1.25, "a", 
 static const lc_api_logprob *const top_lists[] = {tops, tops};
 static const size_t top_counts[] = {2, 0};
 static const float routed[] = {3.5f, 12};
+static const uint8_t routed_layers[] = {3, 4, 12, 12};
 
 #define LOGPROBS                                                                                   \
     "{\"content\":[{\"token\":\"\xEF\xBF\xBD\",\"logprob\":-0.5,\"bytes\":[231,140],"              \
@@ -365,7 +366,9 @@ static void gives_logprobs(void **state) {
                                     .n_tops = top_counts,
                                     .n_logprobs = 2,
                                     .routed = routed,
-                                    .n_routed = 2},
+                                    .n_routed = 2,
+                                    .routed_layers = routed_layers,
+                                    .n_layers = 2},
                                    FINISH(LC_REASON_STOP),
                                    USAGE};
     check_bytes(
@@ -373,9 +376,10 @@ static void gives_logprobs(void **state) {
         "{\"stream\":true,\"logprobs\":true,\"top_logprobs\":2,\"longcat_routed\":true," ONE(
             "Hi") "}",
         events, COUNT(events),
-        CHUNK("0", ROLE, "null") CHUNK_REST("0", "\"content\":\"\xE7\x8C\xAB\"", LOGPROBS, "null",
-                                            ",\"longcat\":{\"routed\":[3.5,12]}")
-            CHUNK("0", "", "\"stop\"") DONE);
+        CHUNK("0", ROLE, "null")
+            CHUNK_REST("0", "\"content\":\"\xE7\x8C\xAB\"", LOGPROBS, "null",
+                       ",\"longcat\":{\"routed\":[3.5,12],\"routed_layers\":[[3,4],[12,12]]}")
+                CHUNK("0", "", "\"stop\"") DONE);
     check_body(
         d, "{\"logprobs\":true,\"top_logprobs\":2," ONE("Hi") "}", events, COUNT(events),
         HEAD("chat.completion") ",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\","

@@ -212,6 +212,7 @@ static void echo_is_the_evaluation(void **unused) {
             assert_memory_equal(&a.top[i][k].logprob, &want, sizeof want);
         }
         assert_true(a.routed[i] > 0 && a.routed[i] <= (float)engine->model->config.topk);
+        assert_memory_equal(&a.by_layer[i], &a.routed[i], sizeof *a.routed);
     }
     lc_buf whole = {0};
     assert_ok(lc_tokenizer_decode(engine->tokenizer, text, LENGTH, true, &whole, &err), err);
