@@ -65,7 +65,7 @@ static void merge_properties(merging *m, struct json_object *properties) {
 
 static void merge_keyword(merging *m, const char *name, struct json_object *value, int depth) {
     struct json_object *old;
-    size_t n = is(value, json_type_array) ? json_object_array_length(value) : 0;
+    size_t n = is(value, json_type_array) ? length_of(value) : 0;
     if (!strcmp(name, "$ref")) {
         merge(m, lc_schema_target(m->s, value, m->place), depth + 1);
     } else if (!strcmp(name, "allOf")) {
@@ -132,7 +132,7 @@ struct json_object *lc_schema_flat(lc_schema *s, struct json_object *schema, con
     if (s->r->status == LC_OK) check_merged(&m);
     if (s->r->status == LC_OK && json_object_object_length(m.properties))
         json_object_object_add(m.out, "properties", json_object_get(m.properties));
-    if (s->r->status == LC_OK && json_object_array_length(m.required))
+    if (s->r->status == LC_OK && length_of(m.required))
         json_object_object_add(m.out, "required", json_object_get(m.required));
     json_object_put(m.properties);
     json_object_put(m.required);
@@ -155,7 +155,7 @@ static int named_type(const char *name) {
 
 static int listed_types(struct json_object *list) {
     int types = 0;
-    for (size_t i = 0; i < json_object_array_length(list); i++) {
+    for (size_t i = 0; i < length_of(list); i++) {
         struct json_object *value = json_object_array_get_idx(list, i);
         enum json_type type = json_object_get_type(value);
         types |= type == json_type_double ? IS_NUMBER : 1 << type; /* 1.0 is whole */
@@ -175,7 +175,7 @@ static int types_of(struct json_object *schema, bool written) {
     } else if (is(type, json_type_string)) {
         types = named_type(json_object_get_string(type));
     } else if (is(type, json_type_array)) {
-        for (size_t i = 0; i < json_object_array_length(type); i++) {
+        for (size_t i = 0; i < length_of(type); i++) {
             const char *t = json_object_get_string(json_object_array_get_idx(type, i));
             types |= named_type(t ? t : "");
         }
@@ -190,7 +190,7 @@ static int types_of(struct json_object *schema, bool written) {
 
 static bool requires(struct json_object *schema, const char *name) {
     struct json_object *required = get(schema, "required");
-    for (size_t i = 0; required && i < json_object_array_length(required); i++)
+    for (size_t i = 0; required && i < length_of(required); i++)
         if (!strcmp(json_object_get_string(json_object_array_get_idx(required, i)), name))
             return true;
     return false;
@@ -205,7 +205,7 @@ static bool lists_apart(struct json_object *a, struct json_object *b) {
         else if (!of[i])
             return false;
     }
-    size_t n = of[0] ? json_object_array_length(of[0]) : 1;
+    size_t n = of[0] ? length_of(of[0]) : 1;
     for (size_t i = 0; i < n; i++) {
         struct json_object *value = of[0] ? json_object_array_get_idx(of[0], i) : only[0];
         if (is(value, json_type_double)) return false; /* 1.0 equals 1 */
@@ -220,7 +220,7 @@ static bool objects_apart(struct json_object *a, struct json_object *b) {
     struct json_object *mine = get(a, "properties"), *theirs = get(b, "properties");
     struct json_object *required = get(b, "required"), *others = get(b, "additionalProperties");
     if (!mine) return false; /* it may have any key */
-    for (size_t i = 0; required && i < json_object_array_length(required); i++) {
+    for (size_t i = 0; required && i < length_of(required); i++) {
         const char *name = json_object_get_string(json_object_array_get_idx(required, i));
         if (!json_object_object_get_ex(mine, name, NULL) && !requires(a, name)) return true;
     }
@@ -248,7 +248,7 @@ enum { MOST_BRANCHES = 64 };
 /* oneOf: no value may be valid by two of the branches. */
 void lc_schema_apart(lc_schema *s, struct json_object *list, const char *place) {
     struct json_object *flat[MOST_BRANCHES];
-    size_t n = json_object_array_length(list), made = 0;
+    size_t n = length_of(list), made = 0;
     if (n > MOST_BRANCHES) {
         lc_rules_fail(s->r, LC_ELIMIT, "%s: more than %d branches", place, MOST_BRANCHES);
         return;

@@ -337,8 +337,8 @@ static bool fit(parser *p) {
     uint64_t least = 0, most = 0, floating = 0;
     for (size_t i = 0; i < p->n_parts; i++) {
         const part *x = &p->parts[i];
-        least += times(x->what.min, x->min);
-        most += times(x->what.max, x->max);
+        least = clamp(least + times(x->what.min, x->min));
+        most = clamp(most + times(x->what.max, x->max));
         floating += x->min < x->max;
     }
     if (least >= p->pattern->min && most <= p->pattern->max) return true;

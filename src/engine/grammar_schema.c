@@ -61,6 +61,7 @@ static void child_place(char *out, const char *place, const char *name) {
 static uint32_t any_string(lc_schema *s) {
     if (!s->string) {
         s->string = lc_rule_new(s->r);
+        if (s->r->status != LC_OK) return 0;
         uint32_t any = s->form == LC_FORM_TAGGED
                            ? lc_expr_untagged(s->r, s->form)
                            : lc_expr_repeat(s->r, lc_expr_any(s->r, s->form), 0, LC_RULE_UNBOUNDED);
@@ -84,6 +85,7 @@ static uint32_t any_value(lc_schema *s);
 uint32_t lc_expr_object(lc_schema *s) {
     if (!s->object) {
         s->object = lc_rule_new(s->r);
+        if (s->r->status != LC_OK) return 0;
         uint32_t pair = seq(s, any_string(s), seq(s, mark(s, ":"), any_value(s)));
         lc_rule_set(s->r, s->object, list_of(s, "{", pair, 0, LC_RULE_UNBOUNDED, "}"));
     }
@@ -97,6 +99,7 @@ static uint32_t any_number(lc_schema *s) {
 static uint32_t any_value(lc_schema *s) {
     if (!s->value) {
         s->value = lc_rule_new(s->r);
+        if (s->r->status != LC_OK) return 0;
         uint32_t e = alt(s, any_string(s), any_number(s));
         e = alt(s, e, alt(s, text(s, "true"), alt(s, text(s, "false"), text(s, "null"))));
         e = alt(s, e, lc_expr_object(s));
@@ -198,7 +201,7 @@ static void check_keyword(lc_schema *s, const char *name, struct json_object *va
 void lc_schema_check(lc_schema *s, struct json_object *schema, const char *place) {
     json_object_object_foreach(schema, name, value) check_keyword(s, name, value, place);
     struct json_object *required = get(schema, "required");
-    for (size_t i = 0; required && i < json_object_array_length(required); i++) {
+    for (size_t i = 0; required && i < length_of(required); i++) {
         struct json_object *one = json_object_array_get_idx(required, i);
         if (!is(one, json_type_string) || has_nul(one)) {
             lc_rules_fail(s->r, LC_EINVAL, "%s.required: names are needed", place);
@@ -323,7 +326,7 @@ static uint32_t array_value(lc_schema *s, struct json_object *schema, const char
     char below[PLACE];
     child_place(below, place, "items");
     if (is(items, json_type_array)) first = items, items = NULL; /* before 2020-12 */
-    size_t n = is(first, json_type_array) ? json_object_array_length(first) : 0;
+    size_t n = is(first, json_type_array) ? length_of(first) : 0;
     if (min > max) return lc_expr_never(s->r);
     if (!n) {
         bool none = is(items, json_type_boolean) && !json_object_get_boolean(items);
@@ -373,7 +376,7 @@ static uint32_t map_value(lc_schema *s, struct json_object *schema, const char *
 
 static struct json_object *name_set(struct json_object *required) {
     struct json_object *set = json_object_new_object();
-    for (size_t i = 0; set && required && i < json_object_array_length(required); i++)
+    for (size_t i = 0; set && required && i < length_of(required); i++)
         json_object_object_add(set, json_object_get_string(json_object_array_get_idx(required, i)),
                                json_object_new_boolean(true));
     return set;
@@ -402,7 +405,7 @@ lc_property *lc_schema_properties(lc_schema *s, struct json_object *schema, cons
     struct json_object *properties = get(schema, "properties"), *required = get(schema, "required");
     struct json_object *others = get(schema, "additionalProperties");
     size_t most = (properties ? (size_t)json_object_object_length(properties) : 0) +
-                  (required ? json_object_array_length(required) : 0);
+                  (required ? length_of(required) : 0);
     *n = 0;
     if (!most || s->r->status != LC_OK) return NULL;
     lc_property *list = lc_calloc(most, sizeof *list);
@@ -423,7 +426,7 @@ lc_property *lc_schema_properties(lc_schema *s, struct json_object *schema, cons
                 json_object_object_del(names, name);
             }
         }
-        for (size_t i = 0; required && i < json_object_array_length(required); i++) {
+        for (size_t i = 0; required && i < length_of(required); i++) {
             const char *name = json_object_get_string(json_object_array_get_idx(required, i));
             if (!json_object_object_get_ex(names, name, NULL)) continue;
             json_object_object_del(names, name);
@@ -525,7 +528,7 @@ static bool type_admits(struct json_object *schema, struct json_object *value) {
                                         "object", "array",   "string"};
     const char *of = names[json_object_get_type(value)];
     if (!type || (!value && is_true(get(schema, "nullable")))) return true;
-    for (size_t i = 0; i < (is(type, json_type_array) ? json_object_array_length(type) : 1); i++) {
+    for (size_t i = 0; i < (is(type, json_type_array) ? length_of(type) : 1); i++) {
         const char *t = json_object_get_string(
             is(type, json_type_array) ? json_object_array_get_idx(type, i) : type);
         if (t && (!strcmp(t, of) || (!strcmp(t, "number") && !strcmp(of, "integer")))) return true;
@@ -534,7 +537,7 @@ static bool type_admits(struct json_object *schema, struct json_object *value) {
 }
 
 bool lc_schema_listed(struct json_object *list, struct json_object *value) {
-    size_t i = 0, n = json_object_array_length(list);
+    size_t i = 0, n = length_of(list);
     while (i < n && !json_object_equal(json_object_array_get_idx(list, i), value)) i++;
     return i < n;
 }
@@ -561,7 +564,7 @@ static uint32_t listed_values(lc_schema *s, struct json_object *schema, const ch
                               bool raw) {
     struct json_object *list = get(schema, "enum"), *only = NULL;
     bool constant = json_object_object_get_ex(schema, "const", &only);
-    size_t n = constant ? 1 : json_object_array_length(list), used = 0;
+    size_t n = constant ? 1 : length_of(list), used = 0;
     check_list(s, schema, place);
     lc_buf *texts = lc_calloc(n + 1, sizeof *texts);
     if (!texts) return lc_rules_fail(s->r, LC_ENOMEM, "grammar: out of memory");
@@ -626,7 +629,7 @@ static uint32_t one_of(lc_schema *s, struct json_object *schema, const char *nam
     uint32_t e = lc_expr_never(s->r);
     char below[PLACE];
     child_place(below, place, name);
-    if (!json_object_array_length(list)) e = lc_rules_fail(s->r, LC_EINVAL, "%s: is empty", below);
+    if (!length_of(list)) e = lc_rules_fail(s->r, LC_EINVAL, "%s: is empty", below);
     if (!base) e = lc_rules_fail(s->r, LC_ENOMEM, "grammar: out of memory");
     if (s->r->status == LC_OK) {
         json_object_object_foreach(schema, key, value) {
@@ -635,7 +638,7 @@ static uint32_t one_of(lc_schema *s, struct json_object *schema, const char *nam
         }
     }
     if (!strcmp(name, "oneOf")) lc_schema_apart(s, list, below);
-    for (size_t i = 0; i < json_object_array_length(list) && s->r->status == LC_OK; i++) {
+    for (size_t i = 0; i < length_of(list) && s->r->status == LC_OK; i++) {
         struct json_object *branch = json_object_array_get_idx(list, i);
         snprintf(below, sizeof below, "%.250s.%s[%zu]", place, name, i);
         if (!json_object_object_length(base)) {
@@ -692,7 +695,7 @@ static uint32_t by_type(lc_schema *s, struct json_object *schema, const char *pl
     if (is(type, json_type_string))
         e = typed_value(s, schema, json_object_get_string(type), place);
     else if (is(type, json_type_array))
-        for (size_t i = 0; i < json_object_array_length(type); i++) {
+        for (size_t i = 0; i < length_of(type); i++) {
             const char *t = json_object_get_string(json_object_array_get_idx(type, i));
             e = alt(s, e, typed_value(s, schema, t ? t : "", place));
         }
@@ -765,7 +768,7 @@ static uint32_t raw_value(lc_schema *s, struct json_object *schema, const char *
         if (!alone(schema, unions[i]))
             return refuse(s, place, unions[i], "can't be enforced beside other keywords");
         if (i) lc_schema_apart(s, list, place);
-        for (size_t k = 0; k < json_object_array_length(list); k++)
+        for (size_t k = 0; k < length_of(list); k++)
             e = alt(s, e, raw_value(s, json_object_array_get_idx(list, k), place));
         s->depth--;
         return e;

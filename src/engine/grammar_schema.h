@@ -41,6 +41,11 @@ static inline bool is(struct json_object *o, enum json_type type) {
     return json_object_is_type(o, type);
 }
 
+/* Members of an array, 0 for anything else. */
+static inline size_t length_of(struct json_object *list) {
+    return is(list, json_type_array) ? json_object_array_length(list) : 0;
+}
+
 static inline bool is_true(struct json_object *v) {
     return is(v, json_type_boolean) && json_object_get_boolean(v);
 }

@@ -130,7 +130,11 @@ static uint32_t any_call(const tools *t, const lc_grammar_spec *spec) {
     struct json_object *seen = json_object_new_object(), *function;
     uint32_t e = lc_expr_never(t->r);
     if (!seen) return lc_rules_fail(t->r, LC_ENOMEM, "grammar: out of memory");
-    for (size_t i = 0; spec->tools && i < json_object_array_length(spec->tools); i++) {
+    if (!json_object_is_type(spec->tools, json_type_array)) {
+        json_object_put(seen);
+        return lc_rules_fail(t->r, LC_EINVAL, "tools: a list is needed");
+    }
+    for (size_t i = 0; i < json_object_array_length(spec->tools); i++) {
         const char *name = name_of(json_object_array_get_idx(spec->tools, i), &function);
         if (!name || (spec->tool && strcmp(name, spec->tool) != 0) ||
             json_object_object_get_ex(seen, name, NULL))

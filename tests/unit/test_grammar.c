@@ -262,7 +262,8 @@ static void random_objects(void **state) {
         assert_ok(lc_grammar_mask(s, 1000, mask, &err), err);
         int32_t t = pick(m, mask, true, &d);
         size_t len;
-        lc_buf_append(&text, lc_tokenizer_bytes(m->tokenizer, t, &len), len);
+        const char *bytes = lc_tokenizer_bytes(m->tokenizer, t, &len);
+        lc_buf_append(&text, bytes, len);
         assert_ok(lc_grammar_accept(s, t, &err), err);
     }
     struct json_object *value;
