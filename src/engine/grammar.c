@@ -17,7 +17,7 @@ enum {
     MOST_SETS = 1 << 12,
     MOST_MASKS = 64,       /* kept at a time */
     MOST_IN_SET = 1 << 14, /* beyond it only the shortest ways stay */
-    MOST_WORK = 1 << 20,   /* frames looked at in one call; beyond it sets stay small */
+    MOST_WORK = 1 << 18,   /* frames looked at in one call; beyond it sets stay small */
     FEW_IN_SET = 4,
     DEEP = 100,     /* frames: beyond it only the shortest ways are taken */
     LONGEST = 1024, /* bytes of a token that masks allow */
@@ -65,6 +65,7 @@ struct lc_grammar_state {
     list members;
     uint32_t now; /* the present set */
     bool ended;   /* an EOS was accepted */
+    bool crowded; /* sets didn't even fit into empty tables: only few ways and short tokens stay */
     /* a set in the making */
     list found, todo;
     uint32_t round;
@@ -447,7 +448,7 @@ static int collect(lc_grammar_state *s, lc_err *err) {
         memcpy(old, s->frames, n * sizeof *old);
         for (uint32_t i = 0; i < now.n; i++) numbers[s->members.items[now.first + i]] = 1;
         reset(s);
-        s->work = 0;
+        s->work = s->crowded ? MOST_WORK + 1 : 0;
         copy_set(s, old, n, numbers);
         s->accepts = now.accepts;
         s->now = end_set(s);
@@ -531,23 +532,22 @@ static void keep(lc_grammar_state *s, const uint64_t *mask, uint32_t farthest) {
 }
 
 int lc_grammar_mask(lc_grammar_state *s, size_t left, uint64_t *mask, lc_err *err) {
-    static const size_t longest[] = {LONGEST, LONGEST, 1};
-    size_t tries = sizeof longest / sizeof *longest;
-    for (size_t i = 0; i < tries; i++) {
+    for (int tries = 0; tries < 3; tries++) {
+        size_t longest = s->crowded ? 1 : LONGEST;
         const set *now = &s->sets[s->now];
         if (!s->ended && now->mask && now->farthest < left) {
             memcpy(mask, now->mask, words_of(s) * sizeof *mask);
             return LC_OK;
         }
         uint32_t farthest;
-        if (!s->ended && !now->mask && longest[i] > 1) {
-            fill(s, longest[i], SIZE_MAX, mask, &farthest);
+        if (!s->ended && !now->mask && longest > 1) {
+            fill(s, longest, SIZE_MAX, mask, &farthest);
             if (!s->failed) keep(s, mask, farthest);
             if (!s->failed && farthest < left) return LC_OK;
         }
-        if (!s->failed) fill(s, longest[i], left, mask, &farthest);
+        if (!s->failed) fill(s, longest, left, mask, &farthest);
         if (!s->failed) return LC_OK;
-        /* the tables are full: begin them anew, at last with the shortest tokens only */
+        if (tries > 0) s->crowded = true;
         int status = collect(s, err);
         if (status != LC_OK) return status;
     }
@@ -578,12 +578,13 @@ int lc_grammar_accept(lc_grammar_state *s, int32_t token, lc_err *err) {
         return LC_OK;
     }
     uint32_t to = s->ended ? DEAD : step_token(s, token);
-    if (s->failed) {
+    for (int tries = 0; s->failed && tries < 2; tries++) {
+        if (tries > 0) s->crowded = true;
         int status = collect(s, err);
         if (status != LC_OK) return status;
         to = step_token(s, token);
-        if (s->failed) return lc_fail(err, LC_ELIMIT, "grammar: too many ways to go on");
     }
+    if (s->failed) return lc_fail(err, LC_ELIMIT, "grammar: too many ways to go on");
     if (to == DEAD) return lc_fail(err, LC_EINVAL, "grammar: token %d isn't allowed here", token);
     s->now = to;
     return LC_OK;

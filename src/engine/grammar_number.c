@@ -48,13 +48,24 @@ static uint32_t same_length(lc_rules *r, const char *low, const char *high, size
     return lc_expr_alt(r, out, lc_expr_seq(r, digits(r, l, h), any_digits(r, (uint32_t)n - 1)));
 }
 
+/* All numbers of `least` to `most` digits, at least 2. */
+static uint32_t any_of_lengths(lc_rules *r, size_t least, size_t most) {
+    if (!least) return lc_expr_never(r);
+    uint32_t tail = lc_expr_repeat(r, digits(r, 0, 9), (uint32_t)least - 1, (uint32_t)most - 1);
+    return lc_expr_seq(r, digits(r, 1, 9), tail);
+}
+
 /* 0 <= low <= high, without leading zeros. */
 static uint32_t positive(lc_rules *r, int64_t low, int64_t high) {
     uint32_t out = lc_expr_never(r);
-    int64_t first = 0, last = 9; /* of the numbers with n digits */
+    int64_t first = 0, last = 9;   /* of the numbers with n digits */
+    size_t least = 0, longest = 0; /* lengths of which all are inside */
     for (size_t n = 1; n <= MOST_DIGITS && first <= high; n++) {
         int64_t l = low > first ? low : first, h = high < last ? high : last;
-        if (l <= h) {
+        if (n > 1 && l == first && h == last) {
+            if (!least) least = n;
+            longest = n;
+        } else if (l <= h) {
             char a[24], b[24];
             snprintf(a, sizeof a, "%lld", (long long)l);
             snprintf(b, sizeof b, "%lld", (long long)h);
@@ -63,7 +74,7 @@ static uint32_t positive(lc_rules *r, int64_t low, int64_t high) {
         first = last + 1;
         last = last * 10 + 9;
     }
-    return out;
+    return lc_expr_alt(r, out, any_of_lengths(r, least, longest));
 }
 
 static uint32_t minus(lc_rules *r) { return lc_expr_text(r, "-", 1); }

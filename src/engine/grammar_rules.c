@@ -172,7 +172,10 @@ static void put_sequence(lc_rules *r, uint32_t e, int depth) {
         put_element(r, (lc_element){LC_ELEMENT_RULE, inner_rule(r, e), 0, 0, 0});
         break;
     case LC_EXPR_REPEAT:
-        put_element(r, (lc_element){LC_ELEMENT_REPEAT, inner_rule(r, x.a), x.min, x.max, 0});
+        put_element(
+            r, (lc_element){LC_ELEMENT_REPEAT,
+                            is_kind(r, x.a, LC_EXPR_RULE) ? r->exprs[x.a].a : inner_rule(r, x.a),
+                            x.min, x.max, 0});
         break;
     case LC_EXPR_EMPTY:
     case LC_EXPR_NEVER:

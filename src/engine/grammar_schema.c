@@ -58,13 +58,21 @@ static void child_place(char *out, const char *place, const char *name) {
 
 /* ---- any value ---- */
 
+static uint32_t any_character(lc_schema *s, lc_text_form form) {
+    if (!s->character[form]) {
+        s->character[form] = lc_rule_new(s->r);
+        lc_rule_set(s->r, s->character[form], lc_expr_any(s->r, form));
+    }
+    return lc_expr_rule(s->r, s->character[form]);
+}
+
 static uint32_t any_string(lc_schema *s) {
     if (!s->string) {
         s->string = lc_rule_new(s->r);
         if (s->r->status != LC_OK) return 0;
         uint32_t any = s->form == LC_FORM_TAGGED
                            ? lc_expr_untagged(s->r, s->form)
-                           : lc_expr_repeat(s->r, lc_expr_any(s->r, s->form), 0, LC_RULE_UNBOUNDED);
+                           : lc_expr_repeat(s->r, any_character(s, s->form), 0, LC_RULE_UNBOUNDED);
         lc_rule_set(s->r, s->string, quoted(s, any));
     }
     return lc_expr_rule(s->r, s->string);
@@ -257,7 +265,7 @@ static uint32_t string_inside(lc_schema *s, struct json_object *schema, const ch
     if (min > max) return lc_expr_never(s->r);
     if (!text && !bounded) text = format_pattern(json_object_get_string(get(schema, "format")));
     if (text) return lc_expr_pattern(s->r, &(lc_pattern){text, place, form, min, max});
-    return lc_expr_repeat(s->r, lc_expr_any(s->r, form), min, max);
+    return lc_expr_repeat(s->r, any_character(s, form), min, max);
 }
 
 static uint32_t string_value(lc_schema *s, struct json_object *schema, const char *place) {

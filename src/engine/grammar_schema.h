@@ -20,6 +20,7 @@ struct lc_schema {
     definition *known; /* schemas that were reached by $ref */
     size_t n_known, n_done;
     uint32_t value, object, string; /* rules of any value, object, string; 0 = not made yet */
+    uint32_t character[LC_FORM_RAW + 1];
     int depth;
 };
 

@@ -353,11 +353,229 @@ static void refused(void **state) {
     assert_int_equal(good, n);
 }
 
+/* ---- speed, memory, hostility ---- */
+
+/* The first model's tokens and as many pairs of them as make 131,072: about as a big vocabulary
+ * shares its beginnings. */
+static lc_grammar_vocab *big_vocab(lc_tokenizer **out) {
+    enum { SMALL = 4096, BIG = 131072 };
+    struct json_object *file;
+    lc_err err;
+    assert_ok(lc_json_load("models/tiny/tokenizer.json", 0, &file, &err), err);
+    struct json_object *model = schema_get(file, "model"), *vocab = schema_get(model, "vocab");
+    const char *texts[SMALL] = {0};
+    json_object_object_foreach(vocab, key, id) {
+        if (json_object_get_int(id) >= 300) texts[json_object_get_int(id)] = key;
+    }
+    char pair[600];
+    draws d = {.seed = 7};
+    int n = SMALL;
+    while (n < BIG) {
+        const char *a = texts[draw(&d, SMALL)], *b = texts[draw(&d, SMALL)];
+        if (!a || !b || strlen(a) + strlen(b) > 64) continue;
+        snprintf(pair, sizeof pair, "%s%s", a, b);
+        if (json_object_object_get_ex(vocab, pair, NULL)) continue;
+        json_object_object_add(vocab, pair, json_object_new_int(n++));
+    }
+    size_t len;
+    const char *text = json_object_to_json_string_length(file, JSON_C_TO_STRING_PLAIN, &len);
+    assert_ok(lc_tokenizer_parse(text, len, "big", out, &err), err);
+    json_object_put(file);
+    lc_grammar_vocab *v;
+    uint64_t start = lc_clock_ns();
+    assert_ok(lc_grammar_vocab_new(*out, lc_tokenizer_vocab_size(*out), eos, 1, &v, &err), err);
+    print_message("# vocabulary of %zu: %.0f ms\n", lc_tokenizer_vocab_size(*out),
+                  (double)(lc_clock_ns() - start) / 1e6);
+    return v;
+}
+
+static double seconds_since(uint64_t start) { return (double)(lc_clock_ns() - start) / 1e9; }
+
+static void speed(void **state) {
+    (void)state;
+    static const struct {
+        const char *schema, *before;
+    } places[] = {
+        {"{\"type\":\"object\"}", ""},
+        {"{\"type\":\"object\"}", "{"},
+        {"{\"type\":\"object\"}", "{\"a\": "},
+        {"{\"type\":\"object\"}", "{\"a\": \"b"},
+        {"{\"type\":\"object\"}", "{\"a\": [[[1"},
+        {"{\"type\":\"string\",\"maxLength\":400}", "\"b"},
+        {"{\"type\":\"string\",\"pattern\":\"^[a-z]+(-[a-z0-9]+)*$\"}", "\"b"},
+        {"{\"properties\":{\"path\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\",\"minimum\":"
+         "1}},\"required\":[\"path\"]}",
+         "{\"path\": \"x"},
+    };
+    lc_tokenizer *tokenizer;
+    struct model m = {.size = 131072, .vocab = big_vocab(&tokenizer)};
+    m.tokenizer = tokenizer;
+    double slowest = 0, cached = 0;
+    size_t most = 0;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        lc_grammar *g = compile(&m, places[i].schema);
+        uint64_t mask[MOST_WORDS];
+        double first = 1, again = 1;
+        for (int round = 0; round < 3; round++) {
+            lc_grammar_state *s;
+            lc_err err;
+            size_t before = lc_mem_current();
+            assert_ok(lc_grammar_begin(g, &s, &err), err);
+            for (const char *c = places[i].before; *c; c++)
+                assert_ok(lc_grammar_accept(s, byte_token(&m, *c), &err), err);
+            size_t small = lc_mem_current() - before;
+            uint64_t start = lc_clock_ns();
+            assert_ok(lc_grammar_mask(s, 1000, mask, &err), err);
+            if (seconds_since(start) < first) first = seconds_since(start);
+            for (int k = 0; k < 5; k++) {
+                start = lc_clock_ns();
+                assert_ok(lc_grammar_mask(s, 1000, mask, &err), err);
+                if (seconds_since(start) < again) again = seconds_since(start);
+            }
+            if (lc_mem_current() - before > most) most = lc_mem_current() - before;
+            assert_true(small < 100000);
+            lc_grammar_state_free(s);
+        }
+        print_message("# behind %-14s first mask %.2f ms, then %.4f ms\n", places[i].before,
+                      1e3 * first, 1e3 * again);
+        if (first > slowest) slowest = first;
+        if (again > cached) cached = again;
+        lc_grammar_free(g);
+    }
+    lc_grammar_vocab_free(m.vocab);
+    lc_tokenizer_free(tokenizer);
+    print_message("# a state after its first mask: at most %zu KiB\n", most >> 10);
+    assert_true(slowest < 0.2 && cached < 0.005); /* a loaded machine, sanitizers */
+    assert_true(most < 3 << 20);
+}
+
+/* Text with `n` times `unit` (a %d is its number) between head and tail. */
+static struct json_object *repeated(const char *head, const char *unit, const char *tail, int n) {
+    lc_buf text = {0};
+    struct json_object *out;
+    lc_err err;
+    lc_buf_puts(&text, head);
+    for (int i = 0; i < n; i++) {
+        if (i && *unit != '(' && *unit != '.') lc_buf_putc(&text, ',');
+        lc_buf_printf(&text, unit, i, i);
+    }
+    lc_buf_puts(&text, tail);
+    if (lc_json_parse(text.data, text.len, "hostile", &out, &err) != LC_OK)
+        fail_msg("%s: %s", head, err.text);
+    lc_buf_free(&text);
+    return out;
+}
+
+static void hostile(void **state) {
+    (void)state;
+    static const struct {
+        const char *head, *unit, *tail;
+        int n;
+    } schemas[] = {
+        {"{\"enum\":[", "\"value %d\"", "]}", 20000},
+        {"{\"enum\":[", "%d", "]}", 100000},
+        {"{\"properties\":{", "\"p%d\":{\"type\":\"integer\"}", "}}", 2000},
+        {"{\"properties\":{", "\"p%d\":{\"type\":\"integer\"}", "}}", 100000},
+        {"{\"required\":[", "\"p%d\"", "]}", 5000},
+        {"{\"anyOf\":[", "{\"type\":\"string\",\"minLength\":%d}", "]}", 20000},
+        {"{\"anyOf\":[", "{\"$ref\":\"#/anyOf/%d\"}", "]}", 3000},
+        {"{\"$defs\":{", "\"d%d\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/d%d\"}}",
+         "},\"$ref\":\"#/$defs/d0\"}", 900},
+        {"{\"type\":\"string\",\"pattern\":\"^", "(a|b)?", "$\"}", 4000},
+        {"{\"type\":\"string\",\"pattern\":\"^", "(a?b?c?)*", "$\"}", 2000},
+        {"{\"type\":\"string\",\"pattern\":\"^.*a", ".", "$\"}", 3000},
+        {"{\"type\":\"string\",\"pattern\":\"^(a|b)*a", "(a|b)", "$\"}", 3000},
+        {"{\"type\":\"string\",\"pattern\":\"^.*a.{5000}\"", "", "}", 1},
+        {"{\"type\":\"string\",\"pattern\":\"^(.{0,300}){300}$\"", "", "}", 1},
+        {"{\"type\":\"string\",\"pattern\":\"^(.{1,300}){1,300}$\"", "", "}", 1},
+        {"{\"type\":\"string\",\"pattern\":\"(((a{1000}){1000}){1000})\"", "", "}", 1},
+        {"{\"type\":\"array\",\"minItems\":1000000,\"items\":{\"minLength\":1000000}", "", "}", 1},
+        {"{\"allOf\":[", "{\"allOf\":[{\"minimum\":%d}]}", "]}", 2000},
+        {"{\"oneOf\":[", "{\"const\":%d}", "]}", 64},
+    };
+    const struct model *m = &models[1];
+    double slowest_new = 0, slowest_mask = 0;
+    size_t compiled = 0, n = sizeof schemas / sizeof *schemas;
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *schema =
+            repeated(schemas[i].head, schemas[i].unit, schemas[i].tail, schemas[i].n);
+        lc_grammar_spec spec = {.kind = LC_GRAMMAR_SCHEMA, .schema = schema};
+        lc_grammar *g;
+        lc_grammar_state *s;
+        lc_err err = {0};
+        size_t before = lc_mem_current();
+        uint64_t start = lc_clock_ns(), mask[MOST_WORDS];
+        int status = lc_grammar_new(m->vocab, &spec, &g, &err);
+        double t = seconds_since(start), worst = 0;
+        if (t > slowest_new) slowest_new = t;
+        assert_true(lc_mem_current() - before < (size_t)70 << 20);
+        json_object_put(schema);
+        if (status != LC_OK) {
+            print_message("# %.50s: %.2f s, %s\n", schemas[i].head, t, err.text);
+            continue;
+        }
+        compiled++;
+        assert_ok(lc_grammar_begin(g, &s, &err), err);
+        draws d = {.seed = i};
+        size_t left = lc_grammar_shortest(g) + 40;
+        int k = 0;
+        for (; k < 60 && !lc_grammar_complete(s); k++, left--) {
+            start = lc_clock_ns();
+            assert_ok(lc_grammar_mask(s, left, mask, &err), err);
+            if (seconds_since(start) > worst) worst = seconds_since(start);
+            int32_t token = pick(m, mask, false, &d);
+            if (token < 0) fail_msg("%s: an empty mask", schemas[i].head);
+            assert_ok(lc_grammar_accept(s, token, &err), err);
+        }
+        print_message("# %.50s: %.2f s, shortest %zu, %d masks, slowest %.0f ms, %zu KiB\n",
+                      schemas[i].head, t, lc_grammar_shortest(g), k, 1e3 * worst,
+                      (lc_mem_current() - before) >> 10);
+        if (worst > slowest_mask) slowest_mask = worst;
+        lc_grammar_state_free(s);
+        lc_grammar_free(g);
+    }
+    print_message("# hostile: %zu of %zu compiled, slowest %.2f s, slowest mask %.0f ms\n",
+                  compiled, n, slowest_new, 1e3 * slowest_mask);
+    assert_true(slowest_new < 3);
+}
+
+/* Each allocation fails once: LC_ENOMEM, never a crash. */
+static void failing_memory(void **state) {
+    (void)state;
+    struct json_object *schema = parse(cases[N_CASES - 1].schema), *tools = parse(tools_text);
+    for (int kind = 0; kind < 2; kind++) {
+        lc_grammar_spec spec = {.kind = kind ? LC_GRAMMAR_TOOLS : LC_GRAMMAR_SCHEMA,
+                                .schema = schema,
+                                .tools = tools,
+                                .seconds = 5};
+        int status = LC_ENOMEM;
+        long n = 0;
+        for (; status != LC_OK; n++) {
+            lc_grammar *g = NULL;
+            lc_grammar_state *s = NULL;
+            lc_err err;
+            uint64_t mask[MOST_WORDS];
+            lc_mem_fail_after(n);
+            status = lc_grammar_new(models[0].vocab, &spec, &g, &err);
+            if (status == LC_OK) status = lc_grammar_begin(g, &s, &err);
+            if (status == LC_OK) status = lc_grammar_mask(s, 500, mask, &err);
+            lc_mem_fail_after(-1);
+            if (status != LC_OK) assert_int_equal(status, LC_ENOMEM);
+            lc_grammar_state_free(s);
+            lc_grammar_free(g);
+        }
+        print_message("# failing allocations: %ld\n", n);
+    }
+    json_object_put(schema);
+    json_object_put(tools);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts),          cmocka_unit_test(random_answers),
         cmocka_unit_test(random_objects), cmocka_unit_test(tool_calls),
-        cmocka_unit_test(refused),
+        cmocka_unit_test(refused),        cmocka_unit_test(speed),
+        cmocka_unit_test(hostile),        cmocka_unit_test(failing_memory),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, set_up, tear_down);
