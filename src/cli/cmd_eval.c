@@ -1,7 +1,8 @@
-/* cmd_eval.c: `longcat eval logits|hash|ppl|kl|draft`: what checks and comparisons use. */
+/* cmd_eval.c: `longcat eval logits|hash|ppl|kl|draft|grammar`: what checks and comparisons use. */
 #include "base/hash.h"
 #include "base/json.h"
 #include "cli/engine_options.h"
+#include "cli/eval_grammar.h"
 #include "engine/evaluate.h"
 
 #include <errno.h>
@@ -13,8 +14,8 @@ enum { EVAL_CHUNK = 64 };
 
 typedef struct eval_flags {
     lc_engine_flags engine;
-    const char *in, *out, *text, *ids;
-    int64_t batch, window, count;
+    const char *in, *out, *text, *ids, *schema;
+    int64_t batch, window, count, seed;
     bool activations, mtp, json;
 } eval_flags;
 
@@ -248,6 +249,7 @@ static int eval_kl(const char *model, const char *reference, const eval_flags *f
 
 static int eval_draft(const char *model, const eval_flags *f, lc_err *err) {
     if (!f->ids) return lc_fail(err, LC_EINVAL, "--ids 1,2,3 is needed");
+    if (f->count > 64) return lc_fail(err, LC_EINVAL, "--count: at most 64 tokens are drafted");
     lc_engine_options options = lc_cli_engine_options(&f->engine);
     if (!options.compute) options.compute = "f32";
     options.drafts = true;
@@ -292,21 +294,27 @@ int lc_cmd_eval(int argc, char **argv) {
         {"window", 0, LC_OPT_INT, &f.window, "N",
          "ppl, kl: tokens of a window, each a sequence of its own (default 512)", 2, 1 << 24},
         {"ids", 0, LC_OPT_STRING, &f.ids, "LIST", "token ids for draft: 1,2,3", 0, 0},
-        {"count", 'n', LC_OPT_INT, &f.count, "N", "draft: tokens to draft (default 3)", 1, 64},
+        {"schema", 0, LC_OPT_STRING, &f.schema, "FILE", "JSON schema for grammar", 0, 0},
+        {"count", 'n', LC_OPT_INT, &f.count, "N",
+         "draft: tokens to draft, at most 64; grammar: answers (default 3)", 1, 1000000},
+        {"seed", 0, LC_OPT_INT, &f.seed, "N", "grammar: of the draws (default 0)", 0, 1e15},
         {"json", 0, LC_OPT_FLAG, &f.json, NULL, "print JSON", 0, 0},
         LC_ENGINE_OPTIONS(f.engine),
         {0},
     };
     const lc_usage usage = {
-        .synopsis = "longcat eval logits|hash|ppl|draft MODEL [options]\n       longcat eval kl "
-                    "MODEL REFERENCE --text FILE [options]",
+        .synopsis =
+            "longcat eval logits|hash|ppl|draft|grammar MODEL [options]\n       longcat eval kl "
+            "MODEL REFERENCE --text FILE [options]",
         .description =
             "logits  runs the token ids of --in and writes the logits to --out\n"
             "hash    prints one hash of the bits of those logits\n"
             "ppl     perplexity of --text: nats per token, bits per byte\n"
             "kl      how far MODEL's predictions are from REFERENCE's on --text: mean divergence,\n"
             "        share of positions with the same likeliest token\n"
-            "draft   the greedy token after --ids and the draft module's chain behind it\n\n"
+            "draft   the greedy token after --ids and the draft module's chain behind it\n"
+            "grammar answers that --schema admits, drawn at random, one a line (no weights "
+            "used)\n\n"
             "logits, hash and draft compute in f32 unless --compute says otherwise.",
         .options = options,
         .min_args = 2,
@@ -333,6 +341,9 @@ int lc_cmd_eval(int argc, char **argv) {
         status = eval_ppl(args[1], &f, &err);
     else if (!strcmp(args[0], "draft"))
         status = eval_draft(args[1], &f, &err);
+    else if (!strcmp(args[0], "grammar"))
+        status =
+            lc_eval_grammar_run(&(lc_eval_grammar){args[1], f.schema, f.count, 120, f.seed}, &err);
     else {
         fprintf(stderr, "longcat: eval \"%s\" is unknown\nusage: %s\n", args[0], usage.synopsis);
         return LC_EXIT_USAGE;
