@@ -177,19 +177,25 @@ static void echo_is_the_evaluation(void **unused) {
     assert_non_null(logits);
     size_t vocab = lc_engine_vocab(engine);
     lc_sched *sched = kit_sched(engine, (lc_sched_options){.budget = 100});
-    static answer a, other, bare;
+    static answer a, twin, other, bare;
     lc_task task = plain(0, LENGTH, 0);
     task.echo = task.logprobs = true;
     task.top_logprobs = 3;
-    kit_submit(sched, plain(200, 300, 30), &other);
+    other.cancel_at = 200; /* generated beside: its logits stand before those of prompts */
+    kit_submit(sched, plain(200, 4, 400), &other);
+    kit_wait_started(&other);
     kit_submit(sched, task, &a);
+    kit_submit(sched, task, &twin);
     task.logprobs = false;
     task.top_logprobs = 0;
     task.how.max_tokens = 2;
     kit_submit(sched, task, &bare);
     kit_wait(&a);
+    kit_wait(&twin);
     kit_wait(&bare);
     kit_wait(&other);
+    assert_int_equal(twin.count, LENGTH);
+    assert_memory_equal(twin.own + 1, a.own + 1, (LENGTH - 1) * sizeof *a.own);
     assert_int_equal(a.result.end, LC_TASK_LENGTH);
     assert_int_equal(a.count, LENGTH);
     assert_memory_equal(a.tokens, text, LENGTH * sizeof *text);
@@ -222,6 +228,7 @@ static void echo_is_the_evaluation(void **unused) {
     assert_int_equal(bare.own[5].token, -1);
     lc_buf_free(&whole);
     kit_clear(&a);
+    kit_clear(&twin);
     kit_clear(&bare);
     kit_clear(&other);
     lc_sched_close(sched);
