@@ -55,7 +55,7 @@ static uint32_t positive(lc_rules *r, int64_t low, int64_t high) {
             out = lc_expr_alt(r, out, same_length(r, a, b, n));
         }
         first = last + 1;
-        last = last * 10 + 9;
+        if (n < MOST_DIGITS) last = last * 10 + 9;
     }
     return out;
 }
