@@ -10,6 +10,8 @@ static const struct {
 } commands[] = {
     {"ppl", lc_eval_ppl_cmd, "perplexity of a text: nats per token, bits per byte"},
     {"kl", lc_eval_kl_cmd, "how far a model's predictions are from another one's on a text"},
+    {"needle", lc_eval_needle_cmd, "a key found again in long filler text, by length and depth"},
+    {"complete", lc_eval_complete_cmd, "greedy completions of the beginnings of files"},
     {"logits", lc_eval_logits_cmd, "logits and activations of token ids, as safetensors"},
     {"hash", lc_eval_hash_cmd, "one hash of the bits of those logits, or of all weights"},
     {"draft", lc_eval_draft_cmd, "the draft module's chain behind token ids"},

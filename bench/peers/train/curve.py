@@ -21,7 +21,7 @@ from model import Config, Model  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "tests" / "golden" / "train_curve"
 BY = {"lm": 1, "mtp": 0.3, "balance": 0.02, "router_z": 0.004, "hidden_z": 1e-4, "kl": 0.1}
-RATE, BIAS_RATE, ROWS, LENGTH = 3e-4, 0.01, 2, 64
+RATE, EPS, BIAS_RATE, ROWS, LENGTH = 1e-4, 1e-8, 0.01, 2, 64
 
 
 def shapes(c):
@@ -119,7 +119,7 @@ def main():
     torch.set_num_threads(1)
     config = Config(FOLDER)
     model = Model(config, first_weights(config), "sparse")
-    optimizer = model.optimizer(RATE)
+    optimizer = model.optimizer(RATE, eps=EPS)
     curve = {}
     for s, ids in enumerate(batches(steps)[:steps]):
         for name, value in model.step(optimizer, ids, None, BY, BIAS_RATE, rest=False).items():
@@ -131,7 +131,7 @@ def main():
 
 def write(model, curve):
     document = {"made_by": f"bench/peers/train/curve.py, torch {torch.__version__}, fp32",
-                "coefficients": BY, "target_topk": model.target_topk, "rate": RATE, "decay": 0.1,
+                "coefficients": BY, "target_topk": model.target_topk, "rate": RATE, "eps": EPS, "decay": 0.1,
                 "bias_rate": BIAS_RATE, "clip": 1.0, "losses": curve}
     (FOLDER / "curve.json").write_text(json.dumps(document, indent=None, separators=(",", ":"))
                                        .replace('],"', '],\n"') + "\n")

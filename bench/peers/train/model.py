@@ -322,13 +322,13 @@ class Model:
 
     # ---- steps ----
 
-    def optimizer(self, rate=1e-3, decay=0.1, fused=True):
+    def optimizer(self, rate=1e-3, decay=0.1, eps=1e-16):
         learns = [p for p in self.p.values() if p.requires_grad]
         return torch.optim.AdamW([{"params": [p for p in learns if p.dim() > 1]},
                                   {"params": [p for p in learns if p.dim() == 1],
                                    "weight_decay": 0}],
-                                 lr=rate, betas=(0.9, 0.95), eps=1e-16, weight_decay=decay,
-                                 fused=fused)
+                                 lr=rate, betas=(0.9, 0.95), eps=eps, weight_decay=decay,
+                                 fused=True)
 
     def step(self, optimizer, ids, mask, by, bias_rate=0.1, clip=1.0, rest=True):
         """One step; the losses as numbers. rest: an expert that no token chose is left alone, as
