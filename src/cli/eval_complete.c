@@ -186,10 +186,14 @@ static bool cut_file(const complete *c, size_t i, size_t round, const lc_buf *te
         double share = c->flags->prefix > 0 ? c->flags->prefix : lc_rng_uniform(seed, i, round);
         keep = 1 + (size_t)(share * (double)(lines - 1));
     }
-    if (keep >= lines) return false;
-    size_t at = lines_end(text->data, text->len, keep), next;
-    first_line(text->data + at, text->len - at, &next);
-    if (!next) return false; /* only white space follows */
+    size_t at = keep < lines ? lines_end(text->data, text->len, keep) : text->len, line, next;
+    for (; at < text->len; at += line, keep++) { /* white space belongs to the prefix */
+        const char *end = memchr(text->data + at, '\n', text->len - at);
+        line = end ? (size_t)(end - text->data) + 1 - at : text->len - at;
+        first_line(text->data + at, line, &next);
+        if (next) break;
+    }
+    if (at == text->len) return false;
     *s = (sample){c->files[i], keep, text->data, text->data + at, at, text->len - at, true};
     return true;
 }
@@ -329,8 +333,9 @@ int lc_eval_complete_cmd(int argc, char **argv) {
          "lines {\"prefix\": TEXT, \"reference\": TEXT} instead of files", 0, 0},
         {"samples", 'n', LC_OPT_INT, &f.count, "N", "completions in all (default 200)", 1, 1000000},
         {"prefix", 0, LC_OPT_FLOAT, &f.prefix, "X",
-         "where files are cut: a share of their lines below 1, or so many lines (default: files in "
-         "turn, at places that --seed chooses)",
+         "where files are cut: a share of their lines below 1, or so many lines, and the empty "
+         "ones "
+         "that follow (default: files in turn, at places that --seed chooses)",
          0, 1e9},
         {"max-tokens", 0, LC_OPT_INT, &f.max_tokens, "N", "most tokens to generate (default 64)", 1,
          65536},

@@ -131,8 +131,8 @@ def main():
 
 def write(model, curve):
     document = {"made_by": f"bench/peers/train/curve.py, torch {torch.__version__}, fp32",
-                "coefficients": BY, "target_topk": model.target_topk, "rate": RATE, "eps": EPS, "decay": 0.1,
-                "bias_rate": BIAS_RATE, "clip": 1.0, "losses": curve}
+                "coefficients": BY, "target_topk": model.target_topk, "rate": RATE, "eps": EPS,
+                "decay": 0.1, "bias_rate": BIAS_RATE, "clip": 1.0, "losses": curve}
     (FOLDER / "curve.json").write_text(json.dumps(document, indent=None, separators=(",", ":"))
                                        .replace('],"', '],\n"') + "\n")
 
