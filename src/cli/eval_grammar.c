@@ -2,13 +2,20 @@
  * eval_grammar.c: answers by a JSON schema, drawn at random from the masks of its grammar: shows
  * what a schema admits, and feeds validators of others. The tokenizer is all it needs of a model.
  */
-#include "cli/eval_grammar.h"
+#include "cli/eval.h"
 
 #include "base/mem.h"
 #include "base/rng.h"
 #include "engine/grammar.h"
 
 #include <stdio.h>
+
+enum { MORE_TOKENS = 120 }; /* of an answer, beyond the shortest, at most */
+
+typedef struct grammar_flags {
+    const char *model, *schema; /* folder or tokenizer.json; JSON file */
+    int64_t count, seed;
+} grammar_flags;
 
 typedef struct drawing {
     lc_tokenizer *tokenizer;
@@ -59,7 +66,7 @@ static int draw_answer(drawing *d, size_t left, lc_buf *out, lc_err *err) {
     return status;
 }
 
-static int open_drawing(const lc_eval_grammar *how, drawing *d, lc_err *err) {
+static int open_drawing(const grammar_flags *how, drawing *d, lc_err *err) {
     if (!how->schema) return lc_fail(err, LC_EINVAL, "--schema FILE is needed");
     int status = lc_json_load(how->schema, 0, &d->schema, err);
     if (status == LC_OK) status = lc_tokenizer_load(how->model, &d->tokenizer, err);
@@ -74,12 +81,12 @@ static int open_drawing(const lc_eval_grammar *how, drawing *d, lc_err *err) {
     return status;
 }
 
-int lc_eval_grammar_run(const lc_eval_grammar *how, lc_err *err) {
+static int run(const grammar_flags *how, lc_err *err) {
     drawing d = {.seed = (uint64_t)how->seed};
     int status = open_drawing(how, &d, err);
     for (int64_t i = 0; i < how->count && status == LC_OK; i++) {
         lc_buf text = {0};
-        size_t more = draw(&d, (uint32_t)how->tokens + 1);
+        size_t more = draw(&d, MORE_TOKENS + 1);
         status = draw_answer(&d, lc_grammar_shortest(d.grammar) + more, &text, err);
         if (status == LC_OK) printf("%.*s\n", (int)text.len, text.data);
         lc_buf_free(&text);
@@ -90,4 +97,23 @@ int lc_eval_grammar_run(const lc_eval_grammar *how, lc_err *err) {
     json_object_put(d.schema);
     lc_free(d.mask);
     return status;
+}
+
+int lc_eval_grammar_cmd(int argc, char **argv) {
+    grammar_flags f = {.count = 3};
+    const lc_opt options[] = {
+        {"schema", 0, LC_OPT_STRING, &f.schema, "FILE", "the JSON schema", 0, 0},
+        {"count", 'n', LC_OPT_INT, &f.count, "N", "answers (default 3)", 1, 1000000},
+        {"seed", 0, LC_OPT_INT, &f.seed, "N", "of the draws (default 0)", 0, 1e15},
+        {0},
+    };
+    const lc_usage usage = {"longcat eval grammar MODEL|tokenizer.json --schema FILE [options]",
+                            "Answers that a schema admits under the grammar of `longcat serve`, "
+                            "one JSON text a line. No "
+                            "weights\nare used. docs/grammar.md lists the keywords.",
+                            options, 1, 1};
+    int n_args, code = lc_cli_parse(&usage, argc, argv, &f.model, &n_args);
+    if (code >= 0) return code;
+    lc_err err = {0};
+    return run(&f, &err) == LC_OK ? LC_EXIT_OK : lc_cli_fail(&err);
 }
