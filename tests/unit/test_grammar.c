@@ -332,6 +332,54 @@ static void tool_calls(void **state) {
                   n_texts);
 }
 
+/* Texts in which a tag begins are closed at the last byte of its beginning, wherever they stand. */
+static void tags_in_texts(void **state) {
+    (void)state;
+    static const char tools[] =
+        "[{\"name\":\"f\",\"parameters\":{\"properties\":{\"s\":{\"type\":\"string\"},\"l\":{"
+        "\"type\":\"array\",\"items\":{\"type\":\"string\"}}}}}]";
+    static const char *const before[] = {"", "<>s<><>", "<>l<><>[\""};
+    static const char *const words[] = {"a < b <longcat_", "</longcat_", "<<longcat_",
+                                        "<lo</longcat_", "</<longcat_"};
+    const struct model *m = &models[0];
+    struct json_object *list = parse(tools);
+    lc_grammar_spec spec = {
+        .kind = LC_GRAMMAR_TOOLS, .tools = list, .text_before = true, .seconds = 5};
+    static const char *const tags[] = {"<longcat_arg_key>", "</longcat_arg_key>",
+                                       "<longcat_arg_value>"};
+    lc_grammar *g;
+    lc_err err;
+    assert_ok(lc_grammar_new(m->vocab, &spec, &g, &err), err);
+    for (int i = 0; i < 3; i++)
+        for (int w = 0; w < 5; w++) {
+            lc_grammar_state *s;
+            assert_ok(lc_grammar_begin(g, &s, &err), err);
+            if (i > 0) {
+                int32_t call = lc_tokenizer_id(m->tokenizer, "<longcat_tool_call>");
+                assert_ok(lc_grammar_accept(s, call, &err), err);
+                assert_ok(lc_grammar_accept(s, byte_token(m, 'f'), &err), err);
+                assert_ok(lc_grammar_accept(s, byte_token(m, '\n'), &err), err);
+            }
+            int tag = 0;
+            for (const char *c = before[i]; *c; c++) {
+                if (*c == '<') {
+                    int32_t id = lc_tokenizer_id(m->tokenizer, tags[tag]);
+                    assert_ok(lc_grammar_accept(s, id, &err), err);
+                    if (tag++ == 1) assert_ok(lc_grammar_accept(s, byte_token(m, '\n'), &err), err);
+                } else if (*c != '>') {
+                    assert_ok(lc_grammar_accept(s, byte_token(m, *c), &err), err);
+                }
+            }
+            const char *c = words[w];
+            for (; c[1]; c++) assert_ok(lc_grammar_accept(s, byte_token(m, *c), &err), err);
+            assert_int_equal(lc_grammar_accept(s, byte_token(m, *c), &err), LC_EINVAL);
+            assert_ok(lc_grammar_accept(s, byte_token(m, '<'), &err), err);
+            lc_grammar_state_free(s);
+        }
+    lc_grammar_free(g);
+    json_object_put(list);
+}
+
 /* ---- what is refused ---- */
 
 static void refused(void **state) {
@@ -588,8 +636,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts),          cmocka_unit_test(random_answers),
         cmocka_unit_test(random_objects), cmocka_unit_test(tool_calls),
-        cmocka_unit_test(refused),        cmocka_unit_test(speed),
-        cmocka_unit_test(hostile),        cmocka_unit_test(failing_memory),
+        cmocka_unit_test(tags_in_texts),  cmocka_unit_test(refused),
+        cmocka_unit_test(speed),          cmocka_unit_test(hostile),
+        cmocka_unit_test(failing_memory),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, set_up, tear_down);
