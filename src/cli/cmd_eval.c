@@ -14,6 +14,7 @@ static const struct {
     {"complete", lc_eval_complete_cmd, "greedy completions of the beginnings of files"},
     {"logits", lc_eval_logits_cmd, "logits and activations of token ids, as safetensors"},
     {"hash", lc_eval_hash_cmd, "one hash of the bits of those logits, or of all weights"},
+    {"grammar", lc_eval_grammar_cmd, "answers that a JSON schema admits, drawn at random"},
     {"draft", lc_eval_draft_cmd, "the draft module's chain behind token ids"},
     {"grad", lc_eval_grad_cmd, "losses and gradients of a batch, as safetensors"},
     {"steps", lc_eval_steps_cmd, "a few optimiser steps: losses and weights after each"},

@@ -15,6 +15,7 @@ int lc_eval_grad_cmd(int argc, char **argv);
 int lc_eval_steps_cmd(int argc, char **argv);
 int lc_eval_needle_cmd(int argc, char **argv);
 int lc_eval_complete_cmd(int argc, char **argv);
+int lc_eval_grammar_cmd(int argc, char **argv);
 
 /* A tensor of I64 or I32 as int32 (lc_free). path is for messages. */
 int lc_eval_read_ids(const lc_tensor *t, const char *path, int32_t **out, lc_err *err);
