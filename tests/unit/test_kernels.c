@@ -47,7 +47,7 @@ static float lane_sum_reference(const float *x, size_t n, bool squares) {
 
 static float bf16_value(float f) { return lc_bf16_to_f32(lc_f32_to_bf16(f)); }
 
-/* One product of a path, both ways, against dot_reference. */
+/* One product of a path, every way, against dot_reference. */
 static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
     size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
     bool bf16 = path->element == 2;
@@ -69,7 +69,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                    path->element);
         }
     for (int way = 0; way < 3; way++) { /* nk, kn, kn with decay */
-        float decay[128];
+        float decay[320];
         for (size_t i = 0; i < rows; i++) decay[i] = i % 5 == 2 ? -1.0f : (float)(i % 5) * 0.4f;
         lc_product p = {.rows = rows,
                         .k = k,
@@ -122,6 +122,25 @@ static void check_products(const lc_kernels *k) {
                 check_product(&k->f32, rows[i], ks[j], columns[l]);
                 check_product(&k->bf16, rows[i], ks[j], columns[l]);
             }
+}
+
+/* So many rows and so long a k that a path cuts k into chunks, between which results wait in
+ * memory: with 256 rows a chunk is 2048 (amx.c), the last one short or whole. */
+static void every_isa_continues_after_a_chunk_of_k(void **unused) {
+    (void)unused;
+    static const size_t shapes[][3] = {{300, 2100, 40}, {270, 4128, 23}, {257, 4096, 16}};
+    size_t count = 0;
+    uint64_t fp = lc_fp_enter();
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        const lc_kernels *k = lc_kernels_of((lc_isa)isa);
+        if (!k) continue;
+        state = 1;
+        for (size_t i = 0; i < (EVERY == 1 ? 3 : 1); i++, count++)
+            check_product(&k->bf16, shapes[i][0], shapes[i][1], shapes[i][2]);
+        check_product(&k->f32, 65, 2100, 17);
+    }
+    lc_fp_leave(fp);
+    print_message("# %zu products of long rows\n", count);
 }
 
 static void check_rows(const lc_kernels *k) {
@@ -540,6 +559,7 @@ int main(void) {
         cmocka_unit_test(amx_is_the_written_order),
         cmocka_unit_test(neon_is_the_written_order),
         cmocka_unit_test(neonbf16_is_the_written_order),
+        cmocka_unit_test(every_isa_continues_after_a_chunk_of_k),
         cmocka_unit_test(best_passes_the_self_test),
         cmocka_unit_test(every_choice_has_the_same_bits),
         cmocka_unit_test(no_memory_no_choice),
