@@ -47,6 +47,8 @@ static float lane_sum_reference(const float *x, size_t n, bool squares) {
 
 static float bf16_value(float f) { return lc_bf16_to_f32(lc_f32_to_bf16(f)); }
 
+enum { GUARD = 1 << 16 }; /* bytes behind scratch that must not change */
+
 /* One product of a path, every way, against dot_reference. */
 static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
     size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
@@ -54,7 +56,9 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
     float *left = calloc(rows * k, 4), *packed = calloc(rows * kp, 4), *c = calloc(rows * ldc, 4);
     float *right = calloc(columns * kp, 4), *a = calloc(rows * kp, 4);
     float *nk = calloc(columns * ld_nk, 4), *kn = calloc(k * ld_kn, 4);
-    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    size_t bytes = (path->scratch_bytes(rows, k) + 63) / 64 * 64;
+    char *scratch = aligned_alloc(64, bytes + GUARD);
+    memset(scratch + bytes, 0x5a, GUARD);
     for (size_t i = 0; i < rows * k; i++) left[i] = random_value();
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < k; j++)
@@ -101,6 +105,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                              rows, k, columns, i, j, (double)c[i * ldc + j], (double)want);
             }
     }
+    for (size_t i = 0; i < GUARD; i++) assert_int_equal(scratch[bytes + i], 0x5a);
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
 }
 
@@ -128,7 +133,7 @@ static void check_products(const lc_kernels *k) {
  * memory: with 256 rows a chunk is 2048 (amx.c), the last one short or whole. */
 static void every_isa_continues_after_a_chunk_of_k(void **unused) {
     (void)unused;
-    static const size_t shapes[][3] = {{300, 2100, 40}, {270, 4128, 23}, {257, 4096, 16}};
+    static const size_t shapes[][3] = {{280, 2100, 100}, {300, 4128, 40}, {257, 4096, 16}};
     size_t count = 0;
     uint64_t fp = lc_fp_enter();
     for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
@@ -214,7 +219,10 @@ static void check_decode(const lc_kernels *k) {
             }
             got[n] = 7.0f;
             lc_coded_row row = {codes, (lc_code_kind)kind, n, size, zeros, scales, biases};
+            uint16_t halves[256];
+            halves[n] = 7;
             k->decode(&row, got);
+            k->decode_bf16(&row, halves);
             for (size_t i = 0; i < n; i++) {
                 size_t g = i / size;
                 int code = kind == LC_CODES_U4   ? codes[i / 2] >> 4 * (i % 2) & 15
@@ -222,8 +230,9 @@ static void check_decode(const lc_kernels *k) {
                                                  : (int8_t)codes[i];
                 float want = fmaf((float)code - zeros[g], scales[g], biases[g]);
                 assert_memory_equal(&got[i], &want, sizeof want);
+                assert_int_equal(halves[i], lc_f32_to_bf16(want));
             }
-            assert_true(got[n] == 7.0f);
+            assert_true(got[n] == 7.0f && halves[n] == 7);
             free(codes);
         }
 }
