@@ -272,6 +272,37 @@ static void scatter_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
+/* Fills cuts and first_cut: an expert's rows are in token order, so each sequence's are together.
+ */
+static void cut_groups(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_state *s) {
+    size_t n = 0;
+    if (!t->cuts) return;
+    for (size_t e = 0; e < shape->experts; e++) {
+        size_t end = 0; /* of the present sequence */
+        s->first_cut[e] = n;
+        for (size_t i = s->first[e]; i < s->first[e + 1]; i++) {
+            size_t token = (size_t)s->tokens[i], length = t->cuts[1];
+            if (token < end) continue;
+            s->cuts[n++] = i;
+            end = (token / length + 1) * length;
+        }
+    }
+    s->first_cut[shape->experts] = n;
+    s->cuts[n] = s->first[shape->experts];
+}
+
+/* dW += dy^T x over expert e's rows of the grouped dy and x. */
+static lc_matmul expert_to_weight(const moe_task *k, size_t e, const lc_weight *w, const float *dy,
+                                  const float *x) {
+    group g = group_of(k->s, e);
+    lc_matmul m = lc_linear_to_weight(k->t, w, g.rows, dy + g.at * w->rows, w->rows,
+                                      x + g.at * w->cols, w->cols);
+    if (!m.cuts) return m;
+    m.cuts = k->s->cuts + k->s->first_cut[e];
+    m.pieces = k->s->first_cut[e + 1] - k->s->first_cut[e];
+    return m;
+}
+
 /* From the grouped gradients of gate and up: the weights', and those of the grouped inputs, which
  * take the inputs' place. */
 static int projections_back(const moe_task *k, lc_err *err) {
@@ -279,13 +310,9 @@ static int projections_back(const moe_task *k, lc_err *err) {
     const lc_tape *t = k->t;
     size_t hidden = k->shape->hidden, ffn = k->shape->ffn, n = 0;
     for (size_t e = 0; e < k->shape->experts; e++) {
-        group g = group_of(s, e);
         const lc_ffn_net *w = &k->w->experts[e];
-        const float *x = s->x + g.at * hidden;
-        s->products[n++] =
-            lc_linear_to_weight(t, &w->gate, g.rows, s->gate + g.at * ffn, ffn, x, hidden);
-        s->products[n++] =
-            lc_linear_to_weight(t, &w->up, g.rows, s->up + g.at * ffn, ffn, x, hidden);
+        s->products[n++] = expert_to_weight(k, e, &w->gate, s->gate, s->x);
+        s->products[n++] = expert_to_weight(k, e, &w->up, s->up, s->x);
     }
     int status = run_products(t, s, n, err);
     for (int second = 0; second < 2 && status == LC_OK; second++) {
@@ -304,6 +331,7 @@ static int experts_back(const moe_task *k, const float *dout, size_t m, lc_err *
     const lc_moe_state *s = k->s;
     const lc_tape *t = k->t;
     size_t hidden = k->shape->hidden, ffn = k->shape->ffn;
+    cut_groups(t, k->shape, s);
     gather(k, k->u, s->x);
     gather(k, dout, s->y);
     for (size_t e = 0; e < k->shape->experts; e++) {
@@ -316,12 +344,8 @@ static int experts_back(const moe_task *k, const float *dout, size_t m, lc_err *
     run_swiglu(t, grouped(k->shape, s),
                (swiglu_task){.width = ffn, .gate = s->gate, .up = s->up, .act = s->act});
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, weigh_rows, (void *)(uintptr_t)k);
-    for (size_t e = 0; e < k->shape->experts; e++) {
-        group g = group_of(s, e);
-        s->products[e] =
-            lc_linear_to_weight(t, &k->w->experts[e].down, g.rows, s->y + g.at * hidden, hidden,
-                                s->act + g.at * ffn, ffn);
-    }
+    for (size_t e = 0; e < k->shape->experts; e++)
+        s->products[e] = expert_to_weight(k, e, &k->w->experts[e].down, s->y, s->act);
     status = run_products(t, s, k->shape->experts, err);
     if (status != LC_OK) return status;
     run_swiglu(
@@ -377,8 +401,9 @@ void lc_router_losses(const lc_tape *t, const lc_moe_shape *shape, size_t m, con
                       double *balance, double *z) {
     moe_task k = {.t = t, .shape = shape, .s = s};
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, loss_rows, &k);
-    for (size_t i = 0; i < m; i++) {
-        *balance += t->sums[2 * i];
-        *z += t->sums[2 * i + 1];
+    for (size_t i = 0, sequence = 0; i < m; i++) {
+        if (t->cuts && i == t->cuts[sequence + 1]) sequence++;
+        balance[sequence] += t->sums[2 * i];
+        z[sequence] += t->sums[2 * i + 1];
     }
 }

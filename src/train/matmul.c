@@ -59,6 +59,25 @@ typedef struct run {
 
 static size_t whole(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+/* Piece i of k: its first row and how many there are. */
+typedef struct piece {
+    size_t at, k;
+} piece;
+static size_t pieces_of(const lc_matmul *m) { return m->cuts ? m->pieces : 1; }
+static piece piece_of(const lc_matmul *m, size_t i) {
+    if (!m->cuts) return (piece){0, m->k};
+    return (piece){m->cuts[i] - m->cuts[0], m->cuts[i + 1] - m->cuts[i]};
+}
+
+/* Bytes of `rows` packed left rows of pieces 0 .. n-1. */
+static size_t left_bytes(const lc_gemm_path *path, const lc_matmul *m, size_t rows, size_t n) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++) bytes += lc_left_bytes(path, rows, piece_of(m, i).k);
+    return bytes;
+}
+
+static size_t whole_groups(const lc_matmul *m) { return lc_ceil_div(m->rows, GROUP) * GROUP; }
+
 static size_t right_rows(const lc_matmul *m) { return m->kn ? m->k : m->columns; }
 static size_t right_cols(const lc_matmul *m) { return m->kn ? m->columns : m->k; }
 
@@ -82,8 +101,13 @@ static void pack_left(const run *r, const work *w, size_t group, char *scratch) 
         x = (const float *)(const void *)scratch;
         ldx = m->k;
     }
-    (m->kn ? path->pack_kn : path->pack_nk)(n, m->k, x, ldx,
-                                            w->left + lc_left_bytes(path, row, m->k));
+    char *left = w->left;
+    for (size_t i = 0; i < pieces_of(m); i++) {
+        piece p = piece_of(m, i);
+        (m->kn ? path->pack_kn : path->pack_nk)(n, p.k, x + p.at, ldx,
+                                                left + lc_left_bytes(path, row, p.k));
+        left += lc_left_bytes(path, whole_groups(m), p.k);
+    }
 }
 
 static void convert_right(const run *r, const work *w, size_t group) {
@@ -109,6 +133,19 @@ static void prepare(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
+/* One panel of a product, piece by piece: its results stay in the cache. */
+static void multiply_pieces(const lc_gemm_path *path, const lc_matmul *m, lc_product *p) {
+    const char *left = p->left, *right = p->right;
+    for (size_t i = 0; i < pieces_of(m); i++) {
+        piece at = piece_of(m, i);
+        p->k = at.k;
+        p->left = left;
+        p->right = right + at.at * p->ld * path->element;
+        if (at.k) (m->kn ? path->multiply_kn : path->multiply_nk)(p);
+        left += lc_left_bytes(path, whole_groups(m), at.k);
+    }
+}
+
 static void multiply(void *ctx, size_t begin, size_t end, int thread) {
     run *r = ctx;
     const lc_gemm_path *path = r->op->path;
@@ -122,7 +159,6 @@ static void multiply(void *ctx, size_t begin, size_t end, int thread) {
                                             : (const char *)m->right;
         size_t ld = w->right ? lc_pad_k(right_cols(m)) : m->ld;
         lc_product p = {.rows = m->rows,
-                        .k = m->k,
                         .columns = left < w->width ? left : w->width,
                         .left = w->left_of->left,
                         .right = right + column * (m->kn ? 1 : ld) * path->element,
@@ -131,7 +167,7 @@ static void multiply(void *ctx, size_t begin, size_t end, int thread) {
                         .ldc = m->ldc,
                         .scratch = r->scratch + (size_t)thread * r->scratch_bytes,
                         .decay = m->add ? r->ones : NULL};
-        (m->kn ? path->multiply_kn : path->multiply_nk)(&p);
+        multiply_pieces(path, m, &p);
     }
 }
 
@@ -182,7 +218,7 @@ static size_t place_wave(run *r, char *base) {
         const lc_matmul *m = w->m;
         if (w->packs) {
             w->left = base ? base + used : NULL;
-            used += whole(lc_left_bytes(path, lc_ceil_div(m->rows, GROUP) * GROUP, m->k));
+            used += whole(left_bytes(path, m, whole_groups(m), pieces_of(m)));
         }
         if (w->converts) {
             w->right = base ? base + used : NULL;

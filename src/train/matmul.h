@@ -6,7 +6,7 @@
  *
  *     forward          y = x W^T      { x, right W copy, nk }
  *     to the input     dx = dy W      { dy, right W copy, kn }
- *     to the weight    dW += dy^T x   { dy turned, right rows x, kn, add }
+ *     to the weight    dW += dy^T x   { dy turned, right rows x, kn, add, cuts }
  */
 #ifndef LC_TRAIN_MATMUL_H
 #define LC_TRAIN_MATMUL_H
@@ -28,7 +28,8 @@ struct lc_matmul {
     const float *x; /* [rows][ldx], or turned: [k][ldx] and the product takes its transpose */
     size_t ldx;
     bool turned;
-    /* One of an earlier product of the list with equal rows, k, x, turned and kn, or NULL: its
+    /* One of an earlier product of the list with equal rows, k, x, turned, kn and cuts, or NULL:
+     * its
      * packed left rows are used. */
     const lc_matmul *same_left;
     /* Either elements of the path's type as lc_product wants them, or fp32 rows, which are
@@ -40,6 +41,11 @@ struct lc_matmul {
     float *c; /* [rows][ldc] */
     size_t ldc;
     bool add; /* kn only: c += product, one rounding */
+    /* add only, or NULL: k falls into pieces, rows [cuts[i], cuts[i + 1]) less cuts[0] with
+     * cuts[pieces] - cuts[0] = k, and c takes one piece's product after the other. So products
+     * that cut at the same places leave the same bits whether they come in one call or in many. */
+    const size_t *cuts;
+    size_t pieces;
 };
 
 /* Products with no rows, k or columns are skipped (c is then left as it is, or zeroed if k is 0 and

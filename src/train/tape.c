@@ -48,7 +48,9 @@ lc_matmul lc_linear_to_weight(const lc_tape *t, const lc_weight *w, size_t m, co
                        .kn = true,
                        .c = lc_weight_grad(t, w),
                        .ldc = w->cols,
-                       .add = true};
+                       .add = true,
+                       .cuts = t->cuts,
+                       .pieces = t->pieces};
 }
 
 int lc_linear_run(const lc_tape *t, const lc_weight *w, size_t m, const float *x, float *y,
@@ -96,21 +98,25 @@ static void rows_back(void *ctx, size_t begin, size_t end, int thread) {
 
 enum { COLUMNS = 64 };
 
-/* A block of columns, over all rows in order. */
+/* A block of columns, over each sequence's rows in order. */
 static void weight_back(void *ctx, size_t begin, size_t end, int thread) {
     const norm_task *k = ctx;
     (void)thread;
     for (size_t block = begin; block < end; block++) {
         size_t column = block * COLUMNS, left = k->n->w->cols - column;
         size_t n = left < COLUMNS ? left : COLUMNS;
-        float sum[COLUMNS] = {0}, *dw = lc_weight_grad(k->t, k->n->w) + column;
-        for (size_t i = 0; i < k->n->m; i++) {
-            const float *x = k->n->x + i * k->n->ldx + column;
-            const float *dy = k->dy + i * k->lddy + column;
-            float rate = k->t->rates[i];
-            for (size_t j = 0; j < n; j++) sum[j] += dy[j] * (x[j] * rate);
+        float *dw = lc_weight_grad(k->t, k->n->w) + column;
+        size_t pieces = k->t->cuts ? k->t->pieces : 1;
+        for (size_t s = 0, i = 0; s < pieces; s++) {
+            float sum[COLUMNS] = {0};
+            for (size_t rows = k->t->cuts ? k->t->cuts[s + 1] : k->n->m; i < rows; i++) {
+                const float *x = k->n->x + i * k->n->ldx + column;
+                const float *dy = k->dy + i * k->lddy + column;
+                float rate = k->t->rates[i];
+                for (size_t j = 0; j < n; j++) sum[j] += dy[j] * (x[j] * rate);
+            }
+            for (size_t j = 0; j < n; j++) dw[j] += sum[j];
         }
-        for (size_t j = 0; j < n; j++) dw[j] += sum[j];
     }
 }
 

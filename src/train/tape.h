@@ -18,6 +18,11 @@ typedef struct lc_tape {
     float *grad;     /* gradient block; NULL: forward only */
     float *rates;    /* [M] scratch of norms */
     double *sums;    /* [2][M] scratch of losses */
+    /* Where sequences begin among the M rows, and M: sums over tokens run sequence by sequence,
+     * each sequence's joining the gradient on its own, so that it doesn't matter which sequences
+     * run together. NULL: M rows are one. */
+    const size_t *cuts;
+    size_t pieces;
 } lc_tape;
 
 /* A tensor as operators see it. */
