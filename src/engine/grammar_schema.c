@@ -748,7 +748,7 @@ static uint32_t composed(lc_schema *s, struct json_object *schema, const char *p
 }
 
 uint32_t lc_expr_schema(lc_schema *s, struct json_object *schema, const char *place) {
-    if (s->r->status != LC_OK) return 0;
+    if (!lc_rules_in_time(s->r)) return 0;
     if (is(schema, json_type_boolean))
         return json_object_get_boolean(schema) ? any_value(s) : lc_expr_never(s->r);
     if (!is(schema, json_type_object))

@@ -6,13 +6,14 @@
  */
 #include "engine/grammar.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/utf8.h"
 #include "schema_check.h"
 #include "test.h"
 #include "text/toolcall.h"
+
+#include <time.h>
 
 enum { N_MODELS = 2, MOST_WORDS = 4096 };
 
@@ -355,6 +356,21 @@ static void refused(void **state) {
 
 /* ---- speed, memory, hostility ---- */
 
+/* Processor time, since the machine may be busy. */
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static double seconds_since(uint64_t start) { return (double)(now_ns() - start) / 1e9; }
+
+#ifdef __SANITIZE_ADDRESS__
+static const double slack = 30;
+#else
+static const double slack = 1;
+#endif
+
 /* The first model's tokens and as many pairs of them as make 131,072: about as a big vocabulary
  * shares its beginnings. */
 static lc_grammar_vocab *big_vocab(lc_tokenizer **out) {
@@ -382,14 +398,12 @@ static lc_grammar_vocab *big_vocab(lc_tokenizer **out) {
     assert_ok(lc_tokenizer_parse(text, len, "big", out, &err), err);
     json_object_put(file);
     lc_grammar_vocab *v;
-    uint64_t start = lc_clock_ns();
+    uint64_t start = now_ns();
     assert_ok(lc_grammar_vocab_new(*out, lc_tokenizer_vocab_size(*out), eos, 1, &v, &err), err);
     print_message("# vocabulary of %zu: %.0f ms\n", lc_tokenizer_vocab_size(*out),
-                  (double)(lc_clock_ns() - start) / 1e6);
+                  (double)(now_ns() - start) / 1e6);
     return v;
 }
-
-static double seconds_since(uint64_t start) { return (double)(lc_clock_ns() - start) / 1e9; }
 
 static void speed(void **state) {
     (void)state;
@@ -424,11 +438,11 @@ static void speed(void **state) {
             for (const char *c = places[i].before; *c; c++)
                 assert_ok(lc_grammar_accept(s, byte_token(&m, *c), &err), err);
             size_t small = lc_mem_current() - before;
-            uint64_t start = lc_clock_ns();
+            uint64_t start = now_ns();
             assert_ok(lc_grammar_mask(s, 1000, mask, &err), err);
             if (seconds_since(start) < first) first = seconds_since(start);
             for (int k = 0; k < 5; k++) {
-                start = lc_clock_ns();
+                start = now_ns();
                 assert_ok(lc_grammar_mask(s, 1000, mask, &err), err);
                 if (seconds_since(start) < again) again = seconds_since(start);
             }
@@ -445,7 +459,7 @@ static void speed(void **state) {
     lc_grammar_vocab_free(m.vocab);
     lc_tokenizer_free(tokenizer);
     print_message("# a state after its first mask: at most %zu KiB\n", most >> 10);
-    assert_true(slowest < 0.2 && cached < 0.005); /* a loaded machine, sanitizers */
+    assert_true(slowest < 0.04 * slack && cached < 0.0002 * slack); /* measured: 0.012, 1e-7 */
     assert_true(most < 3 << 20);
 }
 
@@ -504,7 +518,7 @@ static void hostile(void **state) {
         lc_grammar_state *s;
         lc_err err = {0};
         size_t before = lc_mem_current();
-        uint64_t start = lc_clock_ns(), mask[MOST_WORDS];
+        uint64_t start = now_ns(), mask[MOST_WORDS];
         int status = lc_grammar_new(m->vocab, &spec, &g, &err);
         double t = seconds_since(start), worst = 0;
         if (t > slowest_new) slowest_new = t;
@@ -520,7 +534,7 @@ static void hostile(void **state) {
         size_t left = lc_grammar_shortest(g) + 40;
         int k = 0;
         for (; k < 60 && !lc_grammar_complete(s); k++, left--) {
-            start = lc_clock_ns();
+            start = now_ns();
             assert_ok(lc_grammar_mask(s, left, mask, &err), err);
             if (seconds_since(start) > worst) worst = seconds_since(start);
             int32_t token = pick(m, mask, false, &d);
@@ -536,7 +550,7 @@ static void hostile(void **state) {
     }
     print_message("# hostile: %zu of %zu compiled, slowest %.2f s, slowest mask %.0f ms\n",
                   compiled, n, slowest_new, 1e3 * slowest_mask);
-    assert_true(slowest_new < 3);
+    assert_true(slowest_new < 1 * slack && slowest_mask < 1 * slack);
 }
 
 /* Each allocation fails once: LC_ENOMEM, never a crash. */
