@@ -471,6 +471,8 @@ static void take_end(void *ctx) {
             send_parsed(k);
         else
             lose(k);
+    } else if (k->pending.n) { /* last tokens that gave no text have log probabilities */
+        send_text(k, LC_API_CONTENT, "", 0);
     }
     if (atomic_load(&k->lost)) {
         k->end = LC_TASK_FAILED;
