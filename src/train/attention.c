@@ -375,7 +375,18 @@ int lc_mla_latent_run(const lc_tape *t, const lc_mla_pass *p, const float *x, lc
     int status = lc_linear_run(t, &p->w->q_a, lc_rows_count(p->rows), x, p->s->qa, err);
     lc_norm_pass norm = query_norm(p);
     if (status == LC_OK) lc_norm_run(t, &norm, p->s->cq, p->shape->q_rank);
+    lc_tape_lap(t, LC_LAP_PROJECT);
     return status;
+}
+
+/* Pairs of queries and keys that see each other, each once forward and twice backward: scores are
+ * not counted again where they are computed again. */
+static void count_operations(const lc_tape *t, const lc_mla_pass *p, double passes) {
+    size_t pairs = 0, m = lc_rows_count(p->rows);
+    if (!t->profile) return;
+    for (size_t i = 0; i < m; i++) pairs += i % p->rows->length + 1 - lc_rows_start(p->rows, i);
+    t->space->operations += passes * 2 * (double)pairs * (double)p->shape->heads *
+                            (double)(head_dim(p->shape) + p->shape->v);
 }
 
 static void rotate_rows(void *ctx, size_t begin, size_t end, int thread) {
@@ -411,9 +422,14 @@ int lc_mla_run(const lc_tape *t, const lc_mla_pass *p, const float *x, float *ou
     lc_norm_run(t, &norm, p->s->latent, s->kv_rank);
     status = lc_linear_run(t, &p->w->kv_b, m, p->s->latent, p->s->kvb, err);
     if (status != LC_OK) return status;
+    lc_tape_lap(t, LC_LAP_PROJECT);
     lc_attention_prepare(t, p, false);
     lc_pool_for(t->op.pool, lc_query_tiles(p->rows) * s->heads, 1, attend_tiles, &k);
-    return lc_linear_run(t, &p->w->o, m, p->s->heads, out, err);
+    count_operations(t, p, 1);
+    lc_tape_lap(t, LC_LAP_ATTEND);
+    status = lc_linear_run(t, &p->w->o, m, p->s->heads, out, err);
+    lc_tape_lap(t, LC_LAP_PROJECT);
+    return status;
 }
 
 /* dq through rotation and scale; dkv's rope part = the heads' dkey in order, rotated back. */
@@ -447,8 +463,11 @@ int lc_mla_back(const lc_tape *t, const lc_mla_pass *p, const float *x, const fl
     core_task k = {t, p, true};
     int status = lc_linear_back(t, &p->w->o, m, dout, p->s->heads, work->dheads, false, err);
     if (status != LC_OK) return status;
+    lc_tape_lap(t, LC_LAP_PROJECT);
     lc_attention_prepare(t, p, true);
     lc_pool_for(t->op.pool, p->rows->rows * s->heads, 1, heads_back, &k);
+    count_operations(t, p, 2);
+    lc_tape_lap(t, LC_LAP_ATTEND);
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, rotate_back, &k);
     lc_matmul products[] = {
         lc_linear_to_input(&p->w->q_b, m, work->dq, lq, work->dcq, s->q_rank, false),
@@ -465,6 +484,7 @@ int lc_mla_back(const lc_tape *t, const lc_mla_pass *p, const float *x, const fl
     lc_norm_back(t, &q_norm, work->dcq, s->q_rank, dqa, s->q_rank);
     lc_norm_back(t, &kv_norm, work->dlatent, s->kv_rank, work->dkv, width);
     status = lc_linear_back(t, &p->w->q_a, m, dqa, x, dx, false, err);
-    if (status != LC_OK) return status;
-    return lc_linear_back(t, &p->w->kv_a, m, work->dkv, x, dx, true, err);
+    if (status == LC_OK) status = lc_linear_back(t, &p->w->kv_a, m, work->dkv, x, dx, true, err);
+    lc_tape_lap(t, LC_LAP_PROJECT);
+    return status;
 }

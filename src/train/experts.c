@@ -201,6 +201,7 @@ int lc_moe_run(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w,
         s->products[n].same_left = &s->products[n - 1];
         n++;
     }
+    lc_tape_lap(t, LC_LAP_ROUTE);
     status = run_products(t, s, n, err);
     if (status != LC_OK) return status;
     run_swiglu(t, grouped(shape, s),
@@ -212,7 +213,9 @@ int lc_moe_run(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w,
     }
     status = run_products(t, s, shape->experts, err);
     if (status != LC_OK) return status;
+    lc_tape_lap(t, LC_LAP_EXPERTS);
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, combine_rows, &k);
+    lc_tape_lap(t, LC_LAP_ROUTE);
     return LC_OK;
 }
 
@@ -306,6 +309,7 @@ static int experts_back(const moe_task *k, const float *dout, size_t m, lc_err *
     size_t hidden = k->shape->hidden, ffn = k->shape->ffn;
     gather(k, k->u, s->x);
     gather(k, dout, s->y);
+    lc_tape_lap(t, LC_LAP_ROUTE);
     for (size_t e = 0; e < k->shape->experts; e++) {
         group g = group_of(s, e);
         s->products[e] = lc_linear_to_input(&k->w->experts[e].down, g.rows, s->y + g.at * hidden,
@@ -337,11 +341,14 @@ int lc_moe_back(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w
     moe_task k = {t, shape, w, s, losses, dout, u, du};
     int status = experts_back(&k, dout, m, err);
     if (status != LC_OK) return status;
+    lc_tape_lap(t, LC_LAP_EXPERTS);
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, logits_back, &k);
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, scatter_rows, &k);
     lc_matmul products[] = {lc_linear_to_weight(t, &w->router, m, s->logits, n, u, hidden),
                             lc_linear_to_input(&w->router, m, s->logits, n, du, hidden, true)};
-    return lc_matmul_run(&t->exact, t->space, products, 2, err);
+    status = lc_matmul_run(&t->exact, t->space, products, 2, err);
+    lc_tape_lap(t, LC_LAP_ROUTE);
+    return status;
 }
 
 /* ---- losses on router scores ---- */

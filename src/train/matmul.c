@@ -222,6 +222,9 @@ int lc_matmul_run(const lc_op *op, lc_space *space, const lc_matmul *list, size_
         char *base = lc_space_take(space, bytes);
         if (!base && bytes)
             return lc_fail(err, LC_ENOMEM, "matrix products: no %zu bytes left", bytes);
+        for (size_t i = 0; i < r.n; i++)
+            space->operations += 2.0 * (double)r.list[i].m->rows * (double)r.list[i].m->k *
+                                 (double)r.list[i].m->columns;
         if (r.n) {
             place_wave(&r, base);
             run_wave(&r);

@@ -17,6 +17,7 @@
 typedef struct lc_space {
     char *block;
     size_t bytes;
+    double operations; /* of all products so far; whoever measures takes them from here */
 } lc_space;
 /* At least `bytes`, 64-byte aligned, contents undefined; NULL when memory is short. */
 void *lc_space_take(lc_space *space, size_t bytes);

@@ -79,7 +79,9 @@ static int head_loss(const pass *p, const float *hidden, size_t ahead, float wei
     head.scale = (float)per((double)weight, count);
     bool back = p->main_grad && weight != 0;
     if (p->main_grad && !back) memset(dhidden, 0, p->m * n->c->hidden * sizeof *dhidden);
-    return lc_head_run(&n->tape, &head, back ? dhidden : NULL, sum, p->err);
+    int status = lc_head_run(&n->tape, &head, back ? dhidden : NULL, sum, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_LOSSES);
+    return status;
 }
 
 /* Weight of a token in losses that are means over tokens. */
@@ -96,12 +98,14 @@ static lc_norm_pass norm_of(const pass *p, const lc_weight *w, const float *x) {
 static void normed(const pass *p, const lc_weight *w, const float *x, float *y) {
     lc_norm_pass norm = norm_of(p, w, x);
     lc_norm_run(&p->n->tape, &norm, y, w->cols);
+    lc_tape_lap(&p->n->tape, LC_LAP_NORMS);
 }
 
 static void norm_back(const pass *p, const lc_weight *w, const float *x, const float *dy,
                       float *dx) {
     lc_norm_pass norm = norm_of(p, w, x);
     lc_norm_back(&p->n->tape, &norm, dy, w->cols, dx, w->cols);
+    lc_tape_lap(&p->n->tape, LC_LAP_NORMS);
 }
 
 typedef struct sum_task {
@@ -120,6 +124,7 @@ static void sum_of(const pass *p, const float *a, const float *b, float *out) {
     enum { GRAIN = 16384 };
     sum_task k = {a, b, out};
     lc_pool_for(p->n->o.pool, p->m * p->n->c->hidden, GRAIN, sum_range, &k);
+    lc_tape_lap(&p->n->tape, LC_LAP_NORMS);
 }
 
 static void clear(const pass *p, float *x) { memset(x, 0, p->m * p->n->c->hidden * sizeof *x); }
@@ -185,6 +190,7 @@ static int attention_forward(const pass *p, const lc_block_net *w, const lc_bloc
     normed(p, &w->norm_in, s->in, s->normed);
     int status = lc_mla_latent_run(&n->tape, &attention, s->normed, p->err);
     if (status == LC_OK && index) status = index_forward(p, index, group, s);
+    lc_tape_lap(&n->tape, LC_LAP_INDEX);
     if (status == LC_OK) status = lc_mla_run(&n->tape, &attention, s->normed, n->out, p->err);
     if (status == LC_OK) sum_of(p, s->in, n->out, s->mid);
     return status;
@@ -193,6 +199,7 @@ static int attention_forward(const pass *p, const lc_block_net *w, const lc_bloc
 /* out = s->mid + FFN(s->post), for s->post = norm(s->mid). */
 static int ffn_forward(const pass *p, const lc_block_net *w, const lc_block_state *s, float *out) {
     int status = lc_ffn_run(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->out, p->err);
+    lc_tape_lap(&p->n->tape, LC_LAP_DENSE);
     if (status == LC_OK) sum_of(p, s->mid, p->n->out, out);
     return status;
 }
@@ -232,6 +239,7 @@ static int layer_forward(const pass *p, size_t layer) {
                                 attention_of(p, &w->half[1], second, n->chosen[layer])};
     lc_index_member members[2] = {{&attention[0], 0}, {&attention[1], 0}};
     status = index_loss(p, &w->index, layer, first, members, 2);
+    lc_tape_lap(&n->tape, LC_LAP_INDEX);
     normed(p, &w->half[1].norm_post, second->mid, second->post);
     if (status == LC_OK) status = ffn_forward(p, &w->half[1], second, out);
     if (status == LC_OK) sum_of(p, out, n->moe_out, out);
@@ -252,6 +260,7 @@ static int main_forward(const pass *p) {
     size_t layers = n->c->layers;
     lc_embed_pass words = words_of(p);
     int status = lc_embed_run(&n->tape, &words, n->inputs[0], p->err);
+    lc_tape_lap(&n->tape, LC_LAP_EMBED);
     for (size_t i = 0; i < layers && status == LC_OK; i++) status = layer_forward(p, i);
     if (status != LC_OK) return status;
     normed(p, &n->norm, n->inputs[layers], n->hidden);
@@ -288,7 +297,9 @@ static int draft_input(const pass *p, size_t step) {
                  h = norm_of(p, &n->draft.hnorm, s->prev);
     lc_norm_run(&n->tape, &e, s->pair + column, 2 * hidden);
     lc_norm_run(&n->tape, &h, s->pair + (hidden - column), 2 * hidden);
-    return lc_linear_run(&n->tape, &n->draft.eh_proj, p->m, s->pair, s->block.in, p->err);
+    status = lc_linear_run(&n->tape, &n->draft.eh_proj, p->m, s->pair, s->block.in, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_EMBED);
+    return status;
 }
 
 static int draft_forward(const pass *p, size_t step) {
@@ -321,7 +332,9 @@ static int drafts_forward(const pass *p) {
             attention_of(p, &n->draft.block, &n->drafts[k].block, n->chosen[n->c->layers]);
         members[k] = (lc_index_member){&attention[k], k + 1};
     }
-    return index_loss(p, &n->draft.index, n->c->layers, &n->drafts[0].block, members, steps);
+    status = index_loss(p, &n->draft.index, n->c->layers, &n->drafts[0].block, members, steps);
+    lc_tape_lap(&n->tape, LC_LAP_INDEX);
+    return status;
 }
 
 /* ---- backward ---- */
@@ -339,7 +352,10 @@ static int attention_back(const pass *p, const lc_block_net *w, const lc_block_s
 /* dx = gradient of s->post through the FFN. */
 static int ffn_back(const pass *p, const lc_block_net *w, const lc_block_state *s) {
     clear(p, p->n->dx);
-    return lc_ffn_back(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->dh, p->n->dx, p->err);
+    int status =
+        lc_ffn_back(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->dh, p->n->dx, p->err);
+    lc_tape_lap(&p->n->tape, LC_LAP_DENSE);
+    return status;
 }
 
 /* dh: gradient of the layer's output -> of its input. */
@@ -389,7 +405,9 @@ static int draft_back(const pass *p, size_t step) {
     clear(p, n->dx);
     lc_norm_back(&n->tape, &e, n->dpair + column, 2 * hidden, n->dx, hidden);
     lc_embed_pass words = draft_words(p, step);
-    return lc_embed_back(&n->tape, &words, n->dx, p->err);
+    status = lc_embed_back(&n->tape, &words, n->dx, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_EMBED);
+    return status;
 }
 
 static int main_back(const pass *p) {
@@ -403,12 +421,15 @@ static int main_back(const pass *p) {
     double ignored = 0;
     lc_hidden_z(&n->tape, p->m, n->c->hidden, n->inputs[layers],
                 token_weight(p, p->weights->hidden_z), n->dh, &ignored);
+    lc_tape_lap(&n->tape, LC_LAP_LOSSES);
     for (size_t i = layers; i-- > 0 && status == LC_OK;) {
         if (n->o.recompute && i + 1 < layers) status = layer_forward(&again, i);
         if (status == LC_OK) status = layer_back(p, i);
     }
     lc_embed_pass words = words_of(p);
-    return status == LC_OK ? lc_embed_back(&n->tape, &words, n->dh, p->err) : status;
+    if (status == LC_OK) status = lc_embed_back(&n->tape, &words, n->dh, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_EMBED);
+    return status;
 }
 
 static int run_pass(const pass *p) {
@@ -418,9 +439,13 @@ static int run_pass(const pass *p) {
     if (status != LC_OK) return status;
     lc_hidden_z(&n->tape, p->m, n->c->hidden, n->inputs[n->c->layers], 0, NULL,
                 &p->losses->hidden_z);
+    lc_tape_lap(&n->tape, LC_LAP_LOSSES);
     if (!p->main_grad) return LC_OK;
+    lc_profile_turn(n->tape.profile, true);
     for (size_t k = n->o.mtp_steps; k-- > 0 && status == LC_OK;) status = draft_back(p, k);
-    return status == LC_OK ? main_back(p) : status;
+    if (status == LC_OK) status = main_back(p);
+    lc_profile_turn(n->tape.profile, false);
+    return status;
 }
 
 /* ---- entry ---- */

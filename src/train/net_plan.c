@@ -250,6 +250,7 @@ static void describe(lc_net *n, const lc_params *params, const lc_net_options *o
     n->tape.exact = n->tape.op;
     n->tape.exact.path = &o->kernels->f32;
     n->tape.space = &n->space;
+    n->tape.profile = o->profile;
 }
 
 size_t lc_net_plan_bytes(const lc_params *params, const lc_net_options *o) {

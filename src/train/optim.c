@@ -234,7 +234,10 @@ int lc_optim_step(lc_optim *x, const lc_update *update, double *norm, lc_err *er
     if (x->o.clip > 0 && most < 1) pass.factor = (float)most;
     for (size_t i = 0; i < x->params->count; i++) x->state.steps[i] += update->learns[i];
     lc_pool_for(x->o.pool, x->n_chunks, 1, update_chunks, &pass);
-    return x->o.kind == LC_OPTIM_MUON ? lc_muon_step(&pass, err) : LC_OK;
+    lc_profile_lap(x->o.profile, LC_LAP_ADAM, NULL);
+    if (x->o.kind == LC_OPTIM_MUON) status = lc_muon_step(&pass, err);
+    lc_profile_lap(x->o.profile, LC_LAP_MUON, &x->space.operations);
+    return status;
 }
 
 /* ---- averages ---- */

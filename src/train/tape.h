@@ -11,14 +11,21 @@
 #define LC_TRAIN_TAPE_H
 
 #include "train/matmul.h"
+#include "train/profile.h"
 
 typedef struct lc_tape {
-    lc_op op, exact; /* the compute type; fp32 (router, index weights) */
-    lc_space *space; /* of products */
-    float *grad;     /* gradient block; NULL: forward only */
-    float *rates;    /* [M] scratch of norms */
-    double *sums;    /* [2][M] scratch of losses */
+    lc_op op, exact;     /* the compute type; fp32 (router, index weights) */
+    lc_space *space;     /* of products */
+    float *grad;         /* gradient block; NULL: forward only */
+    float *rates;        /* [M] scratch of norms */
+    double *sums;        /* [2][M] scratch of losses */
+    lc_profile *profile; /* normally NULL: nobody measures */
 } lc_tape;
+
+/* The time since the lap before, and the products, belong to this part. */
+static inline void lc_tape_lap(const lc_tape *t, lc_lap part) {
+    lc_profile_lap(t->profile, part, &t->space->operations);
+}
 
 /* A tensor as operators see it. */
 typedef struct lc_weight {
