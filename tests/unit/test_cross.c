@@ -34,7 +34,7 @@ static bool have(const char *program) {
 
 static char host[128]; /* hash of this machine's scalar kernels */
 /* The same, kept from the machines before: each one checks the others. */
-static const char kept[] = "55ae85fba102ca1f";
+static const char kept[] = "7cdcdc41e74d6491";
 
 static int build_host(void **unused) {
     (void)unused;
