@@ -35,7 +35,7 @@ int lc_ffn_run(const lc_tape *t, const lc_ffn_net *w, size_t m, const float *x,
     size_t hidden = w->gate.cols, ffn = w->gate.rows;
     lc_matmul products[] = {lc_linear_forward(&w->gate, m, x, hidden, s->gate, ffn),
                             lc_linear_forward(&w->up, m, x, hidden, s->up, ffn)};
-    products[1].same_left = &products[0];
+    products[1].chained = true;
     int status = lc_matmul_run(&t->op, t->space, products, 2, err);
     if (status != LC_OK) return status;
     run_swiglu(t, m, (swiglu_task){.width = ffn, .gate = s->gate, .up = s->up, .act = s->act});
@@ -198,7 +198,7 @@ int lc_moe_run(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w,
             lc_linear_forward(&w->experts[e].gate, g.rows, x, hidden, s->gate + g.at * ffn, ffn);
         s->products[n] =
             lc_linear_forward(&w->experts[e].up, g.rows, x, hidden, s->up + g.at * ffn, ffn);
-        s->products[n].same_left = &s->products[n - 1];
+        s->products[n].chained = true;
         n++;
     }
     lc_tape_lap(t, LC_LAP_ROUTE);

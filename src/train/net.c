@@ -536,6 +536,7 @@ void lc_net_free(lc_net *n) {
     lc_space_free(&n->space);
     lc_space_free(&n->index_space);
     lc_free(n->copies);
+    lc_free(n->places);
     lc_free(n->block);
     lc_arena_free(n->arena);
     lc_free(n);

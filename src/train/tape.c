@@ -5,6 +5,29 @@
 
 #include <string.h>
 
+/* ---- packed weights ---- */
+
+static size_t whole(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+size_t lc_weight_forward_bytes(const lc_gemm_path *path, size_t rows, size_t cols) {
+    return whole(lc_right_bytes(path, cols, rows));
+}
+
+size_t lc_weight_back_bytes(const lc_gemm_path *path, size_t rows, size_t cols) {
+    return whole(lc_right_bytes(path, rows, cols));
+}
+
+void lc_weight_pack_forward(const lc_gemm_path *path, const lc_weight *w, size_t begin,
+                            size_t end) {
+    lc_right r = {w->cols, w->rows, begin, end, w->values, w->cols, false};
+    path->pack_right(&r, (void *)(uintptr_t)w->forward);
+}
+
+void lc_weight_pack_back(const lc_gemm_path *path, const lc_weight *w, size_t begin, size_t end) {
+    lc_right r = {w->rows, w->cols, begin, end, w->values, w->cols, true};
+    path->pack_right(&r, (void *)(uintptr_t)w->back);
+}
+
 /* ---- linear layers ---- */
 
 lc_matmul lc_linear_forward(const lc_weight *w, size_t m, const float *x, size_t ldx, float *y,
@@ -14,8 +37,7 @@ lc_matmul lc_linear_forward(const lc_weight *w, size_t m, const float *x, size_t
                        .columns = w->rows,
                        .x = x,
                        .ldx = ldx,
-                       .right = w->copy,
-                       .ld = w->ld,
+                       .right = w->forward,
                        .c = y,
                        .ldc = ldy};
 }
@@ -27,9 +49,7 @@ lc_matmul lc_linear_to_input(const lc_weight *w, size_t m, const float *dy, size
                        .columns = w->cols,
                        .x = dy,
                        .ldx = lddy,
-                       .right = w->copy,
-                       .ld = w->ld,
-                       .kn = true,
+                       .right = w->back,
                        .c = dx,
                        .ldc = lddx,
                        .add = add};
@@ -61,6 +81,7 @@ int lc_linear_back(const lc_tape *t, const lc_weight *w, size_t m, const float *
                    float *dx, bool add, lc_err *err) {
     lc_matmul products[] = {lc_linear_to_weight(t, w, m, dy, w->rows, x, w->cols),
                             lc_linear_to_input(w, m, dy, w->rows, dx, w->cols, add)};
+    products[1].chained = true;
     return lc_matmul_run(&t->op, t->space, products, dx ? 2 : 1, err);
 }
 

@@ -31,10 +31,18 @@ static inline void lc_tape_lap(const lc_tape *t, lc_lap part) {
 typedef struct lc_weight {
     size_t rows, cols;
     const float *values; /* fp32 master */
-    const void *copy;    /* [rows][ld] in the compute type, zero-padded; vectors and tables: NULL */
-    size_t ld;
+    /* As right sides of the compute type, for y = x W^T and for dx = dy W; NULL: vectors, tables.
+     */
+    const void *forward, *back;
     size_t at; /* offset of its gradient in a block */
 } lc_weight;
+/* Bytes of the two packed sides, each a multiple of 64. */
+size_t lc_weight_forward_bytes(const lc_gemm_path *path, size_t rows, size_t cols);
+size_t lc_weight_back_bytes(const lc_gemm_path *path, size_t rows, size_t cols);
+/* Packs rows [begin, end) (multiples of LC_K_BLOCK, or the last) of w->values for the way back, or
+ * columns of them for the way forward. */
+void lc_weight_pack_forward(const lc_gemm_path *path, const lc_weight *w, size_t begin, size_t end);
+void lc_weight_pack_back(const lc_gemm_path *path, const lc_weight *w, size_t begin, size_t end);
 static inline float *lc_weight_grad(const lc_tape *t, const lc_weight *w) {
     return t->grad + w->at;
 }

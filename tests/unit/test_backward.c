@@ -73,8 +73,14 @@ static void bench_close(bench *b) {
 }
 
 static void weight(bench *b, lc_weight *w, size_t rows, size_t cols, float size) {
-    *w = (lc_weight){rows, cols, b->values + b->used, NULL, lc_pad_k(cols), b->used};
-    w->copy = zeros(b, rows * w->ld);
+    size_t forward = lc_weight_forward_bytes(b->tape.op.path, rows, cols),
+           back = lc_weight_back_bytes(b->tape.op.path, rows, cols);
+    *w = (lc_weight){.rows = rows,
+                     .cols = cols,
+                     .values = b->values + b->used,
+                     .forward = zeros(b, forward / sizeof(float)),
+                     .back = zeros(b, back / sizeof(float)),
+                     .at = b->used};
     fill(b, rows * cols, size, b->values + b->used);
     if (rows == 1) /* norms around 1 */
         for (size_t i = 0; i < cols; i++) b->values[b->used + i] += 1.0f;
@@ -84,9 +90,10 @@ static void weight(bench *b, lc_weight *w, size_t rows, size_t cols, float size)
 }
 
 static void refresh(bench *b) {
-    for (size_t i = 0; i < b->n_bound; i++)
-        lc_elements(&b->tape.op, b->bound[i]->rows, b->bound[i]->cols, b->bound[i]->values,
-                    b->bound[i]->cols, (void *)(uintptr_t)b->bound[i]->copy);
+    for (size_t i = 0; i < b->n_bound; i++) {
+        lc_weight_pack_forward(b->tape.op.path, b->bound[i], 0, b->bound[i]->cols);
+        lc_weight_pack_back(b->tape.op.path, b->bound[i], 0, b->bound[i]->rows);
+    }
 }
 
 typedef double loss_function(bench *b, void *ctx);
