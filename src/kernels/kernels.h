@@ -203,6 +203,15 @@ typedef struct lc_norm_gradient {
     float *dx; /* added to: fma(r, dy w scale - x r^2 mean(dy w scale x), dx) */
 } lc_norm_gradient;
 
+/* Gradient of w in the same, over rows. */
+typedef struct lc_norm_weights {
+    size_t rows, n;
+    const float *dy, *x; /* [rows][lddy], [rows][ldx] */
+    size_t lddy, ldx;
+    const float *rates; /* [rows] what norm_gradient returned */
+    float *sums;        /* [n] */
+} lc_norm_weights;
+
 typedef struct lc_kernels {
     lc_isa isa;
 
@@ -257,6 +266,11 @@ typedef struct lc_kernels {
     float (*norm_gradient)(const lc_norm_gradient *g);
     /* Of swiglu. gate and up become their gradients. */
     void (*swiglu_gradient)(size_t n, const float *dy, float *gate, float *up);
+    /* sums[j] += over i, in order, of dy[i][j] * (x[i][j] * rates[i]), from 0, unfused. */
+    void (*norm_weights)(const lc_norm_weights *w);
+    void (*scale)(size_t n, float a, float *x);                     /* x[i] = x[i] * a */
+    void (*add)(size_t n, const float *x, const float *y, float *z); /* z[i] = x[i] + y[i]; z may be
+                                                                        either */
     /* dp[i] = p[i] * (dp[i] - mean) * scale: from gradients of softmax's results to those of its
      * inputs. */
     void (*softmax_gradient)(size_t n, const float *p, float mean, float scale, float *dp);

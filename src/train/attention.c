@@ -372,9 +372,13 @@ static lc_norm_pass latent_norm(const lc_mla_pass *p) {
 }
 
 int lc_mla_latent_run(const lc_tape *t, const lc_mla_pass *p, const float *x, lc_err *err) {
-    int status = lc_linear_run(t, &p->w->q_a, lc_rows_count(p->rows), x, p->s->qa, err);
-    lc_norm_pass norm = query_norm(p);
-    if (status == LC_OK) lc_norm_run(t, &norm, p->s->cq, p->shape->q_rank);
+    size_t m = lc_rows_count(p->rows);
+    lc_matmul product =
+        lc_linear_forward(&p->w->q_a, m, x, p->shape->hidden, p->s->qa, p->shape->q_rank);
+    lc_norm_step norm = {.t = t, .n = query_norm(p), .y = p->s->cq, .ldy = p->shape->q_rank};
+    product.before = p->before;
+    product.behind = (lc_rows_step){lc_norm_forward_rows, &norm, 0};
+    int status = lc_matmul_run(&t->op, t->space, &product, 1, err);
     lc_tape_lap(t, LC_LAP_PROJECT);
     return status;
 }
@@ -389,22 +393,34 @@ static void count_operations(const lc_tape *t, const lc_mla_pass *p, double pass
                             (double)(head_dim(p->shape) + p->shape->v);
 }
 
-static void rotate_rows(void *ctx, size_t begin, size_t end, int thread) {
+static void rotate_queries(void *ctx, size_t begin, size_t end, int thread) {
     const core_task *k = ctx;
     const lc_mla_shape *s = k->p->shape;
-    const lc_mla_state *state = k->p->s;
     size_t half = s->rope / 2, dim = head_dim(s);
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        size_t position = i % k->p->rows->length;
-        const float *cosines = k->p->rows->cosines + position * half,
-                    *sines = k->p->rows->sines + position * half;
-        float *q = state->q + i * s->heads * dim, *key = state->key + i * s->rope;
-        for (size_t j = 0; j < s->heads * dim; j++) q[j] *= s->q_scale;
+        size_t at = i % k->p->rows->length * half;
+        float *q = k->p->s->q + i * s->heads * dim;
+        k->t->op.k->scale(s->heads * dim, s->q_scale, q);
         for (size_t h = 0; h < s->heads; h++)
-            lc_rope_rotate(half, cosines, sines, q + h * dim + s->nope);
+            lc_rope_rotate(half, k->p->rows->cosines + at, k->p->rows->sines + at,
+                           q + h * dim + s->nope);
+    }
+}
+
+/* The latent, normed, and the key. */
+static void finish_latent(void *ctx, size_t begin, size_t end, int thread) {
+    const core_task *k = ctx;
+    const lc_mla_shape *s = k->p->shape;
+    const lc_mla_state *state = k->p->s;
+    size_t half = s->rope / 2;
+    lc_norm_step norm = {.t = k->t, .n = latent_norm(k->p), .y = state->latent, .ldy = s->kv_rank};
+    lc_norm_forward_rows(&norm, begin, end, thread);
+    for (size_t i = begin; i < end; i++) {
+        size_t at = i % k->p->rows->length * half;
+        float *key = state->key + i * s->rope;
         memcpy(key, state->kv + i * (s->kv_rank + s->rope) + s->kv_rank, s->rope * sizeof *key);
-        lc_rope_rotate(half, cosines, sines, key);
+        lc_rope_rotate(half, k->p->rows->cosines + at, k->p->rows->sines + at, key);
     }
 }
 
@@ -414,20 +430,21 @@ int lc_mla_run(const lc_tape *t, const lc_mla_pass *p, const float *x, float *ou
     core_task k = {t, p, false};
     lc_matmul products[] = {
         lc_linear_forward(&p->w->q_b, m, p->s->cq, s->q_rank, p->s->q, s->heads * head_dim(s)),
-        lc_linear_forward(&p->w->kv_a, m, x, s->hidden, p->s->kv, s->kv_rank + s->rope)};
-    int status = lc_matmul_run(&t->op, t->space, products, 2, err);
-    if (status != LC_OK) return status;
-    lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, rotate_rows, &k);
-    lc_norm_pass norm = latent_norm(p);
-    lc_norm_run(t, &norm, p->s->latent, s->kv_rank);
-    status = lc_linear_run(t, &p->w->kv_b, m, p->s->latent, p->s->kvb, err);
+        lc_linear_forward(&p->w->kv_a, m, x, s->hidden, p->s->kv, s->kv_rank + s->rope),
+        lc_linear_forward(&p->w->kv_b, m, p->s->latent, s->kv_rank, p->s->kvb, p->w->kv_b.rows)};
+    products[0].behind = (lc_rows_step){rotate_queries, &k, 0};
+    products[1].behind = (lc_rows_step){finish_latent, &k, 0};
+    products[1].chained = products[2].chained = true;
+    int status = lc_matmul_run(&t->op, t->space, products, 3, err);
     if (status != LC_OK) return status;
     lc_tape_lap(t, LC_LAP_PROJECT);
     lc_attention_prepare(t, p, false);
     lc_pool_for(t->op.pool, lc_query_tiles(p->rows) * s->heads, 1, attend_tiles, &k);
     count_operations(t, p, 1);
     lc_tape_lap(t, LC_LAP_ATTEND);
-    status = lc_linear_run(t, &p->w->o, m, p->s->heads, out, err);
+    lc_matmul last = lc_linear_forward(&p->w->o, m, p->s->heads, p->w->o.cols, out, s->hidden);
+    last.behind = p->behind;
+    status = lc_matmul_run(&t->op, t->space, &last, 1, err);
     lc_tape_lap(t, LC_LAP_PROJECT);
     return status;
 }
@@ -446,45 +463,71 @@ static void rotate_back(void *ctx, size_t begin, size_t end, int thread) {
         float *q = work->dq + i * s->heads * dim, *kv = work->dkv + i * (s->kv_rank + s->rope);
         for (size_t h = 0; h < s->heads; h++)
             lc_rope_rotate(half, cosines, minus, q + h * dim + s->nope);
-        for (size_t j = 0; j < s->heads * dim; j++) q[j] *= s->q_scale;
+        k->t->op.k->scale(s->heads * dim, s->q_scale, q);
         memset(kv, 0, (s->kv_rank + s->rope) * sizeof *kv);
         for (size_t h = 0; h < s->heads; h++)
-            for (size_t j = 0; j < s->rope; j++)
-                kv[s->kv_rank + j] += work->dkey[(h * m + i) * s->rope + j];
+            k->t->op.k->add(s->rope, kv + s->kv_rank, work->dkey + (h * m + i) * s->rope,
+                            kv + s->kv_rank);
         lc_rope_rotate(half, cosines, minus, kv + s->kv_rank);
     }
 }
 
-int lc_mla_back(const lc_tape *t, const lc_mla_pass *p, const float *x, const float *dout,
-                float *dx, lc_err *err) {
+/* Gradients of the norms' results have come through q_b and kv_b. */
+typedef struct norms_task {
+    lc_norm_step query, latent;
+} norms_task;
+
+static void norms_back(void *ctx, size_t begin, size_t end, int thread) {
+    norms_task *k = ctx;
+    size_t width = k->query.lddx;
+    memset(k->query.dx + begin * width, 0, (end - begin) * width * sizeof(float));
+    lc_norm_back_rows(&k->query, begin, end, thread);
+    lc_norm_back_rows(&k->latent, begin, end, thread);
+}
+
+/* From dq, dkvb and the heads' dkey to dx. */
+static int projections_back(const core_task *k, const float *x, float *dx, lc_err *err) {
+    const lc_tape *t = k->t;
+    const lc_mla_pass *p = k->p;
     const lc_mla_shape *s = p->shape;
     const lc_mla_work *work = p->work;
+    const lc_mla_net *w = p->w;
     size_t m = lc_rows_count(p->rows), width = s->kv_rank + s->rope, lq = s->heads * head_dim(s);
+    norms_task norms = {.query = {t, query_norm(p), NULL, 0, work->dcq, s->q_rank, work->dqa,
+                                  s->q_rank, t->rates[0]},
+                        .latent = {t, latent_norm(p), NULL, 0, work->dlatent, s->kv_rank, work->dkv,
+                                   width, t->rates[1]}};
+    lc_matmul products[] = {
+        lc_linear_to_input(&w->q_b, m, work->dq, lq, work->dcq, s->q_rank, false),
+        lc_linear_to_weight(t, &w->q_b, m, work->dq, lq, p->s->cq, s->q_rank),
+        lc_linear_to_input(&w->kv_b, m, work->dkvb, w->kv_b.rows, work->dlatent, s->kv_rank, false),
+        lc_linear_to_weight(t, &w->kv_b, m, work->dkvb, w->kv_b.rows, p->s->latent, s->kv_rank),
+        lc_linear_to_weight(t, &w->q_a, m, work->dqa, s->q_rank, x, s->hidden),
+        lc_linear_to_weight(t, &w->kv_a, m, work->dkv, width, x, s->hidden),
+        lc_linear_to_input(&w->q_a, m, work->dqa, s->q_rank, dx, s->hidden, false),
+        lc_linear_to_input(&w->kv_a, m, work->dkv, width, dx, s->hidden, true)};
+    enum { COUNT = sizeof products / sizeof *products };
+    for (int i = 1; i < COUNT; i++) products[i].chained = true;
+    products[0].before = (lc_rows_step){rotate_back, (void *)(uintptr_t)k, 0};
+    products[3].behind = (lc_rows_step){norms_back, &norms, 0};
+    products[COUNT - 1].behind = p->behind;
+    int status = lc_matmul_run(&t->op, t->space, products, COUNT, err);
+    if (status == LC_OK) lc_norm_weights_back(&norms.query, 2);
+    return status;
+}
+
+int lc_mla_back(const lc_tape *t, const lc_mla_pass *p, const float *x, const float *dout,
+                float *dx, lc_err *err) {
     core_task k = {t, p, true};
-    int status = lc_linear_back(t, &p->w->o, m, dout, p->s->heads, work->dheads, false, err);
+    int status = lc_linear_back(t, &p->w->o, lc_rows_count(p->rows), dout, p->s->heads,
+                                p->work->dheads, false, err);
     if (status != LC_OK) return status;
     lc_tape_lap(t, LC_LAP_PROJECT);
     lc_attention_prepare(t, p, true);
-    lc_pool_for(t->op.pool, p->rows->rows * s->heads, 1, heads_back, &k);
+    lc_pool_for(t->op.pool, p->rows->rows * p->shape->heads, 1, heads_back, &k);
     count_operations(t, p, 2);
     lc_tape_lap(t, LC_LAP_ATTEND);
-    lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, rotate_back, &k);
-    lc_matmul products[] = {
-        lc_linear_to_input(&p->w->q_b, m, work->dq, lq, work->dcq, s->q_rank, false),
-        lc_linear_to_weight(t, &p->w->q_b, m, work->dq, lq, p->s->cq, s->q_rank),
-        lc_linear_to_input(&p->w->kv_b, m, work->dkvb, p->w->kv_b.rows, work->dlatent, s->kv_rank,
-                           false),
-        lc_linear_to_weight(t, &p->w->kv_b, m, work->dkvb, p->w->kv_b.rows, p->s->latent,
-                            s->kv_rank)};
-    status = lc_matmul_run(&t->op, t->space, products, 4, err);
-    if (status != LC_OK) return status;
-    float *dqa = work->dq; /* dq has been used */
-    memset(dqa, 0, m * s->q_rank * sizeof *dqa);
-    lc_norm_pass q_norm = query_norm(p), kv_norm = latent_norm(p);
-    lc_norm_back(t, &q_norm, work->dcq, s->q_rank, dqa, s->q_rank);
-    lc_norm_back(t, &kv_norm, work->dlatent, s->kv_rank, work->dkv, width);
-    status = lc_linear_back(t, &p->w->q_a, m, dqa, x, dx, false, err);
-    if (status == LC_OK) status = lc_linear_back(t, &p->w->kv_a, m, work->dkv, x, dx, true, err);
+    status = projections_back(&k, x, dx, err);
     lc_tape_lap(t, LC_LAP_PROJECT);
     return status;
 }

@@ -46,7 +46,7 @@ typedef struct lc_mla_state {
 
 /* Scratch, shared by all layers; see lc_mla_scratch_floats. */
 typedef struct lc_mla_work {
-    float *dq, *dkvb, *dheads, *dcq, *dlatent, *dkv;
+    float *dq, *dkvb, *dheads, *dcq, *dqa, *dlatent, *dkv;
     float *dkey;                               /* [N][M][rope] */
     void *keys, *values, *queries, *gradients; /* elements, [B][N][T][.]: see attention.c */
 } lc_mla_work;
@@ -58,6 +58,9 @@ typedef struct lc_mla_pass {
     const lc_mla_state *s;
     const lc_mla_work *work;
     const uint64_t *chosen; /* [M][words], or NULL: every causal key of the document */
+    /* For rows before lc_mla_latent_run reads them, and when lc_mla_run's result, or lc_mla_back's,
+     * for them is there. */
+    lc_rows_step before, behind;
 } lc_mla_pass;
 
 /* qa and cq from the normed input x [M][H]: the indexer needs them before keys are chosen. */

@@ -228,7 +228,7 @@ static size_t make_wave(run *r, const lc_matmul *list, size_t n) {
 /* Blocks so that every thread gets some, and pieces of turned products. */
 static void divide_wave(run *r) {
     size_t threads = op_threads(r->op), block = 2 * ROWS, blocks = 0, panel = r->op->path->panel;
-    while (block > LEAST_ROWS && blocks < 4 * threads) {
+    while (block > LEAST_ROWS && blocks < 2 * threads) {
         block /= 2;
         blocks = 0;
         for (size_t i = 0; i < r->n_chains; i++) {

@@ -108,23 +108,40 @@ static void norm_back(const pass *p, const lc_weight *w, const float *x, const f
     lc_tape_lap(&p->n->tape, LC_LAP_NORMS);
 }
 
-typedef struct sum_task {
-    const float *a, *b;
+/* Rows of the residual stream: out = a + b (+ c), then perhaps its norm. */
+typedef struct sum_step {
+    const lc_kernels *k;
+    size_t width;
+    const float *a, *b, *c; /* c may be NULL */
     float *out;
-} sum_task;
+    lc_norm_step *norm; /* of out, or NULL */
+} sum_step;
 
-static void sum_range(void *ctx, size_t begin, size_t end, int thread) {
-    const sum_task *k = ctx;
-    (void)thread;
-    for (size_t i = begin; i < end; i++) k->out[i] = k->a[i] + k->b[i];
+static void sum_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const sum_step *s = ctx;
+    size_t at = begin * s->width, n = (end - begin) * s->width;
+    s->k->add(n, s->a + at, s->b + at, s->out + at);
+    if (s->c) s->k->add(n, s->out + at, s->c + at, s->out + at);
+    if (s->norm) lc_norm_forward_rows(s->norm, begin, end, thread);
 }
 
-/* out = a + b, [M][H]. */
-static void sum_of(const pass *p, const float *a, const float *b, float *out) {
-    enum { GRAIN = 16384 };
-    sum_task k = {a, b, out};
-    lc_pool_for(p->n->o.pool, p->m * p->n->c->hidden, GRAIN, sum_range, &k);
-    lc_tape_lap(&p->n->tape, LC_LAP_NORMS);
+static sum_step sum_of(const pass *p, const float *a, const float *b, float *out) {
+    return (sum_step){.k = p->n->o.kernels, .width = p->n->c->hidden, .a = a, .b = b, .out = out};
+}
+
+static lc_norm_step norm_step(const pass *p, const lc_weight *w, const float *x, float *y) {
+    return (lc_norm_step){.t = &p->n->tape, .n = norm_of(p, w, x), .y = y, .ldy = w->cols};
+}
+
+/* dx += gradient through a norm of x, from dy = p->n->dx. */
+static lc_norm_step norm_back_step(const pass *p, const lc_weight *w, const float *x, float *dx) {
+    return (lc_norm_step){.t = &p->n->tape,
+                          .n = norm_of(p, w, x),
+                          .dy = p->n->dx,
+                          .lddy = w->cols,
+                          .dx = dx,
+                          .lddx = w->cols,
+                          .rates = p->n->tape.rates[2]};
 }
 
 static void clear(const pass *p, float *x) { memset(x, 0, p->m * p->n->c->hidden * sizeof *x); }
@@ -132,8 +149,8 @@ static void clear(const pass *p, float *x) { memset(x, 0, p->m * p->n->c->hidden
 static lc_mla_pass attention_of(const pass *p, const lc_block_net *w, const lc_block_state *s,
                                 const uint64_t *chosen) {
     bool sparse = p->n->sparse && p->weights->kl_stage != LC_KL_WARMUP;
-    return (lc_mla_pass){&p->n->mla, &w->attn,        &p->rows,
-                         &s->mla,    &p->n->mla_work, sparse ? chosen : NULL};
+    return (lc_mla_pass){
+        &p->n->mla, &w->attn, &p->rows, &s->mla, &p->n->mla_work, sparse ? chosen : NULL, {0}, {0}};
 }
 
 /* ---- indexers ---- */
@@ -182,25 +199,33 @@ static int index_loss(const pass *p, const lc_index_net *w, size_t group, const 
 
 /* ---- forward ---- */
 
-/* s->mid = s->in + attention(norm(s->in)). index: NULL if this block has none. */
+/* s->mid = s->in + attention(norm(s->in)), s->post = norm(s->mid). index: NULL if this block has
+ * none. */
 static int attention_forward(const pass *p, const lc_block_net *w, const lc_block_state *s,
                              const lc_index_net *index, size_t group) {
     lc_net *n = p->n;
     lc_mla_pass attention = attention_of(p, w, s, n->chosen[group]);
-    normed(p, &w->norm_in, s->in, s->normed);
+    lc_norm_step in = norm_step(p, &w->norm_in, s->in, s->normed);
+    lc_norm_step post = norm_step(p, &w->norm_post, s->mid, s->post);
+    sum_step sum = sum_of(p, s->in, n->out, s->mid);
+    sum.norm = &post;
+    attention.before = (lc_rows_step){lc_norm_forward_rows, &in, 0};
+    attention.behind = (lc_rows_step){sum_rows, &sum, 0};
     int status = lc_mla_latent_run(&n->tape, &attention, s->normed, p->err);
     if (status == LC_OK && index) status = index_forward(p, index, group, s);
     lc_tape_lap(&n->tape, LC_LAP_INDEX);
-    if (status == LC_OK) status = lc_mla_run(&n->tape, &attention, s->normed, n->out, p->err);
-    if (status == LC_OK) sum_of(p, s->in, n->out, s->mid);
-    return status;
+    return status == LC_OK ? lc_mla_run(&n->tape, &attention, s->normed, n->out, p->err) : status;
 }
 
-/* out = s->mid + FFN(s->post), for s->post = norm(s->mid). */
-static int ffn_forward(const pass *p, const lc_block_net *w, const lc_block_state *s, float *out) {
-    int status = lc_ffn_run(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->out, p->err);
+/* out = s->mid + FFN(s->post) (+ more, if not NULL). */
+static int ffn_forward(const pass *p, const lc_block_net *w, const lc_block_state *s,
+                       const float *more, float *out) {
+    sum_step sum = sum_of(p, s->mid, p->n->out, out);
+    sum.c = more;
+    lc_ffn_pass ffn = {
+        .w = &w->ffn, .m = p->m, .x = s->post, .s = &s->ffn, .behind = {sum_rows, &sum, 0}};
+    int status = lc_ffn_run(&p->n->tape, &ffn, p->n->out, p->err);
     lc_tape_lap(&p->n->tape, LC_LAP_DENSE);
-    if (status == LC_OK) sum_of(p, s->mid, p->n->out, out);
     return status;
 }
 
@@ -229,10 +254,8 @@ static int layer_forward(const pass *p, size_t layer) {
     const lc_block_state *first = &n->states[layer].half[0], *second = first + 1;
     float *out = n->inputs[layer + 1];
     int status = attention_forward(p, &w->half[0], first, n->sparse ? &w->index : NULL, layer);
-    if (status != LC_OK) return status;
-    normed(p, &w->half[0].norm_post, first->mid, first->post);
-    status = moe_forward(p, layer);
-    if (status == LC_OK) status = ffn_forward(p, &w->half[0], first, second->in);
+    if (status == LC_OK) status = moe_forward(p, layer);
+    if (status == LC_OK) status = ffn_forward(p, &w->half[0], first, NULL, second->in);
     if (status == LC_OK) status = attention_forward(p, &w->half[1], second, NULL, layer);
     if (status != LC_OK) return status;
     lc_mla_pass attention[2] = {attention_of(p, &w->half[0], first, n->chosen[layer]),
@@ -240,10 +263,7 @@ static int layer_forward(const pass *p, size_t layer) {
     lc_index_member members[2] = {{&attention[0], 0}, {&attention[1], 0}};
     status = index_loss(p, &w->index, layer, first, members, 2);
     lc_tape_lap(&n->tape, LC_LAP_INDEX);
-    normed(p, &w->half[1].norm_post, second->mid, second->post);
-    if (status == LC_OK) status = ffn_forward(p, &w->half[1], second, out);
-    if (status == LC_OK) sum_of(p, out, n->moe_out, out);
-    return status;
+    return status == LC_OK ? ffn_forward(p, &w->half[1], second, n->moe_out, out) : status;
 }
 
 static lc_embed_pass words_of(const pass *p) {
@@ -310,9 +330,7 @@ static int draft_forward(const pass *p, size_t step) {
     int status = draft_input(p, step);
     if (status == LC_OK)
         status = attention_forward(p, w, &s->block, chooses ? &n->draft.index : NULL, n->c->layers);
-    if (status != LC_OK) return status;
-    normed(p, &w->norm_post, s->block.mid, s->block.post);
-    status = ffn_forward(p, w, &s->block, s->out);
+    if (status == LC_OK) status = ffn_forward(p, w, &s->block, NULL, s->out);
     if (status != LC_OK) return status;
     normed(p, &n->draft.norm, s->out, s->hidden);
     return head_loss(p, s->hidden, step + 2, p->weights->mtp[step], p->totals->mtp[step],
@@ -344,17 +362,24 @@ static int attention_back(const pass *p, const lc_block_net *w, const lc_block_s
                           size_t group) {
     lc_net *n = p->n;
     lc_mla_pass attention = attention_of(p, w, s, n->chosen[group]);
+    lc_norm_step norm = norm_back_step(p, &w->norm_in, s->in, n->dh);
+    attention.behind = (lc_rows_step){lc_norm_back_rows, &norm, 0};
     int status = lc_mla_back(&n->tape, &attention, s->normed, n->dh, n->dx, p->err);
-    if (status == LC_OK) norm_back(p, &w->norm_in, s->in, n->dx, n->dh);
+    if (status == LC_OK) lc_norm_weights_back(&norm, 1);
+    lc_tape_lap(&n->tape, LC_LAP_NORMS);
     return status;
 }
 
-/* dx = gradient of s->post through the FFN. */
-static int ffn_back(const pass *p, const lc_block_net *w, const lc_block_state *s) {
-    clear(p, p->n->dx);
-    int status =
-        lc_ffn_back(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->dh, p->n->dx, p->err);
-    lc_tape_lap(&p->n->tape, LC_LAP_DENSE);
+/* dx = gradient of s->post through the FFN; with `norm`, dh becomes the gradient of s->mid. */
+static int ffn_back(const pass *p, const lc_block_net *w, const lc_block_state *s, bool norm) {
+    lc_net *n = p->n;
+    lc_norm_step step = norm_back_step(p, &w->norm_post, s->mid, n->dh);
+    lc_ffn_pass ffn = {.w = &w->ffn, .m = p->m, .x = s->post, .s = &s->ffn};
+    if (norm) ffn.behind = (lc_rows_step){lc_norm_back_rows, &step, 0};
+    int status = lc_ffn_back(&n->tape, &ffn, n->dh, n->dx, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_DENSE);
+    if (norm && status == LC_OK) lc_norm_weights_back(&step, 1);
+    lc_tape_lap(&n->tape, LC_LAP_NORMS);
     return status;
 }
 
@@ -366,11 +391,9 @@ static int layer_back(const pass *p, size_t layer) {
     lc_router_weights losses = {token_weight(p, p->weights->balance),
                                 token_weight(p, p->weights->router_z)};
     memcpy(n->dmoe, n->dh, p->m * n->c->hidden * sizeof *n->dmoe);
-    int status = ffn_back(p, &w->half[1], second);
-    if (status != LC_OK) return status;
-    norm_back(p, &w->half[1].norm_post, second->mid, n->dx, n->dh);
-    status = attention_back(p, &w->half[1], second, layer);
-    if (status == LC_OK) status = ffn_back(p, &w->half[0], first);
+    int status = ffn_back(p, &w->half[1], second, true);
+    if (status == LC_OK) status = attention_back(p, &w->half[1], second, layer);
+    if (status == LC_OK) status = ffn_back(p, &w->half[0], first, false);
     if (status == LC_OK)
         status = lc_moe_back(&n->tape, &n->moe, &w->moe, p->m, first->post, &n->states[layer].moe,
                              losses, n->dmoe, n->dx, p->err);
@@ -390,10 +413,8 @@ static int draft_back(const pass *p, size_t step) {
     size_t hidden = n->c->hidden, column = word_column(p);
     clear(p, n->dh);
     norm_back(p, &n->draft.norm, s->out, s->dhidden, n->dh);
-    int status = ffn_back(p, w, &s->block);
-    if (status != LC_OK) return status;
-    norm_back(p, &w->norm_post, s->block.mid, n->dx, n->dh);
-    status = attention_back(p, w, &s->block, n->c->layers);
+    int status = ffn_back(p, w, &s->block, true);
+    if (status == LC_OK) status = attention_back(p, w, &s->block, n->c->layers);
     if (status == LC_OK)
         status = lc_linear_back(&n->tape, &n->draft.eh_proj, p->m, n->dh, s->pair, n->dpair, false,
                                 p->err);

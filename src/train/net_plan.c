@@ -63,7 +63,7 @@ static void cut_moe(const lc_net *n, cutter *cut, lc_moe_state *s) {
     s->ids = take(cut, choices, sizeof *s->ids);
     s->weights = floats(cut, choices, 1);
     s->first = take(cut, c->experts + 1, sizeof *s->first);
-    s->tokens = take(cut, choices, sizeof *s->tokens);
+    s->choices = take(cut, choices, sizeof *s->choices);
     s->place = take(cut, choices, sizeof *s->place);
     s->shares = floats(cut, entries, 1);
     s->gate = floats(cut, choices, c->expert_ffn);
@@ -119,7 +119,8 @@ static void cut_attention(lc_net *n, cutter *cut) {
     const lc_config *c = n->c;
     size_t m = n->o.tokens, dim = c->heads * (c->nope_dim + c->rope_dim);
     lc_mla_work *w = &n->mla_work;
-    w->dq = floats(cut, m, larger(dim, c->q_rank));
+    w->dq = floats(cut, m, dim);
+    w->dqa = floats(cut, m, c->q_rank);
     w->dkvb = floats(cut, m, c->heads * (c->nope_dim + c->v_dim));
     w->dheads = floats(cut, m, c->heads * c->v_dim);
     w->dcq = floats(cut, m, c->q_rank);
@@ -160,7 +161,7 @@ static void cut_ffn_scratch(lc_net *n, cutter *cut) {
                         .y = floats(cut, choices, hidden),
                         .act = floats(cut, widest, 1),
                         .dact = floats(cut, widest, 1),
-                        .products = take(cut, 3 * c->experts, sizeof *moe.products)};
+                        .products = take(cut, 6 * c->experts, sizeof *moe.products)};
     if (!cut->base) return;
     for (size_t i = 0; i < c->layers + n->o.mtp_steps; i++) {
         lc_layer_state *layer = i < c->layers ? &n->states[i] : NULL;
@@ -225,7 +226,7 @@ static void cut_all(lc_net *n, cutter *cut) {
     n->dx = floats(cut, m, hidden);
     n->dpair = floats(cut, n->o.mtp_steps ? m : 0, 2 * hidden);
     n->counts = take(cut, c->experts + c->zero_experts, sizeof *n->counts);
-    n->tape.rates = floats(cut, m, 1);
+    for (int i = 0; i < LC_NORMS; i++) n->tape.rates[i] = floats(cut, m, 1);
     n->tape.sums = take(cut, 2 * m, sizeof *n->tape.sums);
     float **scratch = take(cut, threads, sizeof *scratch);
     size_t size = scratch_floats(n);

@@ -87,59 +87,79 @@ int lc_linear_back(const lc_tape *t, const lc_weight *w, size_t m, const float *
 
 /* ---- norms ---- */
 
-void lc_norm_run(const lc_tape *t, const lc_norm_pass *n, float *y, size_t ldy) {
-    lc_norm norm = {n->w->values, n->eps, n->scale};
-    lc_norm_rows(&t->op, n->m, n->w->cols, n->x, n->ldx, norm, y, ldy);
-}
-
-typedef struct norm_task {
-    const lc_tape *t;
-    const lc_norm_pass *n;
-    const float *dy;
-    size_t lddy, lddx;
-    float *dx;
-} norm_task;
-
-static void rows_back(void *ctx, size_t begin, size_t end, int thread) {
-    const norm_task *k = ctx;
+void lc_norm_forward_rows(void *step, size_t begin, size_t end, int thread) {
+    const lc_norm_step *s = step;
+    const lc_kernels *k = s->t->op.k;
+    size_t n = s->n.w->cols;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        lc_norm_gradient g = {.n = k->n->w->cols,
-                              .x = k->n->x + i * k->n->ldx,
-                              .w = k->n->w->values,
-                              .dy = k->dy + i * k->lddy,
-                              .eps = k->n->eps,
-                              .scale = k->n->scale,
-                              .dx = k->dx + i * k->lddx};
-        k->t->rates[i] = k->t->op.k->norm_gradient(&g);
+        float *y = s->y + i * s->ldy;
+        k->rms_norm(n, s->n.x + i * s->n.ldx, s->n.w->values, s->n.eps, y);
+        if (s->n.scale != 1.0f) k->scale(n, s->n.scale, y);
+    }
+}
+
+void lc_norm_back_rows(void *step, size_t begin, size_t end, int thread) {
+    const lc_norm_step *s = step;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        lc_norm_gradient g = {.n = s->n.w->cols,
+                              .x = s->n.x + i * s->n.ldx,
+                              .w = s->n.w->values,
+                              .dy = s->dy + i * s->lddy,
+                              .eps = s->n.eps,
+                              .scale = s->n.scale,
+                              .dx = s->dx + i * s->lddx};
+        s->rates[i] = s->t->op.k->norm_gradient(&g);
     }
 }
 
 enum { COLUMNS = 64 };
 
-/* A block of columns, over all rows in order. */
-static void weight_back(void *ctx, size_t begin, size_t end, int thread) {
-    const norm_task *k = ctx;
+typedef struct weights_task {
+    const lc_norm_step *list;
+    size_t n;
+} weights_task;
+
+/* Items are blocks of columns of all norms, over all rows in order. */
+static void weight_columns(void *ctx, size_t begin, size_t end, int thread) {
+    const weights_task *k = ctx;
     (void)thread;
-    for (size_t block = begin; block < end; block++) {
-        size_t column = block * COLUMNS, left = k->n->w->cols - column;
-        size_t n = left < COLUMNS ? left : COLUMNS;
-        float sum[COLUMNS] = {0}, *dw = lc_weight_grad(k->t, k->n->w) + column;
-        for (size_t i = 0; i < k->n->m; i++) {
-            const float *x = k->n->x + i * k->n->ldx + column;
-            const float *dy = k->dy + i * k->lddy + column;
-            float rate = k->t->rates[i];
-            for (size_t j = 0; j < n; j++) sum[j] += dy[j] * (x[j] * rate);
-        }
-        for (size_t j = 0; j < n; j++) dw[j] += sum[j];
+    for (size_t item = begin; item < end; item++) {
+        size_t block = item;
+        const lc_norm_step *s = k->list;
+        while (block >= lc_ceil_div(s->n.w->cols, COLUMNS))
+            block -= lc_ceil_div(s->n.w->cols, COLUMNS), s++;
+        size_t column = block * COLUMNS, left = s->n.w->cols - column;
+        s->t->op.k->norm_weights(&(lc_norm_weights){.rows = s->n.m,
+                                                    .n = left < COLUMNS ? left : COLUMNS,
+                                                    .dy = s->dy + column,
+                                                    .x = s->n.x + column,
+                                                    .lddy = s->lddy,
+                                                    .ldx = s->n.ldx,
+                                                    .rates = s->rates,
+                                                    .sums = lc_weight_grad(s->t, s->n.w) + column});
     }
+}
+
+void lc_norm_weights_back(const lc_norm_step *list, size_t n) {
+    weights_task k = {list, n};
+    size_t blocks = 0;
+    for (size_t i = 0; i < n; i++) blocks += lc_ceil_div(list[i].n.w->cols, COLUMNS);
+    lc_pool_for(list->t->op.pool, blocks, 1, weight_columns, &k);
+}
+
+void lc_norm_run(const lc_tape *t, const lc_norm_pass *n, float *y, size_t ldy) {
+    lc_norm_step s = {.t = t, .n = *n, .y = y, .ldy = ldy};
+    lc_pool_for(t->op.pool, n->m, LC_ROW_GRAIN, lc_norm_forward_rows, &s);
 }
 
 void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size_t lddy, float *dx,
                   size_t lddx) {
-    norm_task k = {t, n, dy, lddy, lddx, dx};
-    lc_pool_for(t->op.pool, n->m, LC_ROW_GRAIN, rows_back, &k);
-    lc_pool_for(t->op.pool, lc_ceil_div(n->w->cols, COLUMNS), 1, weight_back, &k);
+    lc_norm_step s = {
+        .t = t, .n = *n, .dy = dy, .lddy = lddy, .dx = dx, .lddx = lddx, .rates = t->rates[0]};
+    lc_pool_for(t->op.pool, n->m, LC_ROW_GRAIN, lc_norm_back_rows, &s);
+    lc_norm_weights_back(&s, 1);
 }
 
 /* ---- logarithm ---- */

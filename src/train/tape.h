@@ -17,7 +17,7 @@ typedef struct lc_tape {
     lc_op op, exact;     /* the compute type; fp32 (router, index weights) */
     lc_space *space;     /* of products */
     float *grad;         /* gradient block; NULL: forward only */
-    float *rates;        /* [M] scratch of norms */
+    float *rates[3];     /* [LC_NORMS][M] scratch of norms */
     double *sums;        /* [2][M] scratch of losses */
     lc_profile *profile; /* normally NULL: nobody measures */
 } lc_tape;
@@ -71,6 +71,25 @@ typedef struct lc_norm_pass {
     const float *x;
     size_t ldx;
 } lc_norm_pass;
+/* Rows of it as a step of a chain. */
+typedef struct lc_norm_step {
+    const lc_tape *t;
+    lc_norm_pass n;
+    float *y; /* forward: [m][ldy] */
+    size_t ldy;
+    const float *dy; /* backward */
+    size_t lddy;
+    float *dx;
+    size_t lddx;
+    float *rates; /* [m] for the weight's gradient: one of the tape's, its own while it is used */
+} lc_norm_step;
+void lc_norm_forward_rows(void *step, size_t begin, size_t end, int thread);
+void lc_norm_back_rows(void *step, size_t begin, size_t end, int thread);
+/* What rows are left with: the weights' gradients of n <= LC_NORMS norms. */
+enum { LC_NORMS = 3 };
+void lc_norm_weights_back(const lc_norm_step *list, size_t n);
+
+/* All rows at once. */
 void lc_norm_run(const lc_tape *t, const lc_norm_pass *n, float *y, size_t ldy);
 void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size_t lddy, float *dx,
                   size_t lddx);

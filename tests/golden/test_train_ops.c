@@ -45,7 +45,8 @@ static float *floats(bench *b, const char *name) {
 static void bench_open(bench *b, const lc_kernels *k) {
     *b = (bench){0};
     b->scratch[0] = zeros(b, MOST);
-    b->tape = (lc_tape){.space = &b->space, .grad = zeros(b, 1 << 16), .rates = zeros(b, MOST)};
+    b->tape = (lc_tape){.space = &b->space, .grad = zeros(b, 1 << 16)};
+    for (int i = 0; i < LC_NORMS; i++) b->tape.rates[i] = zeros(b, MOST);
     b->tape.sums = (double *)(void *)zeros(b, 4 * MOST);
     b->tape.op = (lc_op){.k = k, .path = &k->f32, .scratch = b->scratch};
     b->tape.exact = b->tape.op;
@@ -170,17 +171,17 @@ static void router_back(bench *b, lc_router_weights losses, double *balance, dou
         experts[e].down = (lc_weight){ENTRIES, FFN, NULL, nothing, nothing, 2048};
     }
     lc_moe_net w = {identity(b, ENTRIES), floats(b, "balance.bias"), experts};
-    int32_t ids[TOKENS * TOPK], tokens[TOKENS * TOPK], place[TOKENS * TOPK];
+    int32_t ids[TOKENS * TOPK], choices[TOKENS * TOPK], place[TOKENS * TOPK];
     size_t first[EXPERTS + 1];
     int64_t counts[ENTRIES] = {0};
-    lc_matmul products[3 * EXPERTS];
+    lc_matmul products[6 * EXPERTS];
     size_t n = TOKENS * TOPK;
     lc_moe_state s = {.probs = zeros(b, TOKENS * ENTRIES),
                       .lse = zeros(b, TOKENS),
                       .ids = ids,
                       .weights = zeros(b, n),
                       .first = first,
-                      .tokens = tokens,
+                      .choices = choices,
                       .place = place,
                       .shares = zeros(b, ENTRIES),
                       .gate = zeros(b, n),
