@@ -32,7 +32,7 @@ static void entropy_rows(void *ctx, size_t begin, size_t end, int thread) {
     const lc_kernels *kernels = k->t->op.k;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        float *logits = k->p->logits + i * vocab, max = kernels->max(vocab, logits);
+        float *logits = k->p->logits + i * lc_head_stride(vocab), max = kernels->max(vocab, logits);
         size_t target = (size_t)k->p->targets[k->list[i]];
         double own = (double)logits[target];
         float sum = kernels->exp_sum(vocab, logits, max, logits);
@@ -55,11 +55,11 @@ static void scatter_rows(void *ctx, size_t begin, size_t end, int thread) {
 static int chunk_run(head_task *k, size_t n, double *sum, lc_err *err) {
     const lc_tape *t = k->t;
     const lc_head_pass *p = k->p;
-    size_t hidden = p->w->cols, vocab = p->w->rows;
-    lc_matmul products[] = {lc_linear_forward(p->w, n, p->x, hidden, p->logits, vocab),
+    size_t hidden = p->w->cols, ld = lc_head_stride(p->w->rows);
+    lc_matmul products[] = {lc_linear_forward(p->w, n, p->x, hidden, p->logits, ld),
                             {0},
-                            lc_linear_to_input(p->w, n, p->logits, vocab, p->dx, hidden, false)};
-    if (k->dhidden) products[1] = lc_linear_to_weight(t, p->w, n, p->logits, vocab, p->x, hidden);
+                            lc_linear_to_input(p->w, n, p->logits, ld, p->dx, hidden, false)};
+    if (k->dhidden) products[1] = lc_linear_to_weight(t, p->w, n, p->logits, ld, p->x, hidden);
     products[0].before = (lc_rows_step){gather_rows, k, 0};
     products[0].behind = (lc_rows_step){entropy_rows, k, 0};
     products[2].behind = (lc_rows_step){scatter_rows, k, 0};

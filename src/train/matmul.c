@@ -22,7 +22,7 @@ enum {
 void *lc_space_take(lc_space *space, size_t bytes) {
     if (bytes <= space->bytes) return space->block;
     lc_free(space->block);
-    space->block = lc_alloc(bytes);
+    space->block = lc_alloc_dense(bytes, false);
     space->bytes = space->block ? bytes : 0;
     return space->block;
 }

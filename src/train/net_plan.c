@@ -192,7 +192,7 @@ static void cut_ends(lc_net *n, cutter *cut) {
     n->embed.products = take(cut, tables, sizeof *n->embed.products);
     n->head_pass.x = floats(cut, chunk, hidden);
     n->head_pass.dx = floats(cut, chunk, hidden);
-    n->head_pass.logits = floats(cut, chunk, c->vocab);
+    n->head_pass.logits = floats(cut, chunk, lc_head_stride(c->vocab));
     n->head_pass.list = take(cut, m, sizeof *n->head_pass.list);
     n->targets = take(cut, m, sizeof *n->targets);
 }
@@ -266,7 +266,7 @@ int lc_net_plan(lc_net *n, lc_err *err) {
     lc_net_options o = n->o;
     size_t bytes = lc_net_plan_bytes(n->params, &o);
     describe(n, n->params, &o);
-    n->block = bytes < SIZE_MAX ? lc_alloc(bytes) : NULL;
+    n->block = bytes < SIZE_MAX ? lc_alloc_dense(bytes, false) : NULL;
     if (!n->block)
         return lc_fail(err, LC_ENOMEM, "training net for %zu tokens: no %zu bytes left", o.tokens,
                        bytes);

@@ -208,7 +208,7 @@ static void bind_draft(binder *b, lc_draft_net *w) {
 int lc_net_bind(lc_net *net, lc_err *err) {
     const lc_config *c = net->c;
     size_t bytes = lc_net_copy_bytes(net->params, &net->o);
-    net->copies = bytes < SIZE_MAX ? lc_alloc(bytes) : NULL;
+    net->copies = bytes < SIZE_MAX ? lc_alloc_dense(bytes, false) : NULL;
     binder b = {.net = net, .err = err};
     if (net->copies) net->places = copy_places(net);
     if (!net->places)

@@ -69,7 +69,7 @@ static bool take_memory(lc_optim *x) {
     x->sums = lc_calloc(x->n_chunks, sizeof *x->sums);
     if (x->o.average > 0 && !(x->state.average = lc_params_block(p))) return false;
     size_t scratch = x->o.kind == LC_OPTIM_MUON ? lc_muon_floats(p) : 0;
-    if (scratch && !(x->scratch = lc_calloc(scratch, sizeof(float)))) return false;
+    if (scratch && !(x->scratch = lc_alloc_dense(scratch * sizeof(float), true))) return false;
     return x->state.first && x->state.second && x->state.steps && x->chunks && x->sums;
 }
 

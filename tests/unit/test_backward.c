@@ -616,7 +616,7 @@ static void head_on(const lc_kernels *k, double *worst) {
                             .scale = 0.7f,
                             .x = zeros(&b, chunk * WIDTH),
                             .dx = zeros(&b, chunk * WIDTH),
-                            .logits = zeros(&b, chunk * VOCAB),
+                            .logits = zeros(&b, chunk * lc_head_stride(VOCAB)),
                             .list = own(&b, lc_calloc(M, sizeof(size_t)))};
     refresh(&b);
     assert_ok(lc_head_run(&b.tape, &c.pass, c.dhidden, &sum, &err), err);

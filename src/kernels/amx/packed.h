@@ -121,7 +121,7 @@ static void amx_pack_right(const lc_right *r, void *out) {
 /* ---- products ---- */
 
 enum {
-    CHUNK = 512 / LC_K_BLOCK, /* blocks: 32 KiB of a panel */
+    CHUNK = 256 / LC_K_BLOCK, /* blocks: 16 KiB of a panel, and of a pair of groups */
     PANELS = 4,
 };
 
