@@ -128,9 +128,6 @@ static void cut_attention(lc_net *n, cutter *cut) {
     w->dkv = floats(cut, m, c->kv_rank + c->rope_dim);
     w->dkey = floats(cut, c->heads * m, c->rope_dim);
     w->keys = take(cut, 1, lc_attention_key_bytes(&n->tape.op, &n->mla, m));
-    w->queries = take(cut, 1, lc_attention_key_bytes(&n->tape.op, &n->mla, m));
-    w->values = take(cut, 1, lc_attention_value_bytes(&n->tape.op, &n->mla, m));
-    w->gradients = take(cut, 1, lc_attention_value_bytes(&n->tape.op, &n->mla, m));
 }
 
 static void cut_index(lc_net *n, cutter *cut) {

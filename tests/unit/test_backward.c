@@ -372,8 +372,7 @@ static void attention_case_open(bench *b, attention_case *c, bool sparse) {
                           zeros(b, M * HEADS * V),
                           zeros(b, M * HEADS),
                           zeros(b, M * HEADS)};
-    size_t keys = lc_attention_key_bytes(&b->tape.op, &c->shape, M) / sizeof(float),
-           values = lc_attention_value_bytes(&b->tape.op, &c->shape, M) / sizeof(float);
+    size_t keys = lc_attention_key_bytes(&b->tape.op, &c->shape, M) / sizeof(float);
     c->work = (lc_mla_work){zeros(b, M * HEADS * DIM),
                             zeros(b, M * HEADS * (NOPE + V)),
                             zeros(b, M * HEADS * V),
@@ -382,10 +381,7 @@ static void attention_case_open(bench *b, attention_case *c, bool sparse) {
                             zeros(b, M * KV_RANK),
                             zeros(b, M * (KV_RANK + ROPE)),
                             zeros(b, HEADS * M * ROPE),
-                            zeros(b, keys),
-                            zeros(b, values),
-                            zeros(b, keys),
-                            zeros(b, values)};
+                            zeros(b, keys)};
     c->pass = (lc_mla_pass){.shape = &c->shape,
                             .w = &c->w,
                             .rows = &c->rows,
