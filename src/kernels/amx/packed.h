@@ -123,6 +123,7 @@ static void amx_pack_right(const lc_right *r, void *out) {
 enum {
     CHUNK = 256 / LC_K_BLOCK, /* blocks: 16 KiB of a panel, and of a pair of groups */
     PANELS = 4,
+    FETCHED = 8, /* lines of a result a block of k */
 };
 
 /* Sums [rows][32] join c. */
@@ -144,6 +145,8 @@ typedef struct packed_tile {
     bool more; /* c holds the sums so far */
     float *c;  /* [32][ldc] */
     size_t ldc;
+    const float *result; /* where they will go in the end, 2 lines a row: fetched meanwhile */
+    size_t result_ld;
 } packed_tile;
 
 static inline void load_sums(const packed_tile *t, bool two_rows, bool two_columns) {
@@ -157,6 +160,7 @@ static inline void load_sums(const packed_tile *t, bool two_rows, bool two_colum
 /* two_rows, two_columns are constants in every call. */
 static inline __attribute__((always_inline)) void
 multiply_tile(const packed_tile *t, const bool two_rows, const bool two_columns) {
+    size_t lines = 2 * (t->rows[0] + t->rows[1]);
     finish_stores();
     if (t->more)
         load_sums(t, two_rows, two_columns);
@@ -164,6 +168,8 @@ multiply_tile(const packed_tile *t, const bool two_rows, const bool two_columns)
         zero_results(two_rows, two_columns);
     for (size_t b = 0; b < t->blocks; b++) {
         const uint32_t *right = t->right + b * BLOCK_WORDS;
+        for (size_t i = b * FETCHED; i < (b + 1) * FETCHED && i < lines; i++)
+            __builtin_prefetch(t->result + i / 2 * t->result_ld + i % 2 * TILE, 1);
         _tile_loadd(6, right, 64);
         _tile_loadd(4, t->left[0] + b * t->rows[0] * PAIRS, 64);
         _tile_dpbf16ps(0, 4, 6);
@@ -211,7 +217,9 @@ static void run_chunk(const lc_product *p, size_t column, size_t chunk, float *s
             .blocks = at_most(blocks - chunk, CHUNK),
             .more = chunk > 0,
             .c = to,
-            .ldc = p->add ? SIDE : p->ldc};
+            .ldc = p->add ? SIDE : p->ldc,
+            .result = c,
+            .result_ld = p->ldc};
         run_tile(&t, config);
         if (p->add && chunk + CHUNK >= blocks) add_sums(to, x0 + x1, n, c, p->ldc);
     }
