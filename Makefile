@@ -9,7 +9,15 @@ ifeq ($(origin CC),default)
 CC  := gcc
 endif
 
-LIBS     := hwloc json-c libpcre2-8 libutf8proc libcurl libxxhash libedit libcrypto
+LIBS     := hwloc json-c libpcre2-8 libutf8proc libcurl libxxhash libedit libcrypto libssl libevent libevent_openssl \
+            libevent_pthreads sqlite3
+# llhttp: a library where the system has one, otherwise the C files that Debian 12 packages.
+LLHTTP   := $(shell pkg-config --exists libllhttp && echo libllhttp)
+ifeq ($(LLHTTP),)
+LLHTTP_SRC := $(addprefix /usr/share/llhttp/,api.c http.c llhttp.c)
+LLHTTP_CFLAGS := -isystem /usr/share/include/llhttp
+endif
+LIBS     += $(LLHTTP)
 PKG_CFLAGS := $(shell pkg-config --cflags $(LIBS))
 ifneq ($(.SHELLSTATUS),0)
 ifneq ($(MAKECMDGOALS:help=clean),clean)
@@ -22,7 +30,7 @@ CFLAGS   ?= -O2 -g
 WERROR   ?= -Werror
 WARN     := -Wall -Wextra -Wshadow -Wconversion $(WERROR)
 SAN_FLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-LANG_FLAGS := -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc $(PKG_CFLAGS)
+LANG_FLAGS := -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc $(PKG_CFLAGS) $(LLHTTP_CFLAGS)
 CODE_FLAGS = $(LANG_FLAGS) $(CFLAGS) -ffp-contract=off -fno-math-errno -fno-trapping-math -pthread $(SAN_FLAGS)
 ALL_CFLAGS = $(CODE_FLAGS) $(WARN)
 ALL_FLAGS = $(CC) $(CODE_FLAGS) $(KERNEL_FLAGS) $(foreach i,$(ISAS),$(ISA_FLAGS_$i))
@@ -42,18 +50,18 @@ ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
 ISA_FLAGS_neonbf16 := -march=armv8.2-a+bf16
 ISA_FLAGS_amx    := $(ISA_FLAGS_avx512bf16) -mavx512vnni -mamx-tile -mamx-bf16 -mamx-int8
 
-DIRS  := base kernels $(ISAS:%=kernels/%) format text text/jinja ops model store engine train
+DIRS  := base kernels $(ISAS:%=kernels/%) format text text/jinja ops model store engine train server
 SRC   := $(wildcard $(DIRS:%=src/%/*.c))
 CLI   := $(wildcard src/cli/*.c)
 TESTS := $(patsubst tests/%.c,$B/tests/%,$(wildcard $(foreach d,unit golden server fault,tests/$d/test_*.c)))
 FUZZ  := $(patsubst tests/fuzz/%.c,$B/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
-OBJ   := $(SRC:%.c=$B/%.o)
+OBJ   := $(SRC:%.c=$B/%.o) $(LLHTTP_SRC:/usr/share/%.c=$B/%.o)
 CLI_OBJ := $(CLI:%.c=$B/%.o)
 
 Q   := $(if $(filter 1,$V),,@)
 say  = $(if $(filter 1,$V),,@echo "  $1 $(patsubst $B/%,%,$2)")
 
-.PHONY: all tests test asan tsan fuzz fuzz-programs fuzz-build lint tidy format install clean help force
+.PHONY: all tests test test-clients asan tsan fuzz fuzz-programs fuzz-build lint tidy format install clean help force
 all: $B/longcat                    ## build the program, build/longcat
 $B/longcat: $(CLI_OBJ) $B/liblongcat.a
 	$(call say,LD,$@)
@@ -75,6 +83,13 @@ $B/%.o: %.c $B/flags
 	$(call say,CC,$<)
 	$Q$(CC) $(ALL_CFLAGS) $(ISA_FLAGS) -MMD -MP -c -o $@ $<
 
+$B/llhttp/%.o: /usr/share/llhttp/%.c $B/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$Q$(CC) $(CODE_FLAGS) -w -c -o $@ $<
+
+$B/src/server/page.o: $(wildcard web/*)
+
 tests: all $(TESTS)                ## build the program and all test programs
 $B/tests/%: tests/%.c $B/liblongcat.a $B/flags
 	@mkdir -p $(@D)
@@ -88,6 +103,9 @@ asan:                              ## run all tests under AddressSanitizer and U
 tsan:                              ## run the tests that use threads under ThreadSanitizer
 	$Q$(MAKE) B=$B/tsan SAN=thread CFLAGS="-O1 -g" tests
 	@tests/run $B/tsan --threads
+
+test-clients: all                  ## real agents and SDKs against the server, all that can be installed
+	@tests/clients/run $B all
 
 FUZZ_SECONDS ?= 20
 FUZZ_BUILD = $(MAKE) B=$B/fuzz CC=clang WERROR= SAN=address,undefined,fuzzer-no-link CFLAGS="-O1 -g"

@@ -104,6 +104,12 @@ void lc_pieces_free(lc_pieces *pieces) {
     *pieces = (lc_pieces){0};
 }
 
+const char *lc_tokenizer_bytes(const lc_tokenizer *t, int32_t id, size_t *len) {
+    bool known = id >= 0 && (size_t)id < t->vocab.n_ids;
+    *len = known ? t->pieces.offset[id + 1] - t->pieces.offset[id] : 0;
+    return *len ? t->pieces.bytes + t->pieces.offset[id] : "";
+}
+
 /* ---- decoding ---- */
 
 static bool put_replacement(lc_buf *out) { return lc_buf_puts(out, "\xEF\xBF\xBD"); }

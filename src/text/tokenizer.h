@@ -57,6 +57,8 @@ int32_t lc_tokenizer_id(const lc_tokenizer *tokenizer,
 /* Raw content of a token as in the file (not decoded); NULL for an unused id. */
 const char *lc_tokenizer_content(const lc_tokenizer *tokenizer, int32_t id);
 bool lc_tokenizer_is_special(const lc_tokenizer *tokenizer, int32_t id);
+/* The bytes that a token stands for, maybe part of a character; "" with *len 0 for an unused id. */
+const char *lc_tokenizer_bytes(const lc_tokenizer *tokenizer, int32_t id, size_t *len);
 
 /* Added tokens, in file order, for callers that must find tags in text (chat sanitising). */
 size_t lc_tokenizer_added_count(const lc_tokenizer *tokenizer);

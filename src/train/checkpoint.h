@@ -46,8 +46,10 @@ typedef struct lc_checkpoint_setup {
     lc_optim *optim;
     const lc_beside *beside;
     size_t keep;
-    bool f32;     /* model.safetensors in F32, else BF16 (router and indexer weights F32) */
-    bool average; /* model.safetensors holds the average */
+    bool f32;            /* model.safetensors in F32, else BF16 (router and indexer weights F32) */
+    bool average;        /* model.safetensors holds the average */
+    const int64_t *load; /* [load_count] integers of the loop's that are kept too */
+    size_t load_count;
 } lc_checkpoint_setup;
 int lc_checkpoints_open(const lc_checkpoint_setup *setup, lc_checkpoints **out, lc_err *err);
 void lc_checkpoints_close(lc_checkpoints *checkpoints); /* waits */
@@ -76,6 +78,8 @@ int lc_checkpoint_find(const char *run, lc_checkpoint_found *out, lc_err *err);
 int lc_checkpoint_params(const char *path, const lc_config *config, lc_params **out, lc_err *err);
 /* The optimiser's state, for the same params. A missing average starts as the weights. */
 int lc_checkpoint_optim(const char *path, const lc_params *params, lc_optim *optim, lc_err *err);
+/* lc_checkpoint_setup's load; left as it is if the state has none. */
+int lc_checkpoint_load(const char *path, int64_t *load, size_t count, lc_err *err);
 /* Hashes every file; LC_EFORMAT names the damaged one. */
 int lc_checkpoint_verify(const char *path, lc_position *position, lc_err *err);
 

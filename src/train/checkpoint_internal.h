@@ -11,6 +11,7 @@
 #define LC_MANIFEST_NAME "manifest.json"
 #define LC_MODEL_NAME "model.safetensors"
 #define LC_STATE_NAME "state.safetensors"
+#define LC_LOAD_NAME "expert_load" /* tensor of the state */
 #define LC_MANIFEST_FORMAT "longcat-checkpoint"
 /* The manifest ends with the hash of what stands before this. */
 #define LC_MANIFEST_CHECK ",\n \"check\": \""

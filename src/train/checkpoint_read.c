@@ -249,6 +249,19 @@ int lc_checkpoint_params(const char *path, const lc_config *config, lc_params **
     return status;
 }
 
+int lc_checkpoint_load(const char *path, int64_t *load, size_t count, lc_err *err) {
+    lc_tensors *state = NULL;
+    int status = open_file(path, LC_STATE_NAME, &state, err);
+    const lc_tensor *t = status == LC_OK ? lc_tensors_find(state, LC_LOAD_NAME) : NULL;
+    if (t && (t->dtype != LC_I64 || t->count != count))
+        status =
+            lc_fail(err, LC_EFORMAT, LC_STATE_NAME ": %s has another shape or type", LC_LOAD_NAME);
+    else if (t)
+        memcpy(load, t->data, count * sizeof *load);
+    lc_tensors_close(state);
+    return status;
+}
+
 int lc_checkpoint_optim(const char *path, const lc_params *params, lc_optim *optim, lc_err *err) {
     lc_optim_state s = lc_optim_state_of(optim);
     lc_tensors *state = NULL;

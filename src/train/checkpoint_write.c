@@ -25,6 +25,7 @@ struct lc_checkpoints {
     lc_checkpoint_setup setup;
     lc_optim_state live, copy;
     float *values; /* copy of params->values */
+    int64_t *load; /* of setup.load */
     lc_position position;
     pthread_t thread;
     bool running; /* a thread was started and not yet joined */
@@ -63,6 +64,7 @@ void lc_checkpoints_close(lc_checkpoints *c) {
     if (!c) return;
     lc_checkpoints_wait(c, NULL);
     lc_free(c->values);
+    lc_free(c->load);
     lc_free(c->copy.first);
     lc_free(c->copy.second);
     lc_free(c->copy.average);
@@ -78,11 +80,12 @@ int lc_checkpoints_open(const lc_checkpoint_setup *setup, lc_checkpoints **out, 
     c->setup = *setup;
     c->live = lc_optim_state_of(setup->optim);
     c->values = lc_params_block(p);
+    c->load = lc_calloc(setup->load_count + 1, sizeof *c->load);
     c->copy.first = lc_params_block(p);
     c->copy.second = lc_params_block(p);
     c->copy.average = c->live.average ? lc_params_block(p) : NULL;
     c->copy.steps = lc_calloc(p->count, sizeof *c->copy.steps);
-    if (!c->values || !c->copy.first || !c->copy.second || !c->copy.steps ||
+    if (!c->values || !c->load || !c->copy.first || !c->copy.second || !c->copy.steps ||
         (c->live.average && !c->copy.average)) {
         lc_checkpoints_close(c);
         return lc_fail(err, LC_ENOMEM, "checkpoints: no memory for a copy of the state");
@@ -156,7 +159,7 @@ static int write_state(const lc_checkpoints *c, const char *path, lc_err *err) {
                   {"second", c->copy.second},
                   {"average", c->copy.average}};
     enum { BLOCKS = sizeof blocks / sizeof *blocks };
-    size_t n = 0, most = BLOCKS * p->count + 1;
+    size_t n = 0, most = BLOCKS * p->count + 2;
     lc_tensor *list = lc_calloc(most, sizeof *list);
     lc_arena *names = lc_arena_new(0);
     lc_buf name = {0};
@@ -178,6 +181,13 @@ static int write_state(const lc_checkpoints *c, const char *path, lc_err *err) {
                                 .shape = {p->count},
                                 .count = p->count,
                                 .data = c->copy.steps};
+    if (ok && c->setup.load_count)
+        list[n++] = (lc_tensor){.name = LC_LOAD_NAME,
+                                .dtype = LC_I64,
+                                .rank = 1,
+                                .shape = {c->setup.load_count},
+                                .count = c->setup.load_count,
+                                .data = c->load};
     int status = ok ? lc_safetensors_write(path, list, n, err)
                     : lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
     lc_buf_free(&name);
@@ -384,6 +394,7 @@ int lc_checkpoints_begin(lc_checkpoints *c, const lc_position *position, lc_err 
     if (status != LC_OK) return status;
     c->position = *position;
     memcpy(c->values, p->values, bytes);
+    if (c->setup.load_count) memcpy(c->load, c->setup.load, c->setup.load_count * sizeof *c->load);
     memcpy(c->copy.first, c->live.first, bytes);
     memcpy(c->copy.second, c->live.second, bytes);
     if (c->live.average) memcpy(c->copy.average, c->live.average, bytes);

@@ -258,10 +258,30 @@ static void weigh_rows(void *ctx, size_t begin, size_t end, int thread) {
     kernels->swiglu_gradient(n, s->dact + at, s->gate + at, s->up + at);
 }
 
+/* Fills cuts and first_cut: an expert's rows are in token order, so each sequence's are together.
+ */
+static void cut_groups(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_state *s) {
+    size_t n = 0;
+    if (!t->cuts) return;
+    for (size_t e = 0; e < shape->experts; e++) {
+        size_t end = 0; /* of the present sequence */
+        s->first_cut[e] = n;
+        for (size_t i = s->first[e]; i < s->first[e + 1]; i++) {
+            size_t token = (size_t)s->choices[i] / shape->topk, length = t->cuts[1];
+            if (token < end) continue;
+            s->cuts[n++] = i;
+            end = (token / length + 1) * length;
+        }
+    }
+    s->first_cut[shape->experts] = n;
+    s->cuts[n] = s->first[shape->experts];
+}
+
 static int experts_back(const moe_task *k, lc_err *err) {
     const lc_moe_state *s = k->s;
     size_t hidden = k->shape->hidden;
     void *ctx = (void *)(uintptr_t)k;
+    cut_groups(k->t, k->shape, s);
     for (size_t e = 0; e < k->shape->experts; e++) {
         group g = group_of(s, e);
         lc_ffn_state state = state_of(s, g, k->shape->ffn);
@@ -269,6 +289,11 @@ static int experts_back(const moe_task *k, lc_err *err) {
         lc_matmul *products = s->products + BACK_PRODUCTS * e;
         back_products(k->t, &k->w->experts[e], g.rows, &(lc_ffn_pass){.x = x, .s = &state},
                       s->y + g.at * hidden, x, products);
+        for (int i = 0; i < BACK_PRODUCTS; i++) {
+            if (!products[i].cuts) continue;
+            products[i].cuts = s->cuts + s->first_cut[e];
+            products[i].pieces = s->first_cut[e + 1] - s->first_cut[e];
+        }
         products[0].before = (lc_rows_step){gather_back, ctx, g.at};
         products[0].behind = (lc_rows_step){weigh_rows, ctx, g.at};
     }
@@ -376,8 +401,9 @@ void lc_router_losses(const lc_tape *t, const lc_moe_shape *shape, size_t m, con
                       double *balance, double *z) {
     moe_task k = {.t = t, .shape = shape, .s = s};
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, loss_rows, &k);
-    for (size_t i = 0; i < m; i++) {
-        *balance += t->sums[2 * i];
-        *z += t->sums[2 * i + 1];
+    for (size_t i = 0, sequence = 0; i < m; i++) {
+        if (t->cuts && i == t->cuts[sequence + 1]) sequence++;
+        balance[sequence] += t->sums[2 * i];
+        z[sequence] += t->sums[2 * i + 1];
     }
 }

@@ -56,6 +56,9 @@ typedef struct lc_moe_state {
     float *x, *y;        /* [M*K][H] grouped */
     float *act, *dact;   /* [M*K][F] grouped */
     lc_matmul *products; /* [6 E] */
+    /* Where a sequence's rows of an expert begin, [M*K + 1], and an expert's first of them, [E+1]:
+     * used if the tape's rows are several sequences. */
+    size_t *cuts, *first_cut;
 } lc_moe_state;
 
 /* Chooses entries for u [m][H], then out [m][H] = sum of weight * expert(u), routed ones in
@@ -77,7 +80,8 @@ int lc_moe_back(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w
  * over tokens of sum c_e p_e. */
 void lc_balance_shares(const lc_moe_shape *shape, const int64_t *counts, int64_t tokens,
                        double target_topk, float *shares);
-/* Sums over tokens of sum_e c_e p_e and of lse^2. */
+/* Sums over a sequence's tokens of sum_e c_e p_e and of lse^2, added to its place in balance and
+ * z [sequences of the tape]. */
 void lc_router_losses(const lc_tape *t, const lc_moe_shape *shape, size_t m, const lc_moe_state *s,
                       double *balance, double *z);
 

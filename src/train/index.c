@@ -368,10 +368,10 @@ static int gradients(const index_task *k, const float *x, const float *cq, lc_er
 
 int lc_index_loss_end(const lc_tape *t, const lc_index_pass *p, const lc_index_member *members,
                       size_t n_members, bool sparse, float scale, const float *x, const float *cq,
-                      double *sum, lc_err *err) {
+                      double *sums, lc_err *err) {
     size_t m = lc_rows_count(p->rows);
     index_task k = {t, p, members, n_members, sparse, scale};
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, loss_rows, &k);
-    for (size_t i = 0; i < m; i++) *sum += t->sums[i];
+    for (size_t i = 0; i < m; i++) sums[i / p->rows->length] += t->sums[i];
     return t->grad && scale != 0 ? gradients(&k, x, cq, err) : LC_OK;
 }

@@ -52,11 +52,11 @@ typedef struct lc_index_member {
 } lc_index_member;
 void lc_index_loss_begin(const lc_tape *t, const lc_index_pass *p);
 void lc_index_loss_add(const lc_tape *t, const lc_index_pass *p, const lc_index_member *member);
-/* Adds sum of KL(target || softmax of I) over members and rows to *sum; with t->grad the indexer's
- * gradients times scale. */
+/* Adds sum of KL(target || softmax of I) over members and a sequence's rows to its place in sums
+ * [p->rows->rows]; with t->grad the indexer's gradients times scale. */
 int lc_index_loss_end(const lc_tape *t, const lc_index_pass *p, const lc_index_member *members,
                       size_t n_members, bool sparse, float scale, const float *x, const float *cq,
-                      double *sum, lc_err *err);
+                      double *sums, lc_err *err);
 
 size_t lc_index_loss_floats(const lc_op *op, const lc_mla_shape *mla, const lc_index_shape *s,
                             size_t length);

@@ -32,11 +32,15 @@ typedef struct loop {
     int64_t steps, first; /* of the whole run; done when this process began */
     size_t entries;
     int64_t *experts; /* [layers][entries] of the present step */
-    bool *learns;     /* [params] */
+    /* The same of the step before, and its tokens behind them: what the balance loss goes by. The
+     * step's own are known only at its end. Zero in the first step. */
+    int64_t *load;
+    bool *learns; /* [params] */
     /* of the stage */
     const lc_recipe_stage *stage;
     lc_feed *feed, *held_out;
     lc_net *net;
+    size_t micro; /* sequences that run together: no bit depends on it */
     lc_loss_weights weights;
     lc_schedule schedule;
     /* since the last checkpoint */
@@ -117,32 +121,53 @@ static size_t fixed_bytes(const loop *l) {
            lc_checkpoints_bytes(l->params, &l->optim_options);
 }
 
-/* Fills net options for the stage; recompute follows from the memory. */
-static int plan_net(const loop *l, lc_net_options *n, lc_err *err) {
+static size_t share_of(const loop *l) { return (size_t)(l->stage->batch / l->r->lanes); }
+
+/* Sequences to begin with: the recipe's, or the largest power of two with at most 4,096 tokens. A
+ * tied head has two uses with all of the net between them: its sum needs one sequence at a time. */
+static size_t first_micro(const loop *l) {
+    enum { TOKENS = 4096 };
+    size_t micro = 1, share = share_of(l), wanted = (size_t)l->stage->micro;
+    if (l->config.tie_embeddings) return 1;
+    if (wanted) return wanted < share ? wanted : share;
+    while (2 * micro <= share && 2 * micro * (size_t)l->stage->context <= TOKENS) micro *= 2;
+    return micro;
+}
+
+/* Whether the net fits; halves the sequences that run together until it does, if it may. */
+static bool fit_net(const loop *l, lc_net_options *n, size_t limit, size_t *micro) {
+    for (*micro = first_micro(l);; *micro /= 2) {
+        n->tokens = *micro * (size_t)l->stage->context;
+        size_t bytes = lc_net_bytes(l->params, n);
+        if (bytes <= limit && fixed_bytes(l) <= limit - bytes) return true;
+        if (l->stage->micro || *micro == 1) return false;
+    }
+}
+
+/* Fills net options for the stage; micro and recompute follow from the memory. */
+static int plan_net(const loop *l, lc_net_options *n, size_t *micro, lc_err *err) {
     const lc_recipe_stage *s = l->stage;
     size_t limit = l->r->memory ? (size_t)l->r->memory : lc_cpu_memory() / 4 * 3;
-    size_t fixed = fixed_bytes(l);
     *n = (lc_net_options){.kernels = l->o->kernels,
                           .pool = l->o->pool,
                           .bf16 = !l->r->compute_f32,
-                          .tokens = (size_t)(s->micro * s->context),
                           .length = (size_t)s->context,
                           .mtp_steps =
                               l->params->mtp && (s->mtp > 0 || s->kl > 0) ? l->config.mtp_steps : 0,
                           .recompute = l->o->recompute == LC_RECOMPUTE_ON,
                           .profile = l->o->profile};
-    size_t bytes = lc_net_bytes(l->params, n);
-    if (l->o->recompute == LC_RECOMPUTE_AUTO && (bytes > limit || fixed > limit - bytes)) {
+    bool fits = fit_net(l, n, limit, micro);
+    if (!fits && l->o->recompute == LC_RECOMPUTE_AUTO) {
         n->recompute = true;
-        bytes = lc_net_bytes(l->params, n);
+        fits = fit_net(l, n, limit, micro);
     }
-    if (bytes > limit || fixed > limit - bytes)
-        return lc_fail(err, LC_ELIMIT,
-                       "%s:%d: stage %s needs %.0f MB, of which %.0f MB for micro * context = %zu "
-                       "tokens at a time; memory is %.0f MB",
-                       l->r->path, s->line, s->name, (double)(bytes + fixed) / 1e6,
-                       (double)bytes / 1e6, n->tokens, (double)limit / 1e6);
-    return LC_OK;
+    if (fits) return LC_OK;
+    double bytes = (double)lc_net_bytes(l->params, n), fixed = (double)fixed_bytes(l);
+    return lc_fail(err, LC_ELIMIT,
+                   "%s:%d: stage %s needs %.0f MB, of which %.0f MB for micro * context = %zu "
+                   "tokens at a time; memory is %.0f MB",
+                   l->r->path, s->line, s->name, (bytes + fixed) / 1e6, bytes / 1e6, n->tokens,
+                   (double)limit / 1e6);
 }
 
 /* ---- stages ---- */
@@ -196,7 +221,7 @@ static int open_stage(loop *l) {
                        l->r->path, l->stage->line, l->stage->name);
     int status = open_feeds(l);
     if (status == LC_OK) status = check_data(l);
-    if (status == LC_OK) status = plan_net(l, &n, l->err);
+    if (status == LC_OK) status = plan_net(l, &n, &l->micro, l->err);
     if (status == LC_OK) status = lc_net_new(l->params, &n, &l->net, l->err);
     if (status == LC_OK)
         note(l, "stage %s: %lld steps of %lld x %lld tokens, %.1f M numbers in %zu tensors learn%s",
@@ -293,15 +318,18 @@ static int save_last(loop *l, bool measure) {
 
 /* Gradients and losses. *dropped: the step was interrupted. */
 static int run_lanes(loop *l, const lc_counts *totals, lc_losses *losses, bool *dropped) {
-    size_t share = (size_t)(l->stage->batch / l->r->lanes), micro = (size_t)l->stage->micro;
+    size_t share = share_of(l);
     int status = LC_OK;
     *dropped = false;
     for (size_t lane = 0; lane < (size_t)l->r->lanes && status == LC_OK; lane++) {
         float *grad = lc_lanes_begin(l->lanes);
         lc_profile_lap(l->o->profile, LC_LAP_LANES, NULL);
-        for (size_t i = 0; i < share && status == LC_OK; i += micro) {
+        for (size_t i = 0; i < share && status == LC_OK; i += l->micro) {
             if ((*dropped = l->o->hooks.stop && l->o->hooks.stop(l->o->hooks.ctx))) return LC_OK;
-            lc_batch batch = lc_feed_batch(l->feed, lane * share + i, micro);
+            size_t rows = share - i < l->micro ? share - i : l->micro;
+            lc_batch batch = lc_feed_batch(l->feed, lane * share + i, rows);
+            batch.balance_counts = l->load;
+            batch.balance_tokens = l->load[l->config.layers * l->entries];
             status = lc_net_run(l->net, &batch, &l->weights, totals, grad, losses, l->err);
         }
         lc_lanes_end(l->lanes);
@@ -360,6 +388,9 @@ static int finish_step(loop *l, lc_losses *losses, uint64_t begin) {
     lc_optim_average(l->optim, l->at.step);
     lc_net_refresh(l->net);
     lc_profile_lap(l->o->profile, LC_LAP_AFTER, NULL);
+    size_t count = l->config.layers * l->entries;
+    memcpy(l->load, l->experts, count * sizeof *l->load);
+    l->load[count] = losses->counts.tokens;
     l->at.step++;
     l->at.stage_step++;
     l->at.tokens += losses->counts.tokens;
@@ -447,9 +478,19 @@ static int resume(loop *l, const lc_checkpoint_found *found) {
     if (status == LC_OK) status = lc_checkpoint_params(found->path, &l->config, &l->params, l->err);
     if (status == LC_OK) status = make_optim(l);
     if (status == LC_OK) status = lc_checkpoint_optim(found->path, l->params, l->optim, l->err);
+    if (status == LC_OK)
+        status =
+            lc_checkpoint_load(found->path, l->load, l->config.layers * l->entries + 1, l->err);
     if (status == LC_OK) note(l, "goes on from %s", found->path);
     l->saved_step = l->at.step;
     return status;
+}
+
+static int make_counts(loop *l) {
+    l->entries = l->config.experts + l->config.zero_experts;
+    l->experts = lc_calloc(l->config.layers * l->entries + 1, sizeof *l->experts);
+    l->load = lc_calloc(l->config.layers * l->entries + 1, sizeof *l->load);
+    return l->experts && l->load ? LC_OK : lc_fail(l->err, LC_ENOMEM, "training: out of memory");
 }
 
 static int open_rest(loop *l) {
@@ -459,11 +500,11 @@ static int open_rest(loop *l) {
                                  .beside = &l->beside,
                                  .keep = (size_t)l->r->keep,
                                  .f32 = l->r->store_f32,
-                                 .average = l->r->publish_average};
-    l->entries = l->config.experts + l->config.zero_experts;
-    l->experts = lc_calloc(l->config.layers * l->entries + 1, sizeof *l->experts);
+                                 .average = l->r->publish_average,
+                                 .load = l->load,
+                                 .load_count = l->config.layers * l->entries + 1};
     l->learns = lc_calloc(l->params->count, sizeof *l->learns);
-    if (!l->experts || !l->learns) return lc_fail(l->err, LC_ENOMEM, "training: out of memory");
+    if (!l->learns) return lc_fail(l->err, LC_ENOMEM, "training: out of memory");
     int status =
         lc_lanes_new(l->params->floats, (size_t)l->r->lanes, l->o->pool, &l->lanes, l->err);
     if (status == LC_OK) status = lc_checkpoints_open(&setup, &l->checkpoints, l->err);
@@ -477,6 +518,7 @@ static int begin(loop *l, lc_loop_result *result) {
     int status = lc_beside_load(l->r, &l->config, &l->beside, l->err);
     if (status == LC_OK)
         status = lc_recipe_check(l->r, &l->config, l->config.mtp_steps > 0, l->err);
+    if (status == LC_OK) status = make_counts(l);
     if (status == LC_OK) status = lc_run_lock(l->r->run, &l->lock, l->err);
     if (status == LC_OK) status = lc_checkpoint_find(l->r->run, &found, l->err);
     result->resumed = found.path != NULL;
@@ -499,6 +541,7 @@ static void end(loop *l) {
     lc_params_free(l->params);
     lc_beside_free(&l->beside);
     lc_free(l->experts);
+    lc_free(l->load);
     lc_free(l->learns);
     if (l->lock >= 0) close(l->lock);
     lc_free(l);

@@ -58,6 +58,8 @@ typedef struct work {
 
 typedef struct chain {
     size_t first, n, length, block, blocks; /* works; rows in all, of a block; blocks */
+    const size_t *cuts;                     /* of its turned products: blocks don't cross them */
+    size_t pieces;
 } chain;
 
 typedef struct run {
@@ -70,6 +72,30 @@ typedef struct run {
 } run;
 
 static size_t whole(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+/* Piece i of k: its first row, how many there are, and where its packed sides begin. */
+typedef struct piece {
+    size_t at, k, left, right;
+} piece;
+static size_t pieces_of(const lc_matmul *m) { return m->cuts ? m->pieces : 1; }
+
+/* Piece i, p being the one before. */
+static piece next_piece(const lc_gemm_path *path, const lc_matmul *m, size_t i, piece p) {
+    piece next = {.k = m->k};
+    if (m->cuts) next.at = m->cuts[i] - m->cuts[0], next.k = m->cuts[i + 1] - m->cuts[i];
+    if (!i) return next;
+    next.left = p.left + lc_left_bytes(path, lc_ceil_div(m->rows, 16) * 16, p.k);
+    next.right = p.right + lc_right_bytes(path, p.k, m->columns);
+    return next;
+}
+
+/* The bytes of all pieces, in left and right. */
+static piece end_of(const lc_gemm_path *path, const lc_matmul *m) {
+    piece p = {0};
+    for (size_t i = 0; i < pieces_of(m); i++) p = next_piece(path, m, i, p);
+    return (piece){.left = p.left + lc_left_bytes(path, lc_ceil_div(m->rows, 16) * 16, p.k),
+                   .right = p.right + lc_right_bytes(path, p.k, m->columns)};
+}
 static size_t length_of(const lc_matmul *m) { return m->turned ? m->k : m->rows; }
 
 static size_t op_threads(const lc_op *op) {
@@ -107,10 +133,18 @@ static void run_step(const lc_rows_step *s, size_t begin, size_t end, int thread
 /* Rows [begin, end) of both sides of a turned product. */
 static void pack_turned(const run *r, const work *w, size_t begin, size_t end) {
     const lc_matmul *m = w->m;
-    lc_turned left = {m->rows, m->k, begin, end, m->x, m->ldx};
-    lc_right right = {m->k, m->columns, begin, end, m->right_rows, m->ld, true};
-    if (w->own_left) r->op->path->pack_turned(&left, w->left);
-    if (w->own_right) r->op->path->pack_right(&right, w->right);
+    const lc_gemm_path *path = r->op->path;
+    piece p = {0};
+    for (size_t i = 0; i < pieces_of(m); i++) {
+        p = next_piece(path, m, i, p);
+        size_t from = begin > p.at ? begin - p.at : 0;
+        size_t to = end < p.at + p.k ? end - p.at : p.k;
+        if (p.at >= end || from >= to) continue;
+        lc_turned left = {m->rows, p.k, from, to, m->x + p.at * m->ldx, m->ldx};
+        lc_right right = {p.k, m->columns, from, to, m->right_rows + p.at * m->ld, m->ld, true};
+        if (w->own_left) path->pack_turned(&left, w->left + p.left);
+        if (w->own_right) path->pack_right(&right, w->right + p.right);
+    }
 }
 
 static void multiply_rows(const run *r, const work *w, size_t begin, size_t end, char *scratch) {
@@ -149,14 +183,28 @@ static void run_block(const run *r, const chain *c, size_t begin, size_t end, in
     }
 }
 
+/* End of the block that begins at `begin`: whole pieces, or a part of one. */
+static size_t block_end(const chain *c, size_t begin) {
+    size_t i = 0, end;
+    if (!c->cuts) return c->length - begin < c->block ? c->length : begin + c->block;
+    while (c->cuts[i + 1] - c->cuts[0] <= begin) i++;
+    end = c->cuts[i + 1] - c->cuts[0];
+    if (end - begin > c->block) return begin + c->block;
+    if (c->cuts[i] - c->cuts[0] < begin) return end;
+    for (i++; i < c->pieces && c->cuts[i + 1] - c->cuts[0] - begin <= c->block; i++)
+        end = c->cuts[i + 1] - c->cuts[0];
+    return end;
+}
+
 static void run_blocks(void *ctx, size_t begin, size_t end, int thread) {
     run *r = ctx;
     for (size_t i = begin; i < end; i++) {
-        size_t item = i;
+        size_t item = i, first = 0;
         const chain *c = r->chains;
         while (item >= c->blocks) item -= c->blocks, c++;
-        size_t at = item * c->block;
-        run_block(r, c, at, c->length - at < c->block ? c->length : at + c->block, thread);
+        if (!c->cuts) first = item * c->block, item = 0;
+        while (item--) first = block_end(c, first);
+        run_block(r, c, first, block_end(c, first), thread);
     }
 }
 
@@ -173,15 +221,20 @@ static void multiply_turned(void *ctx, size_t begin, size_t end, int thread) {
         size_t across = lc_ceil_div(m->columns, w->width);
         size_t column = item % across * w->width, row = item / across * TURN_ROWS;
         size_t columns = m->columns - column, rows = m->rows - row;
-        path->multiply(&(lc_product){.rows = rows < TURN_ROWS ? rows : TURN_ROWS,
-                                     .k = m->k,
-                                     .columns = columns < w->width ? columns : w->width,
-                                     .left = w->left + lc_left_bytes(path, row, m->k),
-                                     .right = w->right + lc_right_bytes(path, m->k, column),
-                                     .c = m->c + row * m->ldc + column,
-                                     .ldc = m->ldc,
-                                     .scratch = r->scratch + (size_t)thread * r->scratch_bytes,
-                                     .add = m->add});
+        lc_product product = {.rows = rows < TURN_ROWS ? rows : TURN_ROWS,
+                              .columns = columns < w->width ? columns : w->width,
+                              .c = m->c + row * m->ldc + column,
+                              .ldc = m->ldc,
+                              .scratch = r->scratch + (size_t)thread * r->scratch_bytes,
+                              .add = m->add};
+        piece p = {0};
+        for (size_t j = 0; j < pieces_of(m); j++) {
+            p = next_piece(path, m, j, p);
+            product.k = p.k;
+            product.left = w->left + p.left + lc_left_bytes(path, row, p.k);
+            product.right = w->right + p.right + lc_right_bytes(path, p.k, column);
+            if (p.k) path->multiply(&product);
+        }
     }
 }
 
@@ -203,6 +256,7 @@ static void add_chain(run *r, const lc_matmul *list, size_t n) {
         const lc_matmul *m = &list[i], *last = i ? m - 1 : NULL;
         work *w = &r->list[r->n++];
         *w = (work){.m = m, .own_left = true, .own_right = true};
+        if (m->turned && m->cuts) c->cuts = m->cuts, c->pieces = m->pieces;
         if (!m->turned || !last || !last->turned || last->behind.run || m->before.run) continue;
         w->own_left = m->x != last->x || m->ldx != last->ldx || m->rows != last->rows;
         w->own_right =
@@ -234,7 +288,8 @@ static void divide_wave(run *r) {
         for (size_t i = 0; i < r->n_chains; i++) {
             chain *c = &r->chains[i];
             c->block = block;
-            c->blocks = lc_ceil_div(c->length, block);
+            c->blocks = 0;
+            for (size_t at = 0; at < c->length; at = block_end(c, at)) c->blocks++;
             blocks += c->blocks;
         }
     }
@@ -264,11 +319,12 @@ static size_t place_wave(run *r, char *base) {
         if (!m->turned) r->left_bytes = larger(r->left_bytes, lc_left_bytes(path, ROWS, m->k));
         if (m->turned && w->own_left) {
             w->left = base ? base + used : NULL;
-            used += whole(lc_left_bytes(path, lc_ceil_div(m->rows, 16) * 16, m->k));
+            used += whole(end_of(path, m).left);
         }
         if (m->right_rows && w->own_right) {
             w->right = base ? base + used : NULL;
-            used += whole(lc_right_bytes(path, m->k, m->columns));
+            used +=
+                whole(m->turned ? end_of(path, m).right : lc_right_bytes(path, m->k, m->columns));
             w->packs = m->turned ? 0 : lc_ceil_div(m->k, PACK);
         }
         if (!w->own_left) w->left = w[-1].left;

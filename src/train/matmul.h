@@ -4,7 +4,7 @@
  *
  *     forward          y = x W^T      { x, right: W packed }
  *     to the input     dx = dy W      { dy, right: W packed the other way round }
- *     to the weight    dW += dy^T x   { dy turned, right_rows: x, kn, add }
+ *     to the weight    dW += dy^T x   { dy turned, right_rows: x, kn, add, cuts }
  *
  * What a layer computes for a block of rows (tokens) stays in the caches: products that are chained
  * run one after the other for some rows before the next rows follow, with row-wise steps between
@@ -46,6 +46,12 @@ typedef struct lc_matmul {
     float *c; /* [rows][ldc] */
     size_t ldc;
     bool add; /* c += product, one rounding */
+    /* Turned with add only, or NULL: k falls into pieces, rows [cuts[i], cuts[i + 1]) less cuts[0]
+     * with cuts[pieces] - cuts[0] = k, and c takes one piece's product after the other. So products
+     * that cut at the same places leave the same bits whether they come in one call or in many.
+     * Turned products of a chain have the same cuts. */
+    const size_t *cuts;
+    size_t pieces;
     /* Belongs to the chain of the product before: as many rows (k, if turned), and behind it for
      * each of them. */
     bool chained;

@@ -5,6 +5,9 @@
  * Each layer's input is kept; its other activations either too, or they are computed again from it
  * before the layer's backward (recompute), by the same function and so with the same bits. Index
  * losses are complete behind their layer's forward, since nothing but the indexer learns from them.
+ *
+ * Every sum over tokens runs sequence by sequence. Head and draft module are used several times for
+ * a token, so they take one sequence at a time, forward and backward, between the layers' passes.
  */
 #include "train/net.h"
 
@@ -12,6 +15,12 @@
 #include "train/net_parts.h"
 
 #include <string.h>
+
+/* Losses by sequence. */
+typedef struct sequence_sums {
+    double *balance, *router_z, *kl;
+    double *group; /* kl of the present index group */
+} sequence_sums;
 
 /* One batch on its way. */
 typedef struct pass {
@@ -23,6 +32,8 @@ typedef struct pass {
     lc_err *err;
     lc_rows rows;
     size_t m;
+    size_t at; /* first token of the one sequence of the batch that runs */
+    sequence_sums sums;
     bool main_grad; /* something but the indexers learns */
     bool again;     /* the layer's forward is only repeated for its backward */
 } pass;
@@ -186,14 +197,17 @@ static int index_loss(const pass *p, const lc_index_net *w, size_t group, const 
     lc_net *n = p->n;
     if (!n->sparse || p->again || p->weights->kl_stage == LC_KL_OFF) return LC_OK;
     lc_index_pass group_pass = index_of(p, w, group);
-    double sum = 0;
+    size_t sequences = p->batch->rows;
+    memset(p->sums.group, 0, sequences * sizeof *p->sums.group);
     lc_index_loss_begin(&n->tape, &group_pass);
     for (size_t i = 0; i < n_members; i++) lc_index_loss_add(&n->tape, &group_pass, &members[i]);
     int status = lc_index_loss_end(
         &n->tape, &group_pass, members, n_members, p->weights->kl_stage == LC_KL_SPARSE,
-        token_weight(p, p->weights->kl), s->normed, s->mla.cq, &sum, p->err);
-    p->losses->kl += sum;
-    if (p->losses->kl_groups) p->losses->kl_groups[group] += sum;
+        token_weight(p, p->weights->kl), s->normed, s->mla.cq, p->sums.group, p->err);
+    for (size_t i = 0; i < sequences; i++) {
+        p->sums.kl[i] += p->sums.group[i];
+        if (p->losses->kl_groups) p->losses->kl_groups[group] += p->sums.group[i];
+    }
     return status;
 }
 
@@ -242,7 +256,7 @@ static int moe_forward(const pass *p, size_t layer) {
                       counts ? p->batch->balance_tokens : (int64_t)p->m, p->weights->target_topk,
                       s->moe.shares);
     if (p->again) return LC_OK;
-    lc_router_losses(&n->tape, &n->moe, p->m, &s->moe, &p->losses->balance, &p->losses->router_z);
+    lc_router_losses(&n->tape, &n->moe, p->m, &s->moe, p->sums.balance, p->sums.router_z);
     for (size_t e = 0; p->losses->experts && e < entries; e++)
         p->losses->experts[layer * entries + e] += n->counts[e];
     return LC_OK;
@@ -282,9 +296,8 @@ static int main_forward(const pass *p) {
     int status = lc_embed_run(&n->tape, &words, n->inputs[0], p->err);
     lc_tape_lap(&n->tape, LC_LAP_EMBED);
     for (size_t i = 0; i < layers && status == LC_OK; i++) status = layer_forward(p, i);
-    if (status != LC_OK) return status;
-    normed(p, &n->norm, n->inputs[layers], n->hidden);
-    return head_loss(p, n->hidden, 1, p->weights->lm, p->totals->lm, n->dhidden, &p->losses->lm);
+    if (status == LC_OK) normed(p, &n->norm, n->inputs[layers], n->hidden);
+    return status;
 }
 
 /* ---- draft steps (spec 2.7), teacher-forced: row i of step k takes token i + k ---- */
@@ -302,6 +315,11 @@ static size_t word_column(const pass *p) {
     return p->n->c->switches.mtp_concat_he ? p->n->c->hidden : 0;
 }
 
+static float *previous_hidden(const pass *p, size_t step) {
+    lc_net *n = p->n;
+    return step ? n->drafts[step - 1].hidden : n->hidden + p->at * n->c->hidden;
+}
+
 static int draft_input(const pass *p, size_t step) {
     lc_net *n = p->n;
     lc_draft_state *s = &n->drafts[step];
@@ -314,7 +332,7 @@ static int draft_input(const pass *p, size_t step) {
     int status = lc_embed_run(&n->tape, &words, s->words, p->err);
     if (status != LC_OK) return status;
     lc_norm_pass e = norm_of(p, &n->draft.enorm, s->words),
-                 h = norm_of(p, &n->draft.hnorm, s->prev);
+                 h = norm_of(p, &n->draft.hnorm, previous_hidden(p, step));
     lc_norm_run(&n->tape, &e, s->pair + column, 2 * hidden);
     lc_norm_run(&n->tape, &h, s->pair + (hidden - column), 2 * hidden);
     status = lc_linear_run(&n->tape, &n->draft.eh_proj, p->m, s->pair, s->block.in, p->err);
@@ -403,7 +421,8 @@ static int layer_back(const pass *p, size_t layer) {
 }
 
 static float *previous_gradient(const pass *p, size_t step) {
-    return step ? p->n->drafts[step - 1].dhidden : p->n->dhidden;
+    lc_net *n = p->n;
+    return step ? n->drafts[step - 1].dhidden : n->dhidden + p->at * n->c->hidden;
 }
 
 static int draft_back(const pass *p, size_t step) {
@@ -420,7 +439,7 @@ static int draft_back(const pass *p, size_t step) {
                                 p->err);
     if (status != LC_OK) return status;
     lc_norm_pass e = norm_of(p, &n->draft.enorm, s->words),
-                 h = norm_of(p, &n->draft.hnorm, s->prev);
+                 h = norm_of(p, &n->draft.hnorm, previous_hidden(p, step));
     lc_norm_back(&n->tape, &h, n->dpair + (hidden - column), 2 * hidden, previous_gradient(p, step),
                  hidden);
     clear(p, n->dx);
@@ -428,6 +447,45 @@ static int draft_back(const pass *p, size_t step) {
     lc_embed_pass words = draft_words(p, step);
     status = lc_embed_back(&n->tape, &words, n->dx, p->err);
     lc_tape_lap(&n->tape, LC_LAP_EMBED);
+    return status;
+}
+
+/* Head and draft steps of one sequence, forward and backward. */
+static int ends(const pass *p) {
+    lc_net *n = p->n;
+    size_t at = p->at * n->c->hidden;
+    int status = head_loss(p, n->hidden + at, 1, p->weights->lm, p->totals->lm, n->dhidden + at,
+                           &p->losses->lm);
+    if (status == LC_OK) status = drafts_forward(p);
+    lc_profile_turn(n->tape.profile, true);
+    for (size_t k = n->o.mtp_steps; p->main_grad && k-- > 0 && status == LC_OK;)
+        status = draft_back(p, k);
+    lc_profile_turn(n->tape.profile, false);
+    return status;
+}
+
+/* One sequence after the other: a weight's sum of its several uses doesn't cross sequences. */
+static int all_ends(const pass *p) {
+    lc_net *n = p->n;
+    const lc_batch *b = p->batch;
+    const size_t *cuts = n->tape.cuts;
+    int status = LC_OK;
+    n->tape.cuts = NULL;
+    for (size_t i = 0; i < b->rows && status == LC_OK; i++) {
+        lc_batch batch = *b;
+        pass one = *p;
+        one.batch = &batch;
+        one.at = i * b->length;
+        one.m = b->length;
+        one.sums.kl += i;
+        batch.rows = one.rows.rows = 1;
+        batch.tokens += one.at;
+        if (b->mask) batch.mask += one.at;
+        if (b->starts) batch.starts += one.at;
+        one.rows.starts = batch.starts;
+        status = ends(&one);
+    }
+    n->tape.cuts = cuts;
     return status;
 }
 
@@ -456,17 +514,31 @@ static int main_back(const pass *p) {
 static int run_pass(const pass *p) {
     lc_net *n = p->n;
     int status = main_forward(p);
-    if (status == LC_OK) status = drafts_forward(p);
+    if (status == LC_OK) status = all_ends(p);
     if (status != LC_OK) return status;
     lc_hidden_z(&n->tape, p->m, n->c->hidden, n->inputs[n->c->layers], 0, NULL,
                 &p->losses->hidden_z);
     lc_tape_lap(&n->tape, LC_LAP_LOSSES);
+    for (size_t i = 0; i < p->batch->rows; i++) {
+        p->losses->balance += p->sums.balance[i];
+        p->losses->router_z += p->sums.router_z[i];
+        p->losses->kl += p->sums.kl[i];
+    }
     if (!p->main_grad) return LC_OK;
     lc_profile_turn(n->tape.profile, true);
-    for (size_t k = n->o.mtp_steps; k-- > 0 && status == LC_OK;) status = draft_back(p, k);
-    if (status == LC_OK) status = main_back(p);
+    status = main_back(p);
     lc_profile_turn(n->tape.profile, false);
     return status;
+}
+
+/* Cuts and sums by sequence. */
+static void divide(lc_net *n, pass *p) {
+    size_t rows = p->batch->rows;
+    for (size_t i = 0; i <= rows; i++) n->cuts[i] = i * p->batch->length;
+    n->tape.cuts = rows > 1 ? n->cuts : NULL;
+    n->tape.pieces = rows;
+    memset(n->sums, 0, 4 * rows * sizeof *n->sums);
+    p->sums = (sequence_sums){n->sums, n->sums + rows, n->sums + 2 * rows, n->sums + 3 * rows};
 }
 
 /* ---- entry ---- */
@@ -513,6 +585,7 @@ int lc_net_run(lc_net *n, const lc_batch *batch, const lc_loss_weights *weights,
               .m = batch->rows * batch->length,
               .main_grad = grad && main_learns(weights)};
     n->tape.grad = grad;
+    divide(n, &p);
     lc_net_count(n, batch, &losses->counts);
     return run_pass(&p);
 }

@@ -3,8 +3,9 @@
  *
  * A batch is the smallest unit of work: `rows` sequences of equal length that run together. Its
  * losses and its gradient are a pure function of weights and batch, on any number of threads and
- * every instruction set, with recompute on or off. Gradients of several batches are added in the
- * order of the calls; lanes.h joins what different lanes have added.
+ * every instruction set, with recompute on or off. Sums run sequence by sequence: one batch leaves
+ * the same bits as its sequences in several calls, if the balance counts are given and the head
+ * isn't tied to the embedding. lanes.h joins what different lanes have added.
  *
  * Losses are given as sums, so that a step may consist of any number of batches: the caller counts
  * first (lc_net_count over all batches of the step), then every call scales by the totals.

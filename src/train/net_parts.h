@@ -51,15 +51,15 @@ typedef struct lc_layer_state {
     lc_moe_state moe;
 } lc_layer_state;
 
+/* Of one sequence of T tokens. */
 typedef struct lc_draft_state {
-    int32_t *tokens;   /* [M] token i + k of row i */
-    int64_t *ids;      /* [M] */
-    const float *prev; /* [M][H] */
-    float *words;      /* [M][H] looked-up rows */
-    float *pair;       /* [M][2H] */
+    int32_t *tokens; /* [T] token i + k of row i */
+    int64_t *ids;    /* [T] */
+    float *words;    /* [T][H] looked-up rows */
+    float *pair;     /* [T][2H] */
     lc_block_state block;
-    float *out, *hidden; /* [M][H] before and after the module's norm */
-    float *dhidden;      /* [M][H] */
+    float *out, *hidden; /* [T][H] before and after the module's norm */
+    float *dhidden;      /* [T][H] */
 } lc_draft_state;
 
 struct lc_net {
@@ -99,7 +99,9 @@ struct lc_net {
     float *out;            /* [M][H] a part's output */
     float *moe_out, *dmoe; /* [M][H] */
     float *dh, *dx;        /* [M][H] gradients of the residual stream, of a normed input */
-    float *dpair;          /* [M][2H] */
+    float *dpair;          /* [T][2H] */
+    size_t *cuts;          /* [M + 1] where sequences begin, for the tape */
+    double *sums;          /* [4][B] losses by sequence */
     int64_t *counts;       /* [E+Z] of a layer */
 };
 

@@ -33,9 +33,9 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- kept activations ---- */
 
-static void cut_block(const lc_net *n, cutter *cut, lc_block_state *s, bool with_input) {
+static void cut_block(const lc_net *n, cutter *cut, size_t m, lc_block_state *s, bool with_input) {
     const lc_config *c = n->c;
-    size_t m = n->o.tokens, heads = c->heads;
+    size_t heads = c->heads;
     if (with_input) s->in = floats(cut, m, c->hidden);
     s->normed = floats(cut, m, c->hidden);
     s->mla.qa = floats(cut, m, c->q_rank);
@@ -86,8 +86,8 @@ static void cut_layers(lc_net *n, cutter *cut) {
     lc_layer_state state = {0};
     for (size_t i = 0; i < layers; i++) {
         if (i < distinct) {
-            cut_block(n, cut, &state.half[0], false);
-            cut_block(n, cut, &state.half[1], true);
+            cut_block(n, cut, n->o.tokens, &state.half[0], false);
+            cut_block(n, cut, n->o.tokens, &state.half[1], true);
             cut_moe(n, cut, &state.moe);
         }
         if (!cut->base) continue;
@@ -97,15 +97,15 @@ static void cut_layers(lc_net *n, cutter *cut) {
 }
 
 static void cut_drafts(lc_net *n, cutter *cut) {
-    size_t m = n->o.tokens, hidden = n->c->hidden;
+    size_t m = n->o.length, hidden = n->c->hidden; /* one sequence at a time */
     n->drafts = take(cut, n->o.mtp_steps, sizeof *n->drafts);
     for (size_t i = 0; i < n->o.mtp_steps; i++) {
-        lc_draft_state s = {.prev = i && cut->base ? n->drafts[i - 1].hidden : n->hidden};
+        lc_draft_state s = {0};
         s.tokens = take(cut, m, sizeof *s.tokens);
         s.ids = take(cut, m, sizeof *s.ids);
         s.words = floats(cut, m, hidden);
         s.pair = floats(cut, m, 2 * hidden);
-        cut_block(n, cut, &s.block, true);
+        cut_block(n, cut, m, &s.block, true);
         s.out = floats(cut, m, hidden);
         s.hidden = floats(cut, m, hidden);
         s.dhidden = floats(cut, m, hidden);
@@ -158,7 +158,9 @@ static void cut_ffn_scratch(lc_net *n, cutter *cut) {
                         .y = floats(cut, choices, hidden),
                         .act = floats(cut, widest, 1),
                         .dact = floats(cut, widest, 1),
-                        .products = take(cut, 6 * c->experts, sizeof *moe.products)};
+                        .products = take(cut, 6 * c->experts, sizeof *moe.products),
+                        .cuts = take(cut, choices + 1, sizeof *moe.cuts),
+                        .first_cut = take(cut, c->experts + 1, sizeof *moe.first_cut)};
     if (!cut->base) return;
     for (size_t i = 0; i < c->layers + n->o.mtp_steps; i++) {
         lc_layer_state *layer = i < c->layers ? &n->states[i] : NULL;
@@ -175,6 +177,8 @@ static void cut_ffn_scratch(lc_net *n, cutter *cut) {
         layer->moe.act = moe.act;
         layer->moe.dact = moe.dact;
         layer->moe.products = moe.products;
+        layer->moe.cuts = moe.cuts;
+        layer->moe.first_cut = moe.first_cut;
     }
 }
 
@@ -221,7 +225,9 @@ static void cut_all(lc_net *n, cutter *cut) {
     n->dmoe = floats(cut, m, hidden);
     n->dh = floats(cut, m, hidden);
     n->dx = floats(cut, m, hidden);
-    n->dpair = floats(cut, n->o.mtp_steps ? m : 0, 2 * hidden);
+    n->dpair = floats(cut, n->o.mtp_steps ? n->o.length : 0, 2 * hidden);
+    n->cuts = take(cut, m + 1, sizeof *n->cuts);
+    n->sums = take(cut, 4 * m, sizeof *n->sums);
     n->counts = take(cut, c->experts + c->zero_experts, sizeof *n->counts);
     for (int i = 0; i < LC_NORMS; i++) n->tape.rates[i] = floats(cut, m, 1);
     n->tape.sums = take(cut, 2 * m, sizeof *n->tape.sums);

@@ -95,7 +95,7 @@ static const lc_key stage_keys[] = {
     COUNT("context", context, 2, 1 << 24),
     COUNT("tokens", tokens, 1, 1e18),
     COUNT("batch", batch, 1, 1 << 20),
-    COUNT("micro", micro, 1, 1 << 20),
+    FREE_COUNT("micro", micro, 1, 1 << 20),
     CHOICE("schedule", schedule_kind, "constant wsd cosine"),
     NUMBER("rate", rate, 1e-12, 100),
     NUMBER("warmup", warmup, 0, 1),

@@ -32,7 +32,7 @@ typedef enum lc_index_mode {
 typedef struct lc_recipe_stage {
     char name[LC_RECIPE_NAME];
     int line;
-    int64_t context, tokens, batch, micro; /* micro 0: a lane's share of a step */
+    int64_t context, tokens, batch, micro; /* micro 0: what fits */
     int64_t steps;                         /* follows: tokens / (batch * context), rounded up */
     int64_t schedule_kind, index;          /* lc_schedule_kind, lc_index_mode */
     double rate, warmup, decay, end;

@@ -98,11 +98,10 @@ static int settle_steps(const lc_recipe *r, lc_recipe_stage *s, lc_err *err) {
     if (s->batch % r->lanes)
         return REFUSE(r, s->line, err, "stage %s: batch %lld is no multiple of the %lld lanes",
                       s->name, (long long)s->batch, (long long)r->lanes);
-    if (!s->micro) s->micro = share;
-    if (share % s->micro)
+    if (s->micro > share)
         return REFUSE(r, s->line, err,
-                      "stage %s: micro %lld doesn't divide a lane's share of %lld sequences",
-                      s->name, (long long)s->micro, (long long)share);
+                      "stage %s: micro %lld is above a lane's share of %lld sequences", s->name,
+                      (long long)s->micro, (long long)share);
     if (__builtin_mul_overflow(s->batch, s->context, &step) || step > INT32_MAX)
         return REFUSE(r, s->line, err, "stage %s: batch times context is above 2^31 tokens",
                       s->name);

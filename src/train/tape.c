@@ -68,7 +68,9 @@ lc_matmul lc_linear_to_weight(const lc_tape *t, const lc_weight *w, size_t m, co
                        .kn = true,
                        .c = lc_weight_grad(t, w),
                        .ldc = w->cols,
-                       .add = true};
+                       .add = true,
+                       .cuts = t->cuts,
+                       .pieces = t->pieces};
 }
 
 int lc_linear_run(const lc_tape *t, const lc_weight *w, size_t m, const float *x, float *y,
@@ -121,7 +123,7 @@ typedef struct weights_task {
     size_t n;
 } weights_task;
 
-/* Items are blocks of columns of all norms, over all rows in order. */
+/* Items are blocks of columns of all norms, over each sequence's rows in order. */
 static void weight_columns(void *ctx, size_t begin, size_t end, int thread) {
     const weights_task *k = ctx;
     (void)thread;
@@ -131,14 +133,19 @@ static void weight_columns(void *ctx, size_t begin, size_t end, int thread) {
         while (block >= lc_ceil_div(s->n.w->cols, COLUMNS))
             block -= lc_ceil_div(s->n.w->cols, COLUMNS), s++;
         size_t column = block * COLUMNS, left = s->n.w->cols - column;
-        s->t->op.k->norm_weights(&(lc_norm_weights){.rows = s->n.m,
-                                                    .n = left < COLUMNS ? left : COLUMNS,
-                                                    .dy = s->dy + column,
-                                                    .x = s->n.x + column,
-                                                    .lddy = s->lddy,
-                                                    .ldx = s->n.ldx,
-                                                    .rates = s->rates,
-                                                    .sums = lc_weight_grad(s->t, s->n.w) + column});
+        const size_t *cuts = s->t->cuts;
+        for (size_t piece = 0; piece < (cuts ? s->t->pieces : 1); piece++) {
+            size_t at = cuts ? cuts[piece] : 0, rows = cuts ? cuts[piece + 1] - at : s->n.m;
+            s->t->op.k->norm_weights(
+                &(lc_norm_weights){.rows = rows,
+                                   .n = left < COLUMNS ? left : COLUMNS,
+                                   .dy = s->dy + at * s->lddy + column,
+                                   .x = s->n.x + at * s->n.ldx + column,
+                                   .lddy = s->lddy,
+                                   .ldx = s->n.ldx,
+                                   .rates = s->rates + at,
+                                   .sums = lc_weight_grad(s->t, s->n.w) + column});
+        }
     }
 }
 

@@ -20,6 +20,11 @@ typedef struct lc_tape {
     float *rates[3];     /* [LC_NORMS][M] scratch of norms */
     double *sums;        /* [2][M] scratch of losses */
     lc_profile *profile; /* normally NULL: nobody measures */
+    /* Where sequences begin among the M rows, and M: sums over tokens run sequence by sequence,
+     * each sequence's joining the gradient on its own, so that it doesn't matter which sequences
+     * run together. NULL: M rows are one. */
+    const size_t *cuts;
+    size_t pieces;
 } lc_tape;
 
 /* The time since the lap before, and the products, belong to this part. */

@@ -1,0 +1,24 @@
+/* api.c: the life of an internal request; see api.h. */
+#include "server/api.h"
+
+#include "base/mem.h"
+
+void lc_api_request_free(lc_api_request *r) {
+    for (size_t i = 0; i < r->n_prompts; i++) {
+        lc_free((void *)(uintptr_t)r->prompts[i].text);
+        lc_free((void *)(uintptr_t)r->prompts[i].ids);
+    }
+    for (size_t i = 0; i < r->n_stops; i++) lc_free(r->stops[i]);
+    json_object_put(r->messages);
+    json_object_put(r->tools);
+    json_object_put(r->schema);
+    json_object_put(r->template_arguments);
+    json_object_put(r->echoed);
+    lc_free(r->prompts);
+    lc_free(r->model);
+    lc_free(r->suffix);
+    lc_free(r->tool);
+    lc_free(r->affinity);
+    lc_free(r->user);
+    *r = (lc_api_request){0};
+}

@@ -1,0 +1,169 @@
+/* replay.c: one table in SQLite; see replay.h. Failures are silent misses by contract. */
+#include "server/replay.h"
+
+#include "base/err.h"
+#include "base/log.h"
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum { TRIM_EVERY = 256 };
+
+struct lc_replay {
+    sqlite3 *db;
+    sqlite3_stmt *put, *get, *touch, *trim;
+    pthread_mutex_t lock;
+    int64_t clock; /* counts uses: order, not time */
+    size_t since_trim;
+};
+
+static const char schema[] =
+    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+    "CREATE TABLE IF NOT EXISTS answer(key BLOB PRIMARY KEY, used INTEGER, tokens BLOB)"
+    " WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS answer_used ON answer(used);";
+
+static bool prepare(lc_replay *r) {
+    const struct {
+        sqlite3_stmt **out;
+        const char *sql;
+    } list[] = {
+        {&r->put, "INSERT OR REPLACE INTO answer VALUES(?, ?, ?)"},
+        {&r->get, "SELECT tokens FROM answer WHERE key = ?"},
+        {&r->touch, "UPDATE answer SET used = ? WHERE key = ?"},
+        {&r->trim, "DELETE FROM answer WHERE used <= (SELECT used FROM answer ORDER BY used DESC"
+                   " LIMIT 1 OFFSET ?)"},
+    };
+    bool ok = sqlite3_exec(r->db, schema, NULL, NULL, NULL) == SQLITE_OK;
+    for (size_t i = 0; ok && i < sizeof list / sizeof *list; i++)
+        ok = sqlite3_prepare_v2(r->db, list[i].sql, -1, list[i].out, NULL) == SQLITE_OK;
+    return ok;
+}
+
+static void finalize(lc_replay *r) {
+    sqlite3_finalize(r->put);
+    sqlite3_finalize(r->get);
+    sqlite3_finalize(r->touch);
+    sqlite3_finalize(r->trim);
+    sqlite3_close(r->db);
+    r->put = r->get = r->touch = r->trim = NULL;
+    r->db = NULL;
+}
+
+static bool open_file(lc_replay *r, const char *path) {
+    sqlite3_stmt *last = NULL;
+    bool ok = sqlite3_open(path, &r->db) == SQLITE_OK && prepare(r);
+    if (ok &&
+        sqlite3_prepare_v2(r->db, "SELECT max(used) FROM answer", -1, &last, NULL) == SQLITE_OK &&
+        sqlite3_step(last) == SQLITE_ROW)
+        r->clock = sqlite3_column_int64(last, 0);
+    sqlite3_finalize(last);
+    if (!ok) finalize(r);
+    return ok;
+}
+
+int lc_replay_open(const char *path, lc_replay **out, lc_err *err) {
+    lc_replay *r = lc_calloc(1, sizeof *r);
+    *out = NULL;
+    if (!r) return lc_fail(err, LC_ENOMEM, "answers: out of memory");
+    pthread_mutex_init(&r->lock, NULL);
+    bool ok = open_file(r, path ? path : ":memory:");
+    if (!ok && path) {
+        lc_log(LC_LOG_WARN, "%s: unusable, begun anew", path);
+        unlink(path);
+        ok = open_file(r, path);
+    }
+    if (!ok) {
+        lc_replay_close(r);
+        return lc_fail(err, LC_EIO, "%s: can't be opened", path ? path : "answers");
+    }
+    *out = r;
+    return LC_OK;
+}
+
+void lc_replay_close(lc_replay *r) {
+    if (!r) return;
+    finalize(r);
+    pthread_mutex_destroy(&r->lock);
+    lc_free(r);
+}
+
+/* ---- keys ---- */
+
+static void add_text(XXH3_state_t *state, struct json_object *value) {
+    const char *text = json_object_get_string(value);
+    uint64_t len = text ? (uint64_t)json_object_get_string_len(value) : 0;
+    XXH3_128bits_update(state, &len, sizeof len);
+    if (len) XXH3_128bits_update(state, text, len);
+}
+
+static void add_call(XXH3_state_t *state, struct json_object *call) {
+    struct json_object *function = json_object_object_get(call, "function");
+    const char *arguments = json_object_to_json_string_ext(
+        json_object_object_get(function, "arguments"), JSON_C_TO_STRING_PLAIN);
+    add_text(state, json_object_object_get(call, "id"));
+    add_text(state, json_object_object_get(function, "name"));
+    XXH3_128bits_update(state, arguments, strlen(arguments) + 1);
+}
+
+int lc_replay_key_of(uint64_t tenant, struct json_object *message, lc_replay_key *out,
+                     lc_err *err) {
+    XXH3_state_t *state = XXH3_createState();
+    struct json_object *calls = json_object_object_get(message, "tool_calls");
+    if (!state) return lc_fail(err, LC_ENOMEM, "answers: out of memory");
+    XXH3_128bits_reset_withSeed(state, tenant);
+    add_text(state, json_object_object_get(message, "reasoning_content"));
+    add_text(state, json_object_object_get(message, "content"));
+    for (size_t i = 0; calls && i < json_object_array_length(calls); i++)
+        add_call(state, json_object_array_get_idx(calls, i));
+    XXH128_hash_t hash = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
+    *out = (lc_replay_key){hash.low64, hash.high64};
+    return LC_OK;
+}
+
+/* ---- the table ---- */
+
+static void bind_key(sqlite3_stmt *s, int place, const lc_replay_key *key) {
+    sqlite3_bind_blob(s, place, key, sizeof *key, SQLITE_STATIC);
+}
+
+void lc_replay_put(lc_replay *r, lc_replay_key key, const int32_t *tokens, size_t count) {
+    if (count > INT32_MAX / sizeof *tokens) return;
+    pthread_mutex_lock(&r->lock);
+    bind_key(r->put, 1, &key);
+    sqlite3_bind_int64(r->put, 2, ++r->clock);
+    sqlite3_bind_blob(r->put, 3, tokens, (int)(count * sizeof *tokens), SQLITE_STATIC);
+    sqlite3_step(r->put);
+    sqlite3_reset(r->put);
+    if (++r->since_trim >= TRIM_EVERY) {
+        r->since_trim = 0;
+        sqlite3_bind_int(r->trim, 1, LC_REPLAY_ANSWERS);
+        sqlite3_step(r->trim);
+        sqlite3_reset(r->trim);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+bool lc_replay_get(lc_replay *r, lc_replay_key key, lc_ids *out) {
+    bool found = false;
+    pthread_mutex_lock(&r->lock);
+    bind_key(r->get, 1, &key);
+    if (sqlite3_step(r->get) == SQLITE_ROW) {
+        size_t bytes = (size_t)sqlite3_column_bytes(r->get, 0);
+        found = lc_ids_append(out, sqlite3_column_blob(r->get, 0), bytes / sizeof *out->data);
+    }
+    sqlite3_reset(r->get);
+    if (found) {
+        sqlite3_bind_int64(r->touch, 1, ++r->clock);
+        bind_key(r->touch, 2, &key);
+        sqlite3_step(r->touch);
+        sqlite3_reset(r->touch);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return found;
+}
