@@ -54,9 +54,12 @@ FACTS = [
 
 
 def needle(rng, world, text):
-    """One to three facts in a long text; questions behind it."""
+    return needle_of(rng, world, text, rng.randrange(1, 6) * 1000)
+
+
+def needle_of(rng, world, text, long):
+    """One to three facts in a text of about `long` bytes; questions behind it."""
     lines = text.split("\n")
-    long = rng.randrange(1, 6) * 1000
     at, used, taken = rng.randrange(max(1, len(lines) // 2)), 0, []
     while at < len(lines) and used < long:
         taken.append(lines[at])
