@@ -88,6 +88,8 @@ $B/llhttp/%.o: /usr/share/llhttp/%.c $B/flags
 	$(call say,CC,$<)
 	$Q$(CC) $(CODE_FLAGS) -w -c -o $@ $<
 
+$B/src/server/page.o: $(wildcard web/*)
+
 tests: all $(TESTS)                ## build the program and all test programs
 $B/tests/%: tests/%.c $B/liblongcat.a $B/flags
 	@mkdir -p $(@D)

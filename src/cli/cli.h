@@ -86,5 +86,8 @@ int lc_cmd_pull(int argc, char **argv);
 int lc_cmd_quantize(int argc, char **argv);
 int lc_cmd_bench(int argc, char **argv);
 int lc_cmd_train(int argc, char **argv);
+int lc_cmd_serve(int argc, char **argv);
+int lc_cmd_keys(int argc, char **argv);
+int lc_cmd_usage(int argc, char **argv);
 
 #endif

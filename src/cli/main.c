@@ -12,6 +12,9 @@ static const struct {
 } commands[] = {
     {"run", lc_cmd_run, "continue a text"},
     {"chat", lc_cmd_chat, "talk to a model in the terminal"},
+    {"serve", lc_cmd_serve, "OpenAI's and Anthropic's APIs for coding agents"},
+    {"keys", lc_cmd_keys, "API keys of the server"},
+    {"usage", lc_cmd_usage, "what was used, from the server's ledger"},
     {"inspect", lc_cmd_inspect, "what a model is, what it needs, whether it fits this machine"},
     {"tokenize", lc_cmd_tokenize, "text to token ids and back"},
     {"template", lc_cmd_template, "render a chat template"},

@@ -96,6 +96,7 @@ void lc_engine_close(lc_engine *e) {
     lc_free(e->logit_rows);
     lc_free(e->logits);
     lc_free(e->previous);
+    lc_free(e->routes);
     lc_tokenizer_free(e->tokenizer);
     lc_model_close(e->model);
     lc_pool_free(e->pool);
@@ -111,5 +112,13 @@ int lc_engine_logits(lc_engine *e, size_t n, lc_err *err) {
     if (!grown) return lc_fail(err, LC_ENOMEM, "logits of %zu rows: out of memory", n);
     e->logits = grown;
     e->cap_logits = n;
+    return LC_OK;
+}
+
+int lc_engine_keep_routes(lc_engine *e, lc_err *err) {
+    const lc_config *c = &e->model->config;
+    if (!e->routes) e->routes = lc_calloc(e->chunk * c->layers * c->topk, sizeof *e->routes);
+    if (!e->routes) return lc_fail(err, LC_ENOMEM, "routes of %zu rows: out of memory", e->chunk);
+    e->work->routes = e->routes;
     return LC_OK;
 }

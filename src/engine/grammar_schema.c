@@ -107,6 +107,7 @@ static uint32_t list_of(lc_schema *s, const char *open, uint32_t item, uint32_t 
 static uint32_t any_value(lc_schema *s);
 
 uint32_t lc_expr_object(lc_schema *s) {
+    if (s->r->status != LC_OK) return 0; /* no rule would be made, and this would not end */
     if (!s->object) {
         s->object = lc_rule_new(s->r);
         uint32_t pair = seq(s, any_string(s), seq(s, mark(s, ":"), any_value(s)));
@@ -120,6 +121,7 @@ static uint32_t any_number(lc_schema *s) {
 }
 
 static uint32_t any_value(lc_schema *s) {
+    if (s->r->status != LC_OK) return 0;
     if (!s->value) {
         s->value = lc_rule_new(s->r);
         uint32_t e = alt(s, any_string(s), any_number(s));

@@ -28,10 +28,11 @@ typedef struct lc_task_token {
     int32_t token;    /* -1: only the rest of the text */
     const char *text; /* has become certain; len bytes, whole characters */
     size_t len;
-    lc_token_logprob own; /* if asked for */
+    lc_token_logprob own; /* token -1 if not asked for, and for the first of an echoed prompt */
     lc_token_logprob top[LC_TOP_LOGPROBS];
     size_t n_top;
-    float routed; /* routed experts that this token's row used, mean over layers */
+    float routed; /* routed experts of the row that predicted it, mean over layers; 0 for the first
+                   * of an echoed prompt and where that row came from the cache */
 } lc_task_token;
 
 typedef enum lc_task_end {
@@ -46,7 +47,8 @@ typedef struct lc_task_result {
     lc_task_end end;
     const char *stop_string; /* STRING: which; borrowed from the task's */
     lc_err err;              /* FAILED */
-    size_t prompt_tokens, cached_tokens, output_tokens;
+    size_t prompt_tokens;    /* computed or cached: fewer than `count` only if it ended early */
+    size_t cached_tokens, output_tokens;
     const int32_t *tokens; /* [output_tokens]; valid during the call */
     double queue_s, prefill_s, decode_s;
 } lc_task_result;
@@ -76,10 +78,11 @@ typedef struct lc_task {
 } lc_task;
 
 typedef struct lc_sched_options {
-    size_t running;  /* answers generated at a time, default 16 */
+    size_t running;  /* answers generated at a time, default 16; and two light ones more */
     size_t budget;   /* rows of a step, default 512 */
     size_t waiting;  /* queue, default 256 tasks */
-    size_t kv_bytes; /* memory of running sessions; 0 = a quarter of the machine's */
+    size_t kv_bytes; /* memory of running sessions, each counted with all of its max_tokens; 0 =
+                      * a quarter of the machine's */
     lc_cache *cache; /* borrowed, or NULL */
 } lc_sched_options;
 
@@ -90,7 +93,7 @@ int lc_sched_open(lc_engine *engine, const lc_sched_options *options, lc_sched *
 void lc_sched_close(lc_sched *sched);
 
 /* LC_ELIMIT: the queue is full, or the prompt doesn't fit the context or the memory (text says
- * which). *id names the task for cancel. Any thread. */
+ * which). *id names the task for cancel and is set before its first event. Any thread. */
 int lc_sched_submit(lc_sched *sched, const lc_task *task, uint64_t *id, lc_err *err);
 /* Ends the task within a step, with LC_TASK_CANCELED; unknown ids are ignored. Any thread. */
 void lc_sched_cancel(lc_sched *sched, uint64_t id);

@@ -164,12 +164,21 @@ static int ffn_sublayer(const pass *p, size_t layer, int sub, lc_operand *x) {
     return LC_OK;
 }
 
+static void keep_routes(const pass *p, size_t layer) {
+    size_t topk = p->m->moe.topk, layers = p->m->config.layers;
+    if (!p->w->routes) return;
+    for (size_t i = 0; i < p->step->m; i++)
+        memcpy(p->w->routes + (i * layers + layer) * topk, p->w->moe.ids + i * topk,
+               topk * sizeof *p->w->routes);
+}
+
 /* work->moe_out = MoE(u), the shortcut branch. */
 static int moe_branch(const pass *p, size_t layer) {
     const lc_moe_weights *moe = &p->m->layers[layer].moe;
     int status = lc_route(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->err);
     if (status != LC_OK) return status;
     emit_router(p, layer);
+    keep_routes(p, layer);
     lap(p, LC_STAGE_ROUTE);
     status = lc_moe(&p->w->op, &p->m->moe, moe, p->step->m, p->w->norm, &p->w->moe, p->w->moe_out,
                     p->err);

@@ -34,6 +34,8 @@ typedef struct lc_work {
     lc_index_buffers index;
     lc_moe_buffers moe;
     float **scratch; /* [threads] */
+    int32_t *routes; /* [M][L][topk] chosen entries of the main pass's rows; not kept if NULL. Of
+                      * whoever sets it */
 } lc_work;
 
 size_t lc_work_bytes(const lc_config *config, lc_work_size size);

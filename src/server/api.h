@@ -36,7 +36,8 @@ typedef struct lc_api_request {
     char *model;
     /* Chat: messages as chat templates take them: {"role": system|user|assistant|tool, "content":
      * string, "reasoning_content": string, "tool_calls":
-     * [{"id","type":"function","function":{"name", "arguments": object}}], "tool_call_id"}. tools:
+     * [{"id","type":"function","function":{"name", "arguments": object}}], "tool_call_id",
+     * "signature" of the reasoning, "is_error": true}. tools:
      * [{"type":"function","function":{"name", "description","parameters"}}] or NULL. */
     struct json_object *messages, *tools;
     lc_api_prompt *prompts; /* completions only */
@@ -70,6 +71,7 @@ typedef struct lc_api_request {
     bool stream, include_usage;
     bool hide_reasoning;  /* the client doesn't want to see it (display omitted) */
     bool wants_encrypted; /* Responses: include reasoning.encrypted_content */
+    bool routed;          /* chat chunks say how many routed experts their tokens used: extension */
     char *affinity, *user;
     /* What the reply repeats of the request (Responses: instructions, tools, metadata, ...), or
      * NULL */
@@ -96,7 +98,7 @@ typedef enum lc_api_event_kind {
     LC_API_REASONING, /* text */
     LC_API_CONTENT,   /* text, logprob */
     LC_API_CALL,      /* a tool call: call_id, name, arguments (JSON text) */
-    LC_API_FINISH,    /* of one choice: reason, stop_string, signature of its reasoning */
+    LC_API_FINISH,    /* of one choice: reason, stop_string */
     LC_API_USAGE,     /* after the last FINISH: the numbers; the reply is complete */
     LC_API_ERROR,     /* after BEGIN: ends the reply */
 } lc_api_event_kind;
@@ -133,7 +135,7 @@ typedef struct lc_api_event {
     size_t n_routed;
     const char *call_id, *name, *arguments;
     lc_api_reason reason;
-    const char *stop_string, *signature;
+    const char *stop_string;
     lc_api_usage usage;
     const lc_api_error *error;
 } lc_api_event;
@@ -143,7 +145,8 @@ typedef struct lc_api_reply_info {
     const char *id;    /* 24 random letters and digits; dialects put their prefix before it */
     const char *model; /* as served */
     const char *request_id;
-    int64_t created; /* seconds since 1970 */
+    const char *signature; /* of the reasoning; clients send it back unchanged; NULL: request_id */
+    int64_t created;       /* seconds since 1970 */
 } lc_api_reply_info;
 
 typedef struct lc_api_reply lc_api_reply; /* a reply being rendered */

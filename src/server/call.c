@@ -424,8 +424,7 @@ static void finish_call(void *ctx) {
             send_event(c, &(lc_api_event){.kind = LC_API_FINISH,
                                           .choice = i,
                                           .reason = reason_of(&c->choices[i]),
-                                          .stop_string = c->choices[i].stop_string,
-                                          .signature = c->visit->request_id});
+                                          .stop_string = c->choices[i].stop_string});
         send_event(c, &(lc_api_event){.kind = LC_API_USAGE, .usage = usage});
     }
     write_log(c, status);

@@ -163,6 +163,9 @@ static bool make_grammar(lc_call *c) {
         return true;
     }
     int status = lc_grammar_new(c->service->vocab, &spec, &c->grammar, &err);
+    if (status == LC_OK && lc_grammar_shortest(c->grammar) > (size_t)r->max_tokens)
+        status = lc_fail(&err, LC_EINVAL, "max_tokens %lld: the shortest valid answer takes %zu",
+                         (long long)r->max_tokens, lc_grammar_shortest(c->grammar));
     if (status != LC_OK) refuse_status(c, status, &err);
     return status == LC_OK;
 }

@@ -18,6 +18,7 @@ typedef struct lc_exchange lc_exchange; /* one request and its reply */
 typedef struct lc_http_limits {
     size_t line, header, headers, n_headers; /* bytes: 8 KiB, 16 KiB, 64 KiB; 128 */
     size_t body;                             /* bytes: 32 MiB */
+    size_t bodies;                           /* bytes of all bodies held at a time: 1 GiB */
     double header_s, body_idle_s, body_s;    /* 10, 20, 120 */
     size_t connections, per_peer;            /* 4096, 256 */
     size_t outbound;                         /* unsent bytes of a reply: 1 MiB ... */
@@ -41,7 +42,8 @@ typedef struct lc_http_options {
      * are sent; the request's strings live as long. */
     void (*request)(void *ctx, lc_exchange *exchange);
     /* Before the body of a request is read: 0 to go on, or a status to answer at once (401, 404,
-     * 413, 503 ...) with what was set on the exchange. May be NULL. */
+     * 413, 503 ...) with the headers set on the exchange and the body of `error`; or it replies
+     * itself and returns any other value. The exchange is over then. May be NULL. */
     int (*head)(void *ctx, lc_exchange *exchange);
     /* Body of an error that http itself answers (400, 408, 413, 431 ...), JSON; NULL: a default
      * one. path may be NULL when it isn't known yet. */
@@ -49,7 +51,8 @@ typedef struct lc_http_options {
 } lc_http_options;
 
 int lc_http_open(const lc_http_options *options, lc_http **out, lc_err *err);
-void lc_http_free(lc_http *http); /* after lc_http_run has returned */
+/* After lc_http_run has returned. What is posted still runs; open exchanges get their on_close. */
+void lc_http_free(lc_http *http);
 int lc_http_port(const lc_http *http);
 /* Runs the loop until lc_http_quit; the caller's thread becomes the loop thread. */
 int lc_http_run(lc_http *http, lc_err *err);
@@ -65,7 +68,8 @@ int lc_http_every(lc_http *http, double seconds, void (*fn)(void *ctx), void *ct
 void lc_http_drain(lc_http *http);
 size_t lc_http_open_exchanges(const lc_http *http);
 size_t lc_http_connections(const lc_http *http);
-/* Reads certificate and key again; on failure the old ones stay. */
+/* Reads certificate and key again, for new connections; on failure the old ones stay. Any thread.
+ */
 int lc_http_reload(lc_http *http, lc_err *err);
 
 /* ---- an exchange ---- */
@@ -79,8 +83,9 @@ const char *lc_exchange_body(const lc_exchange *x, size_t *len);
 const char *lc_exchange_peer(const lc_exchange *x); /* "127.0.0.1:4711" */
 void lc_exchange_user(lc_exchange *x, void *user);
 void *lc_exchange_get_user(const lc_exchange *x);
-/* Called once, on the loop thread, if the client goes away before the end, or is too slow; the
- * exchange is gone when fn returns: no call on it afterwards. */
+/* Called once, on the loop thread, if the exchange ends otherwise than by a call of reply, end or
+ * abort: the client went away or is too slow, or its body broke a limit after `head` had let it in.
+ * The exchange is gone when fn returns: no call on it afterwards, nor in fn. */
 void lc_exchange_on_close(lc_exchange *x, void (*fn)(void *ctx), void *ctx);
 
 /* A header of the reply, before it begins. Values with control characters are refused: LC_EINVAL.
@@ -89,7 +94,7 @@ int lc_exchange_header(lc_exchange *x, const char *name, const char *value, lc_e
 /* The whole reply; HEAD gets no body. Ends the exchange. */
 void lc_exchange_reply(lc_exchange *x, int status, const char *type, const char *body, size_t len);
 /* A streamed reply (chunked): begin, any number of writes, end. write returns false when the reply
- * was given up (limits.outbound): on_close was or will be called. */
+ * was given up (limits.outbound): on_close will be called, unless end or abort is called first. */
 void lc_exchange_begin(lc_exchange *x, int status, const char *type);
 bool lc_exchange_write(lc_exchange *x, const char *data, size_t len);
 void lc_exchange_end(lc_exchange *x);

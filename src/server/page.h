@@ -12,7 +12,7 @@ typedef struct lc_page_file {
     size_t len;
 } lc_page_file;
 
-/* NULL: none under this path. */
-const lc_page_file *lc_page_find(const char *path);
+/* false: none under this path. */
+bool lc_page_find(const char *path, lc_page_file *out);
 
 #endif

@@ -113,6 +113,12 @@ static void experts(lc_visit *v, lc_exchange *x) {
     json_object_object_add(out, "experts", count(c->experts));
     json_object_object_add(out, "zero_experts", count(n.entries - c->experts));
     json_object_object_add(out, "per_token", count(c->topk));
+    lc_param_counts params;
+    lc_config_count(c, &params);
+    double most = (double)(c->topk < c->experts ? c->topk : c->experts); /* routed at a time */
+    json_object_object_add(out, "active_base", number((double)params.active_zero));
+    json_object_object_add(out, "active_per_expert",
+                           number((double)(params.active_all - params.active_zero) / most));
     json_object_object_add(out, "counts", rows);
     reply_json(v, x, out);
 }
@@ -377,9 +383,10 @@ static bool get_route(lc_visit *v, lc_exchange *x, const char *route) {
         list[i].answer(v, x);
         return true;
     }
-    const lc_page_file *file = lc_page_find(route);
-    if (file) page(v, x, file);
-    return file || models(v, x, route);
+    lc_page_file file;
+    if (!lc_page_find(route, &file)) return models(v, x, route);
+    page(v, x, &file);
+    return true;
 }
 
 bool lc_route_light(lc_visit *v, lc_exchange *x, const char *method, const char *route) {
