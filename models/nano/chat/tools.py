@@ -84,7 +84,7 @@ STYLES = {
 def talk(rng, system, tools, turns):
     """`tools`: names; they are declared in a random order, sometimes with others that aren't needed."""
     names = list(tools)
-    if rng.random() < 0.7:
+    if rng.random() < 0.3:
         names = list(TOOLS)
     rng.shuffle(names)
     messages = ([{"role": "system", "content": system}] if system else []) + turns
