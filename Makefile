@@ -61,7 +61,7 @@ CLI_OBJ := $(CLI:%.c=$B/%.o)
 Q   := $(if $(filter 1,$V),,@)
 say  = $(if $(filter 1,$V),,@echo "  $1 $(patsubst $B/%,%,$2)")
 
-.PHONY: all tests test asan tsan fuzz fuzz-programs fuzz-build lint tidy format install clean help force
+.PHONY: all tests test test-clients asan tsan fuzz fuzz-programs fuzz-build lint tidy format install clean help force
 all: $B/longcat                    ## build the program, build/longcat
 $B/longcat: $(CLI_OBJ) $B/liblongcat.a
 	$(call say,LD,$@)
@@ -103,6 +103,9 @@ asan:                              ## run all tests under AddressSanitizer and U
 tsan:                              ## run the tests that use threads under ThreadSanitizer
 	$Q$(MAKE) B=$B/tsan SAN=thread CFLAGS="-O1 -g" tests
 	@tests/run $B/tsan --threads
+
+test-clients: all                  ## real agents and SDKs against the server, all that can be installed
+	@tests/clients/run $B all
 
 FUZZ_SECONDS ?= 20
 FUZZ_BUILD = $(MAKE) B=$B/fuzz CC=clang WERROR= SAN=address,undefined,fuzzer-no-link CFLAGS="-O1 -g"

@@ -117,6 +117,12 @@ int lc_cli_parse(const lc_usage *usage, int argc, char **argv, const char **args
     return -1;
 }
 
+int lc_cli_need(const char *value, const char *option) {
+    if (value) return -1;
+    fprintf(stderr, "longcat: %s is needed\n", option);
+    return LC_EXIT_USAGE;
+}
+
 int lc_cli_fail(const lc_err *err) {
     fprintf(stderr, "longcat: %s\n", err->text);
     return LC_EXIT_FAILED;

@@ -50,6 +50,10 @@ typedef struct lc_usage {
  */
 int lc_cli_parse(const lc_usage *usage, int argc, char **argv, const char **args, int *n_args);
 
+/* The check of a required option ("--out"): -1 if it was given, else a message and LC_EXIT_USAGE.
+ */
+int lc_cli_need(const char *value, const char *option);
+
 /* Prints "longcat: text" to stderr and returns LC_EXIT_FAILED. */
 int lc_cli_fail(const lc_err *err);
 

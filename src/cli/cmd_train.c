@@ -57,9 +57,3 @@ void lc_train_show_counts(const lc_corpus_counts *counts) {
             fprintf(stderr, "longcat: left out: %llu %s\n", (unsigned long long)lines[i].n,
                     lines[i].text);
 }
-
-int lc_train_need(const char *value, const char *option) {
-    if (value) return -1;
-    fprintf(stderr, "longcat: %s is needed\n", option);
-    return LC_EXIT_USAGE;
-}

@@ -16,7 +16,4 @@ int lc_train_report_cmd(int argc, char **argv);
 /* Lines on stderr about what a corpus had that was left out. */
 void lc_train_show_counts(const lc_corpus_counts *counts);
 
-/* "--out": the check that every subcommand makes of a required option. */
-int lc_train_need(const char *value, const char *option);
-
 #endif

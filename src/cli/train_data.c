@@ -124,8 +124,8 @@ typedef struct extra {
 
 static int run(lc_prepare_options *o, const extra *x, const char **args, int n_args) {
     if (x->check) return check(args, n_args);
-    int code = lc_train_need(o->out, "-o FOLDER");
-    if (code < 0) code = lc_train_need(o->tokenizer, "--tokenizer FILE");
+    int code = lc_cli_need(o->out, "-o FOLDER");
+    if (code < 0) code = lc_cli_need(o->tokenizer, "--tokenizer FILE");
     if (code >= 0) return code;
     o->corpus.paths = args;
     o->corpus.n_paths = (size_t)n_args;

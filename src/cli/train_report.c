@@ -410,7 +410,7 @@ int lc_train_report_cmd(int argc, char **argv) {
         options, 1, 1};
     const char *args[1];
     int n_args, code = lc_cli_parse(&usage, argc, argv, args, &n_args);
-    if (code >= 0 || (code = lc_train_need(out, "--output")) >= 0) return code;
+    if (code >= 0 || (code = lc_cli_need(out, "--output")) >= 0) return code;
     lc_err err = {0};
     lc_buf path = {0};
     report *r = lc_calloc(1, sizeof *r);

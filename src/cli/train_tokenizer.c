@@ -108,7 +108,7 @@ int lc_train_tokenizer_cmd(int argc, char **argv) {
     const char **args = lc_calloc((size_t)argc, sizeof *args);
     if (!args) return lc_cli_fail(&(lc_err){.text = "out of memory"});
     int code = lc_cli_parse(&usage, argc, argv, args, &n_args);
-    if (code < 0) code = lc_train_need(out, "-o FILE");
+    if (code < 0) code = lc_cli_need(out, "-o FILE");
     if (code < 0) {
         o.corpus.paths = args;
         o.corpus.n_paths = (size_t)n_args;

@@ -1,11 +1,13 @@
 /*
  * grammar_pattern.c: regular expressions of JSON schema (ECMA-262) as grammar expressions: never
  * matched, only generated, so there is no backtracking. What isn't regular (look-around, back
- * references, word boundaries, anchors inside) is refused by name.
+ * references, word boundaries, anchors inside) is refused by name. Where a length is asked for too,
+ * the repeated parts share what is left of it.
  */
 #include "engine/grammar_rules.h"
 
 #include "base/err.h"
+#include "base/mem.h"
 #include "base/utf8.h"
 
 #include <stdlib.h>
@@ -13,11 +15,28 @@
 
 enum { MOST_RANGES = 512, MOST_DEPTH = 48, MOST_COUNT = 100000 };
 
+/* An expression, and how many characters its texts have. */
+typedef struct piece {
+    uint32_t e;
+    uint64_t min, max; /* up to ENDLESS */
+} piece;
+
+static const uint64_t ENDLESS = UINT32_MAX;
+
+/* A piece and how often it stands. */
+typedef struct part {
+    piece what;
+    uint32_t min, max;
+} part;
+
 typedef struct parser {
     lc_rules *r;
-    const char *at, *end, *place;
+    const lc_pattern *pattern;
+    const char *at, *end;
     lc_text_form form;
     int depth;
+    part *parts; /* of the sequence outside all groups */
+    size_t n_parts, cap_parts;
 } parser;
 
 typedef struct class_set {
@@ -26,7 +45,7 @@ typedef struct class_set {
 } class_set;
 
 static uint32_t refuse(const parser *p, const char *what) {
-    return lc_rules_fail(p->r, LC_EUNSUPPORTED, "%s: pattern: %s", p->place, what);
+    return lc_rules_fail(p->r, LC_EUNSUPPORTED, "%s: pattern: %s", p->pattern->place, what);
 }
 
 static bool more(const parser *p) { return p->r->status == LC_OK && p->at < p->end; }
@@ -79,8 +98,20 @@ static void negate(const parser *p, class_set *c) {
     *c = out;
 }
 
-/* \d \w \s and their opposites. false: none of these. */
-static bool put_shorthand(const parser *p, class_set *c, char letter) {
+/* Readers differ on white space. wide: all that any of them takes for it; otherwise what all do. */
+static void put_spaces(const parser *p, class_set *c, bool wide) {
+    static const lc_range more[] = {
+        {0x1C, 0x1F},     {0x85, 0x85},     {0xA0, 0xA0},     {0x1680, 0x1680}, {0x2000, 0x200A},
+        {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
+    put_range(p, c, '\t', '\r');
+    put_range(p, c, ' ', ' ');
+    for (size_t i = 0; wide && i < sizeof more / sizeof *more; i++)
+        put_range(p, c, more[i].low, more[i].high);
+}
+
+/* \d \w \s and their opposites, in a class of which the opposite is meant or not. false: none of
+ * these. */
+static bool put_shorthand(const parser *p, class_set *c, char letter, bool opposite) {
     class_set s = {.n = 0};
     switch (letter | 0x20) {
     case 'd': put_range(p, &s, '0', '9'); break;
@@ -90,10 +121,7 @@ static bool put_shorthand(const parser *p, class_set *c, char letter) {
         put_range(p, &s, '_', '_');
         put_range(p, &s, 'a', 'z');
         break;
-    case 's':
-        put_range(p, &s, '\t', '\r');
-        put_range(p, &s, ' ', ' ');
-        break;
+    case 's': put_spaces(p, &s, opposite != (letter < 'a')); break;
     default: return false;
     }
     if (letter < 'a') negate(p, &s);
@@ -139,13 +167,13 @@ static uint32_t escaped_code(parser *p) {
 }
 
 /* One member of a [class]: a shorthand (true, put), or a character in *code. */
-static bool class_member(parser *p, class_set *c, uint32_t *code) {
+static bool class_member(parser *p, class_set *c, bool opposite, uint32_t *code) {
     if (!sees(p, '\\')) {
         *code = next_code(p);
         return false;
     }
     p->at++;
-    if (more(p) && put_shorthand(p, c, *p->at)) {
+    if (more(p) && put_shorthand(p, c, *p->at, opposite)) {
         p->at++;
         return true;
     }
@@ -158,52 +186,58 @@ static bool class_member(parser *p, class_set *c, uint32_t *code) {
     return false;
 }
 
-static uint32_t parse_class(parser *p) {
+static piece bad(const parser *p, const char *what) { return (piece){refuse(p, what), 0, 0}; }
+
+static piece class_piece(const parser *p, const class_set *c) {
+    return (piece){p->r->status == LC_OK ? lc_expr_class(p->r, c->list, c->n, p->form) : 0, 1, 1};
+}
+
+static piece parse_class(parser *p) {
     class_set c = {.n = 0};
     bool opposite = sees(p, '^');
     if (opposite) p->at++;
     while (more(p) && *p->at != ']') {
         uint32_t low, high;
-        if (class_member(p, &c, &low)) continue;
+        if (class_member(p, &c, opposite, &low)) continue;
         high = low;
         if (sees(p, '-') && p->end - p->at > 1 && p->at[1] != ']') {
             p->at++;
-            if (class_member(p, &c, &high)) return refuse(p, "a range that ends in a class");
-            if (high < low) return refuse(p, "a range that runs backwards");
+            if (class_member(p, &c, opposite, &high)) return bad(p, "a range that ends in a class");
+            if (high < low) return bad(p, "a range that runs backwards");
         }
         put_range(p, &c, low, high);
     }
-    if (!sees(p, ']')) return refuse(p, "[ without ]");
+    if (!sees(p, ']')) return bad(p, "[ without ]");
     p->at++;
     if (opposite)
         negate(p, &c);
     else
         normalize(&c);
-    return p->r->status == LC_OK ? lc_expr_class(p->r, c.list, c.n, p->form) : 0;
+    return class_piece(p, &c);
 }
 
 /* ---- the rest ---- */
 
-static uint32_t parse_alternatives(parser *p, bool top);
+static piece parse_alternatives(parser *p, bool top);
 
-static uint32_t parse_group(parser *p) {
+static piece parse_group(parser *p) {
     if (sees(p, '?')) {
-        if (p->end - p->at < 2 || p->at[1] != ':') return refuse(p, "(?...) other than (?:...)");
+        if (p->end - p->at < 2 || p->at[1] != ':') return bad(p, "(?...) other than (?:...)");
         p->at += 2;
     }
-    if (++p->depth > MOST_DEPTH) return refuse(p, "more than 48 nested groups");
-    uint32_t e = parse_alternatives(p, false);
+    if (++p->depth > MOST_DEPTH) return bad(p, "more than 48 nested groups");
+    piece inner = parse_alternatives(p, false);
     p->depth--;
-    if (!sees(p, ')')) return refuse(p, "( without )");
+    if (!sees(p, ')')) return bad(p, "( without )");
     p->at++;
-    return e;
+    return inner;
 }
 
-static uint32_t parse_atom(parser *p) {
+static piece parse_atom(parser *p) {
     class_set c = {.n = 0};
     char first = *p->at;
     if (strchr("*+?^$", first))
-        return refuse(p, first == '^' || first == '$' ? "an anchor inside" : "nothing to repeat");
+        return bad(p, first == '^' || first == '$' ? "an anchor inside" : "nothing to repeat");
     if (first == '(' || first == '[') {
         p->at++;
         return first == '(' ? parse_group(p) : parse_class(p);
@@ -216,7 +250,7 @@ static uint32_t parse_atom(parser *p) {
         negate(p, &c);
     } else if (first == '\\') {
         p->at++;
-        if (more(p) && put_shorthand(p, &c, *p->at)) {
+        if (more(p) && put_shorthand(p, &c, *p->at, false)) {
             p->at++;
             normalize(&c);
         } else {
@@ -227,7 +261,7 @@ static uint32_t parse_atom(parser *p) {
         uint32_t code = next_code(p);
         put_range(p, &c, code, code);
     }
-    return p->r->status == LC_OK ? lc_expr_class(p->r, c.list, c.n, p->form) : 0;
+    return class_piece(p, &c);
 }
 
 /* {m}, {m,}, {m,n}: at the brace; false: it is a character like any other. */
@@ -253,55 +287,138 @@ static bool parse_counts(parser *p, uint32_t *min, uint32_t *max) {
     return true;
 }
 
-static uint32_t parse_quantified(parser *p) {
-    uint32_t e = parse_atom(p), min = 1, max = 1;
-    if (!more(p)) return e;
+static part parse_quantified(parser *p) {
+    part one = {parse_atom(p), 1, 1};
+    if (!more(p)) return one;
     if (*p->at == '*' || *p->at == '+' || *p->at == '?') {
-        min = *p->at == '+';
-        max = *p->at == '?' ? 1 : LC_RULE_UNBOUNDED;
+        one.min = *p->at == '+';
+        one.max = *p->at == '?' ? 1 : LC_RULE_UNBOUNDED;
         p->at++;
-    } else if (*p->at != '{' || !parse_counts(p, &min, &max)) {
-        return e;
+    } else if (*p->at != '{' || !parse_counts(p, &one.min, &one.max)) {
+        return one;
     }
     if (sees(p, '?')) p->at++; /* lazy: the same set of texts */
-    return lc_expr_repeat(p->r, e, min, max);
+    return one;
 }
 
-static uint32_t anything(const parser *p) {
-    return lc_expr_repeat(p->r, lc_expr_any(p->r, p->form), 0, LC_RULE_UNBOUNDED);
+static uint64_t clamp(uint64_t n) { return n < ENDLESS ? n : ENDLESS; }
+
+static uint64_t times(uint64_t length, uint32_t count) {
+    return !length || !count ? 0 : count == LC_RULE_UNBOUNDED ? ENDLESS : clamp(length * count);
 }
 
-/* top: unanchored ends let any text stand there. */
-static uint32_t parse_sequence(parser *p, bool top) {
-    uint32_t e = 0;
-    bool starts = sees(p, '^'), ends = false;
-    if (starts && top) p->at++;
-    while (more(p) && *p->at != '|' && *p->at != ')') {
-        if (top && *p->at == '$' && (p->at + 1 == p->end || p->at[1] == '|')) {
-            p->at++;
-            ends = true;
-            break;
+static piece join(const parser *p, piece a, const part *b) {
+    return (piece){lc_expr_seq(p->r, a.e, lc_expr_repeat(p->r, b->what.e, b->min, b->max)),
+                   clamp(a.min + times(b->what.min, b->min)),
+                   clamp(a.max + times(b->what.max, b->max))};
+}
+
+static part anything(const parser *p) {
+    return (part){{lc_expr_any(p->r, p->form), 1, 1}, 0, LC_RULE_UNBOUNDED};
+}
+
+static void put_part(parser *p, part one) {
+    if (p->n_parts == p->cap_parts) {
+        size_t cap = p->cap_parts ? 2 * p->cap_parts : 16;
+        part *grown = lc_realloc(p->parts, cap, sizeof *grown);
+        if (!grown) {
+            lc_rules_fail(p->r, LC_ENOMEM, "grammar: out of memory");
+            return;
         }
-        e = lc_expr_seq(p->r, e, parse_quantified(p));
+        p->parts = grown;
+        p->cap_parts = cap;
     }
-    if (top && !starts) e = lc_expr_seq(p->r, anything(p), e);
-    if (top && !ends) e = lc_expr_seq(p->r, e, anything(p));
-    return e;
+    p->parts[p->n_parts++] = one;
 }
 
-static uint32_t parse_alternatives(parser *p, bool top) {
-    uint32_t e = parse_sequence(p, top);
+/* Lets the parts be repeated only so often that the whole has min..max characters: each repeated
+ * part gets an equal share of what the pattern leaves. false: the lengths don't allow it. */
+static bool fit(parser *p) {
+    uint64_t least = 0, most = 0, floating = 0;
+    for (size_t i = 0; i < p->n_parts; i++) {
+        const part *x = &p->parts[i];
+        least = clamp(least + times(x->what.min, x->min));
+        most = clamp(most + times(x->what.max, x->max));
+        floating += x->min < x->max;
+    }
+    if (least >= p->pattern->min && most <= p->pattern->max) return true;
+    if (least > p->pattern->max || most < p->pattern->min) return false;
+    uint64_t share = floating ? (p->pattern->max - least) / floating : 0, total = 0;
+    part *last = NULL;
+    for (size_t i = 0; i < p->n_parts; i++) {
+        part *x = &p->parts[i];
+        if (x->what.min != x->what.max && x->max > x->min && x->min == 0) x->max = 0;
+        if (x->what.min != x->what.max && x->max > 0) {
+            refuse(p, "can't be enforced together with this length");
+            return false;
+        }
+        if (x->min == x->max || !x->what.max) continue;
+        uint64_t room = x->min + share / x->what.max;
+        if (room < x->max) x->max = (uint32_t)room;
+        last = x->what.max == 1 && (!last || x->max - x->min > last->max - last->min) ? x : last;
+        total += (uint64_t)(x->max - x->min) * x->what.max;
+    }
+    if (least >= p->pattern->min) return true;
+    uint64_t missing = p->pattern->min - least;
+    if (!last || missing > last->max - last->min) {
+        refuse(p, "can't be enforced together with this length");
+        return false;
+    }
+    last->min += (uint32_t)missing;
+    return total > 0;
+}
+
+/* Outside groups: ends that aren't anchored let any text stand there. */
+static piece parse_top(parser *p) {
+    piece whole = {0, 0, 0};
+    bool ends = false;
+    p->n_parts = 0;
+    if (sees(p, '^'))
+        p->at++;
+    else
+        put_part(p, anything(p));
+    while (more(p) && *p->at != '|' && *p->at != ')' && !ends) {
+        ends = *p->at == '$' && (p->at + 1 == p->end || p->at[1] == '|');
+        if (ends)
+            p->at++;
+        else
+            put_part(p, parse_quantified(p));
+    }
+    if (!ends) put_part(p, anything(p));
+    if (p->r->status == LC_OK && !fit(p)) whole.e = lc_expr_never(p->r);
+    for (size_t i = 0; i < p->n_parts; i++) whole = join(p, whole, &p->parts[i]);
+    return whole;
+}
+
+static piece parse_sequence(parser *p) {
+    piece whole = {0, 0, 0};
+    while (more(p) && *p->at != '|' && *p->at != ')') {
+        part one = parse_quantified(p);
+        whole = join(p, whole, &one);
+    }
+    return whole;
+}
+
+static piece parse_alternatives(parser *p, bool top) {
+    piece all = top ? parse_top(p) : parse_sequence(p);
     while (sees(p, '|')) {
         p->at++;
-        e = lc_expr_alt(p->r, e, parse_sequence(p, top));
+        piece other = top ? parse_top(p) : parse_sequence(p);
+        all.e = lc_expr_alt(p->r, all.e, other.e);
+        if (other.min < all.min) all.min = other.min;
+        if (other.max > all.max) all.max = other.max;
     }
-    return e;
+    return all;
 }
 
-uint32_t lc_expr_pattern(lc_rules *r, const char *pattern, lc_text_form form, const char *place) {
-    parser p = {
-        .r = r, .at = pattern, .end = pattern + strlen(pattern), .place = place, .form = form};
-    uint32_t e = parse_alternatives(&p, true);
+uint32_t lc_expr_pattern(lc_rules *r, const lc_pattern *pattern) {
+    parser p = {.r = r,
+                .pattern = pattern,
+                .at = pattern->text,
+                .end = pattern->text + strlen(pattern->text),
+                .form = pattern->form};
+    uint32_t e = parse_alternatives(&p, true).e;
+    lc_free(p.parts);
     if (more(&p)) return refuse(&p, ") without (");
     return r->status == LC_OK ? e : 0;
 }

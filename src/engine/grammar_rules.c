@@ -119,8 +119,9 @@ uint32_t lc_expr_alt(lc_rules *r, uint32_t a, uint32_t b) {
 
 uint32_t lc_expr_repeat(lc_rules *r, uint32_t a, uint32_t min, uint32_t max) {
     if (!a || !max) return 0;
-    if (min == 1 && max == 1) return a;
     if (is_kind(r, a, LC_EXPR_NEVER)) return min ? a : 0;
+    if (min == 1 && max == 1) return a;
+    if (min == 0 && max == 1) return lc_expr_optional(r, a);
     return add_expr(r, (lc_expr){LC_EXPR_REPEAT, a, 0, min, max});
 }
 
@@ -171,7 +172,10 @@ static void put_sequence(lc_rules *r, uint32_t e, int depth) {
         put_element(r, (lc_element){LC_ELEMENT_RULE, inner_rule(r, e), 0, 0, 0});
         break;
     case LC_EXPR_REPEAT:
-        put_element(r, (lc_element){LC_ELEMENT_REPEAT, inner_rule(r, x.a), x.min, x.max, 0});
+        put_element(
+            r, (lc_element){LC_ELEMENT_REPEAT,
+                            is_kind(r, x.a, LC_EXPR_RULE) ? r->exprs[x.a].a : inner_rule(r, x.a),
+                            x.min, x.max, 0});
         break;
     case LC_EXPR_EMPTY:
     case LC_EXPR_NEVER:
@@ -219,50 +223,95 @@ static uint32_t measure(lc_rules *r, uint32_t start) {
     return r->elements[start].rest;
 }
 
-/* Shortest lengths: down from "never" until nothing changes. */
+static bool measure_rule(lc_rules *r, lc_rule *rule) {
+    bool changed = false;
+    for (uint32_t k = 0; k < rule->n; k++) {
+        uint32_t least = measure(r, r->starts[rule->first + k]);
+        if (least >= rule->least) continue;
+        rule->least = least;
+        changed = true;
+    }
+    return changed;
+}
+
+static bool in_time(lc_rules *r) {
+    if (r->status == LC_OK && lc_clock_ns() > r->deadline_ns)
+        lc_rules_fail(r, LC_ELIMIT, "grammar: compilation takes too long");
+    return r->status == LC_OK;
+}
+
+/* Shortest lengths: down from "never" until nothing changes; up and down in turn, since long chains
+ * of rules run either way. */
 static void measure_all(lc_rules *r) {
     bool changed = true;
     for (size_t i = 0; i < r->n_rules; i++) r->rules[i].least = UINT32_MAX;
-    while (changed && r->status == LC_OK) {
+    for (bool up = false; changed && in_time(r); up = !up) {
         changed = false;
-        for (size_t i = r->n_rules; i-- > 0;) {
-            lc_rule *rule = &r->rules[i];
-            for (uint32_t k = 0; k < rule->n; k++) {
-                uint32_t least = measure(r, r->starts[rule->first + k]);
-                if (least >= rule->least) continue;
-                rule->least = least;
-                changed = true;
-            }
-        }
-        if (lc_clock_ns() > r->deadline_ns)
-            lc_rules_fail(r, LC_ELIMIT, "grammar: compilation takes too long");
+        for (size_t i = 0; i < r->n_rules; i++)
+            changed |= measure_rule(r, &r->rules[up ? i : r->n_rules - 1 - i]);
     }
 }
 
-typedef enum mark { MARK_NEW, MARK_OPEN, MARK_DONE } mark;
+/* How much a rule opens before any byte. */
+typedef struct opening {
+    bool begun, done;
+    uint32_t k, at; /* the next alternative and element to look at */
+    uint64_t ways;
+} opening;
 
-/* Whether a rule can reach itself before any byte. */
-static void check_left(lc_rules *r, uint32_t rule, uint8_t *marks, int depth) {
-    if (marks[rule] == MARK_DONE || r->status != LC_OK) return;
-    if (marks[rule] == MARK_OPEN || depth > 4096) {
-        lc_rules_fail(r, LC_EUNSUPPORTED, "grammar: a definition begins with itself");
-        return;
-    }
-    marks[rule] = MARK_OPEN;
-    for (uint32_t k = 0; k < r->rules[rule].n; k++)
-        for (const lc_element *e = &r->elements[r->starts[r->rules[rule].first + k]];; e++) {
-            bool goes_on = e->kind == LC_ELEMENT_RULE || e->kind == LC_ELEMENT_REPEAT;
-            if (!goes_on) break;
-            check_left(r, e->a, marks, depth + 1);
-            if (least_of(r, e) > 0) break;
+enum { MOST_WAYS = 1 << 16 };
+
+/* One step on rule `rule`: a rule that must be looked at first, or UINT32_MAX. */
+static uint32_t open_rule(lc_rules *r, uint32_t rule, opening *all) {
+    opening *o = &all[rule];
+    for (; o->k < r->rules[rule].n; o->k++, o->at = 0) {
+        for (;; o->at++) {
+            const lc_element *e = &r->elements[r->starts[r->rules[rule].first + o->k] + o->at];
+            bool inner = e->kind == LC_ELEMENT_RULE || e->kind == LC_ELEMENT_REPEAT;
+            if (inner && !all[e->a].done) return e->a;
+            o->ways += 1 + (inner ? all[e->a].ways : 0);
+            if (o->ways > MOST_WAYS) o->ways = MOST_WAYS + 1;
+            if (!inner || least_of(r, e) > 0) break;
         }
-    marks[rule] = MARK_DONE;
+    }
+    o->done = true;
+    return UINT32_MAX;
 }
 
+/* Whether a rule can reach itself before any byte, and whether one opens too many ways. */
+static void check_openings(lc_rules *r) {
+    opening *all = lc_calloc(r->n_rules, sizeof *all);
+    uint32_t *stack = lc_calloc(r->n_rules, sizeof *stack);
+    if (!all || !stack) lc_rules_fail(r, LC_ENOMEM, "grammar: out of memory");
+    for (uint32_t i = 0; i < r->n_rules && in_time(r); i++) {
+        size_t depth = 0;
+        if (!all[i].done) stack[depth++] = i;
+        while (depth && r->status == LC_OK) {
+            uint32_t top = stack[depth - 1], first;
+            all[top].begun = true;
+            first = open_rule(r, top, all);
+            if (first == UINT32_MAX)
+                depth--;
+            else if (all[first].begun)
+                lc_rules_fail(r, LC_EUNSUPPORTED, "grammar: a definition begins with itself");
+            else
+                stack[depth++] = first;
+        }
+        if (r->status == LC_OK && all[i].ways > MOST_WAYS)
+            lc_rules_fail(r, LC_ELIMIT, "grammar: more than %d ways to begin a part", MOST_WAYS);
+    }
+    lc_free(all);
+    lc_free(stack);
+}
+
+/* What may be empty can be repeated without a limit only: then all the empty ones are the same. */
 static void check_repeats(lc_rules *r) {
-    for (size_t i = 0; i < r->n_elements; i++)
-        if (r->elements[i].kind == LC_ELEMENT_REPEAT && r->rules[r->elements[i].a].least == 0)
-            lc_rules_fail(r, LC_EUNSUPPORTED, "grammar: a repeated part may be empty");
+    for (size_t i = 0; i < r->n_elements; i++) {
+        const lc_element *e = &r->elements[i];
+        if (e->kind == LC_ELEMENT_REPEAT && r->rules[e->a].least == 0 &&
+            (e->max != LC_RULE_UNBOUNDED || e->min > 1))
+            lc_rules_fail(r, LC_EUNSUPPORTED, "grammar: a counted part may be empty");
+    }
 }
 
 int lc_rules_flatten(lc_rules *r) {
@@ -278,11 +327,7 @@ int lc_rules_flatten(lc_rules *r) {
     if (!r->n_rules || r->rules[0].least == UINT32_MAX)
         lc_rules_fail(r, LC_EINVAL, "grammar: no answer can satisfy it");
     check_repeats(r);
-    uint8_t *marks = lc_calloc(r->n_rules, 1);
-    if (!marks) lc_rules_fail(r, LC_ENOMEM, "grammar: out of memory");
-    if (r->status == LC_OK) check_left(r, 0, marks, 0);
-    for (uint32_t i = 1; i < r->n_rules && r->status == LC_OK; i++) check_left(r, i, marks, 0);
-    lc_free(marks);
+    if (r->status == LC_OK) check_openings(r);
     return r->status;
 }
 
@@ -344,7 +389,14 @@ static uint32_t escape(lc_rules *r, uint32_t code) {
 }
 
 static bool stands_alone(uint32_t code, lc_text_form form) {
-    return form == LC_FORM_RAW ? code != '<' : code >= 0x20 && code != '"' && code != '\\';
+    if (!code || (code == '<' && form != LC_FORM_JSON)) return false;
+    return form == LC_FORM_RAW || (code >= 0x20 && code != '"' && code != '\\');
+}
+
+/* A character that doesn't stand as it is. U+0000 isn't written at all: too many readers end there,
+ * and in keys ours refuses it. */
+static uint32_t escaped(lc_rules *r, uint32_t code, lc_text_form form) {
+    return !code || form == LC_FORM_RAW ? lc_expr_never(r) : escape(r, code);
 }
 
 uint32_t lc_expr_class(lc_rules *r, const lc_range *ranges, size_t n, lc_text_form form) {
@@ -354,7 +406,7 @@ uint32_t lc_expr_class(lc_rules *r, const lc_range *ranges, size_t n, lc_text_fo
         for (uint32_t c = low; c <= ranges[i].high && c < 0x80; c++) { /* exceptions are ASCII */
             if (stands_alone(c, form)) continue;
             if (low < c) out = lc_expr_alt(r, out, utf8_range(r, low, c - 1));
-            if (form == LC_FORM_JSON) out = lc_expr_alt(r, out, escape(r, c));
+            out = lc_expr_alt(r, out, escaped(r, c, form));
             low = c + 1;
         }
         if (low <= ranges[i].high) out = lc_expr_alt(r, out, utf8_range(r, low, ranges[i].high));
@@ -363,19 +415,60 @@ uint32_t lc_expr_class(lc_rules *r, const lc_range *ranges, size_t n, lc_text_fo
 }
 
 uint32_t lc_expr_any(lc_rules *r, lc_text_form form) {
-    return lc_expr_class(r, &(lc_range){form == LC_FORM_RAW ? 1 : 0, 0x10FFFF}, 1, form);
+    return lc_expr_class(r, &(lc_range){1, 0x10FFFF}, 1, form);
 }
 
 uint32_t lc_expr_literal(lc_rules *r, const char *text, size_t len, lc_text_form form) {
     uint32_t e = 0;
-    size_t used;
-    for (size_t i = 0; i < len && r->status == LC_OK; i += used) {
-        int32_t code = lc_utf8_decode(text + i, len - i, &used);
-        uint32_t c = code < 0 ? 0xFFFD : (uint32_t)code;
-        bool alone = form == LC_FORM_RAW || stands_alone(c, form);
-        char utf8[4];
-        size_t n = lc_utf8_encode(c, utf8);
-        e = lc_expr_seq(r, e, alone ? lc_expr_text(r, utf8, n) : escape(r, c));
+    for (size_t i = len; i-- > 0 && r->status == LC_OK;) {
+        unsigned char c = (unsigned char)text[i];
+        bool alone = c >= 0x80 || stands_alone(c, form);
+        e = lc_expr_seq(r, alone ? lc_expr_bytes(r, c, c) : escaped(r, c, form), e);
     }
     return e;
+}
+
+/* ---- texts without the beginnings of tags ---- */
+
+typedef struct way {
+    unsigned char byte;
+    uint32_t to;
+} way;
+
+/* A state of such a text, which may end here: n ways (bytes rising), '<' leads to `less`, any other
+ * character to less - 1, which is the beginning. A way to 0 is closed. */
+static uint32_t state(lc_rules *r, const way *ways, size_t n, uint32_t less, lc_text_form form) {
+    lc_range others[4];
+    size_t k = 0;
+    uint32_t low = 1,
+             e = lc_expr_alt(r, 0, lc_expr_seq(r, lc_expr_text(r, "<", 1), lc_expr_rule(r, less)));
+    for (unsigned c = 1; c < 0x80; c++) {
+        size_t i = 0;
+        while (i < n && ways[i].byte != c) i++;
+        if (i == n && c != '<') continue;
+        if (low < c) others[k++] = (lc_range){low, c - 1};
+        low = c + 1;
+        if (i == n || !ways[i].to) continue;
+        e = lc_expr_alt(r, e, lc_expr_seq(r, lc_expr_bytes(r, c, c), lc_expr_rule(r, ways[i].to)));
+    }
+    others[k++] = (lc_range){low, 0x10FFFF};
+    uint32_t any = lc_expr_seq(r, lc_expr_class(r, others, k, form), lc_expr_rule(r, less - 1));
+    return lc_expr_alt(r, e, any);
+}
+
+uint32_t lc_expr_untagged(lc_rules *r, lc_text_form form) {
+    static const char word[] = "longcat_";
+    enum { LENGTH = sizeof word - 1 };
+    if (form == LC_FORM_TAGGED) form = LC_FORM_JSON;
+    uint32_t first = lc_rule_new(r), less = lc_rule_new(r), seen[LENGTH];
+    for (size_t i = 0; i < LENGTH; i++)
+        seen[i] = lc_rule_new(r); /* i bytes of it, behind < or </ */
+    lc_rule_set(r, first, state(r, NULL, 0, less, form));
+    lc_rule_set(r, less, state(r, (way[]){{'/', seen[0]}, {'l', seen[1]}}, 2, less, form));
+    for (size_t i = 0; i < LENGTH; i++) {
+        const way on = {(unsigned char)word[i], i + 1 < LENGTH ? seen[i + 1] : 0};
+        uint32_t e = state(r, &on, 1, less, form);
+        lc_rule_set(r, seen[i], e);
+    }
+    return lc_expr_rule(r, first);
 }

@@ -98,8 +98,9 @@ int lc_rules_flatten(lc_rules *r);
 /* ---- texts: how characters are written ---- */
 
 typedef enum lc_text_form {
-    LC_FORM_JSON, /* inside a JSON string: escapes for what needs them */
-    LC_FORM_RAW,  /* as they are, without '<', which begins tags */
+    LC_FORM_JSON,   /* inside a JSON string: escapes for what needs them */
+    LC_FORM_TAGGED, /* the same between tags: '<', which begins tags, is escaped too */
+    LC_FORM_RAW,    /* as they are, without '<' */
 } lc_text_form;
 
 typedef struct lc_range {
@@ -110,10 +111,19 @@ typedef struct lc_range {
 uint32_t lc_expr_class(lc_rules *r, const lc_range *ranges, size_t n, lc_text_form form);
 uint32_t lc_expr_any(lc_rules *r, lc_text_form form); /* any character */
 uint32_t lc_expr_literal(lc_rules *r, const char *text, size_t len, lc_text_form form);
+/* Any text in which no tag begins ("<longcat_", "</longcat_"); '<' stands in it as it is, TAGGED
+ * too. */
+uint32_t lc_expr_untagged(lc_rules *r, lc_text_form form);
 
 /* grammar_pattern.c: an ECMA regular expression as JSON schema has them (it may match anywhere,
- * unless anchored). LC_EUNSUPPORTED names what isn't regular. place: for messages. */
-uint32_t lc_expr_pattern(lc_rules *r, const char *pattern, lc_text_form form, const char *place);
+ * unless anchored), the text min..max characters long. LC_EUNSUPPORTED names what isn't regular.
+ * place: for messages. */
+typedef struct lc_pattern {
+    const char *text, *place;
+    lc_text_form form;
+    uint32_t min, max; /* max: maybe LC_RULE_UNBOUNDED */
+} lc_pattern;
+uint32_t lc_expr_pattern(lc_rules *r, const lc_pattern *pattern);
 
 /* grammar_number.c: whole numbers low..high; numbers between bounds, each excluded or not. */
 uint32_t lc_expr_integer(lc_rules *r, int64_t low, int64_t high);
@@ -121,16 +131,33 @@ typedef struct lc_bounds {
     double low, high;  /* -INFINITY, INFINITY: none */
     bool above, below; /* excluded */
 } lc_bounds;
-uint32_t lc_expr_number(lc_rules *r, const lc_bounds *bounds, const char *place);
+bool lc_bounds_hold(const lc_bounds *bounds, double x);
+uint32_t lc_expr_number(lc_rules *r, const lc_bounds *bounds);
 
 /* grammar_schema.c: JSON values by a schema. */
 typedef struct lc_schema lc_schema;
-int lc_schema_new(lc_rules *r, struct json_object *root, const char *place, lc_schema **out);
+int lc_schema_new(lc_rules *r, struct json_object *root, const char *place, lc_text_form form,
+                  lc_schema **out);
+/* Compiles what was referred to; to be called when everything else has been. */
+void lc_schema_finish(lc_schema *schema);
 void lc_schema_free(lc_schema *schema);
 uint32_t lc_expr_schema(lc_schema *s, struct json_object *schema, const char *place);
 uint32_t lc_expr_object(lc_schema *s); /* any JSON object */
-/* A parameter's value between tags: strings as they are, everything else JSON. */
-uint32_t lc_expr_argument(lc_schema *s, struct json_object *schema, const char *place,
-                          const char *end_tag);
+
+/* The members of an object with named properties. */
+typedef struct lc_property {
+    const char *name;           /* borrowed from the schema */
+    struct json_object *schema; /* NULL: any value */
+    bool required;
+} lc_property;
+/* The properties of an object schema, those that are only required included; a new list, the
+ * caller's. NULL and *n = 0 if none is named, or after a failure. */
+lc_property *lc_schema_properties(lc_schema *s, struct json_object *schema, const char *place,
+                                  size_t *n);
+/* A tool's parameters as a plain object schema, $ref and allOf resolved: the caller's
+ * (json_object_put). NULL after a failure. */
+struct json_object *lc_schema_flat(lc_schema *s, struct json_object *schema, const char *place);
+/* A parameter's value between tags: JSON, or raw, the text of a string as it stands. */
+uint32_t lc_expr_argument(lc_schema *s, const lc_property *property, bool raw, const char *place);
 
 #endif

@@ -67,6 +67,12 @@ int lc_grammar_vocab_new(const lc_tokenizer *tokenizer, size_t vocab, const int3
     piece *list = lc_calloc(vocab + 1, sizeof *list);
     uint32_t *open = NULL;
     *out = NULL;
+    for (size_t i = 0; i < n_eos; i++)
+        if (eos[i] < 0 || (size_t)eos[i] >= vocab) {
+            lc_free(v);
+            lc_free(list);
+            return lc_fail(err, LC_EINVAL, "grammars: no token %d of an end", eos[i]);
+        }
     bool ok = v && list;
     if (ok) {
         *v = (lc_grammar_vocab){.tokenizer = tokenizer, .vocab = vocab, .n_eos = n_eos};

@@ -147,7 +147,7 @@ static void fill_logprobs(const lc_sched_job *job, const float *logits, size_t v
     for (size_t i = 0; i < vocab; i++)
         if ((double)logits[i] > max) max = (double)logits[i];
     for (size_t i = 0; i < vocab; i++) sum += exp((double)logits[i] - max);
-    double log_sum = max + log(sum);
+    double log_sum = max + (sum > 0 ? log(sum) : 0); /* 0 or not a number: no usable logits */
     if (job->is.logprobs)
         out->own = (lc_token_logprob){token, (float)((double)logits[token] - log_sum)};
     out->n_top = best_tokens(logits, vocab, job->is.top_logprobs, out->top);

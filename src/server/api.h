@@ -96,7 +96,7 @@ typedef enum lc_api_event_kind {
     LC_API_PING,      /* nothing has happened for a while */
     LC_API_PROMPT,    /* completions with echo: a prompt token: text, logprob */
     LC_API_REASONING, /* text */
-    LC_API_CONTENT,   /* text, logprob */
+    LC_API_CONTENT,   /* text, logprob; no text where a token alone has none */
     LC_API_CALL,      /* a tool call: call_id, name, arguments (JSON text) */
     LC_API_FINISH,    /* of one choice: reason, stop_string */
     LC_API_USAGE,     /* after the last FINISH: the numbers; the reply is complete */

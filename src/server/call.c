@@ -460,6 +460,8 @@ static void take_end(void *ctx) {
         lc_finish finish =
             r->end == LC_TASK_STOP || r->end == LC_TASK_STRING ? LC_FINISH_STOP : LC_FINISH_LENGTH;
         if (lc_toolparser_finish(k->parser, finish, &k->err) == LC_OK) send_parsed(k);
+    } else if (k->pending.n) { /* last tokens that gave no text have log probabilities */
+        send_text(k, LC_API_CONTENT, "", 0);
     }
     lc_free(post);
     if (--c->running) return;

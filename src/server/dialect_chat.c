@@ -20,7 +20,7 @@ static void read_calls(lc_talk *t, struct json_object *from, struct json_object 
     for (size_t i = 0; i < json_object_array_length(calls) && !lc_fields_failed(t->f); i++) {
         struct json_object *call = json_object_array_get_idx(calls, i), *function = NULL;
         size_t mark = lc_fields_enter(t->f, "tool_calls", i);
-        if (lc_field_object(t->f, call, "function", &function)) {
+        if (lc_talk_block(t) && lc_field_object(t->f, call, "function", &function)) {
             if (!function) lc_fields_refuse(t->f, "function", "is required");
             lc_fields_enter(t->f, "function", SIZE_MAX);
             lc_talk_call(t, message, lc_field(call, "id"), lc_field(function, "name"),

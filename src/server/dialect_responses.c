@@ -15,6 +15,8 @@
 static const char *const text_parts[] = {"input_text",   "output_text",    "text", "refusal",
                                          "summary_text", "reasoning_text", NULL};
 
+enum { SPACE_BYTES = 256 };
+
 typedef struct responses_reader {
     lc_talk talk;
     /* Functions of namespaces: the name that the model sees -> [namespace, name], and
@@ -186,6 +188,10 @@ static void read_namespace(responses_reader *m, struct json_object *tool, size_t
     if (!lc_field_string(f, tool, "name", &space) ||
         !lc_field_list(f, tool, "tools", LC_API_TOOLS, &list) || !list)
         return;
+    if (space && json_object_get_string_len(space) > SPACE_BYTES) {
+        lc_fields_refuse(f, "name", "is longer than %d bytes", SPACE_BYTES);
+        return;
+    }
     const char *space_name = space ? json_object_get_string(space) : "";
     for (size_t i = 0; i < json_object_array_length(list) && !lc_fields_failed(f); i++) {
         struct json_object *entry = json_object_array_get_idx(list, i);

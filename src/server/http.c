@@ -335,6 +335,8 @@ static int start(lc_http *http, lc_err *err) {
     if (o->port < 0 || o->port > 65535) return lc_fail(err, LC_EINVAL, "port %d", o->port);
     if (!o->tls_certificate != !o->tls_key)
         return lc_fail(err, LC_EINVAL, "TLS needs both a certificate and a key");
+    if (o->server && !lc_http_is_field_value(o->server))
+        return lc_fail(err, LC_EINVAL, "the server's name has a control character");
     if (o->tls_certificate) {
         int code = lc_http_tls_load(o->tls_certificate, o->tls_key, &http->tls, err);
         if (code) return code;

@@ -84,7 +84,8 @@ const char *lc_exchange_peer(const lc_exchange *x); /* "127.0.0.1:4711" */
 void lc_exchange_user(lc_exchange *x, void *user);
 void *lc_exchange_get_user(const lc_exchange *x);
 /* Called once, on the loop thread, if the exchange ends otherwise than by a call of reply, end or
- * abort: the client went away or is too slow, or its body broke a limit after `head` had let it in.
+ * abort: the client went away (closing its sending side counts) or is too slow, or its body broke a
+ * limit or the framing after `head` had let it in.
  * The exchange is gone when fn returns: no call on it afterwards, nor in fn. */
 void lc_exchange_on_close(lc_exchange *x, void (*fn)(void *ctx), void *ctx);
 

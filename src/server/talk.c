@@ -73,7 +73,7 @@ static struct json_object *read_arguments(lc_talk *t, struct json_object *value,
 void lc_talk_call(lc_talk *t, struct json_object *message, struct json_object *id,
                   struct json_object *name, struct json_object *arguments,
                   const char *arguments_key) {
-    if (lc_fields_failed(t->f) || !lc_talk_block(t)) return;
+    if (lc_fields_failed(t->f)) return;
     if (json_object_get_type(name) != json_type_string) {
         lc_fields_refuse(t->f, "name", name ? "must be a string" : "is required");
         return;

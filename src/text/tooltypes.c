@@ -86,6 +86,10 @@ static unsigned schema_types(struct json_object *schema, int depth) {
     return TYPE_ANY;
 }
 
+bool lc_tooltypes_is_text(struct json_object *schema) {
+    return schema_types(schema, 0) == TYPE_STRING;
+}
+
 static struct json_object *member(struct json_object *object, const char *key) {
     struct json_object *value = NULL;
     if (json_object_is_type(object, json_type_object))

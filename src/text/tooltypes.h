@@ -15,6 +15,10 @@ typedef struct lc_tooltypes lc_tooltypes;
 int lc_tooltypes_new(struct json_object *tools, lc_tooltypes **out, lc_err *err);
 void lc_tooltypes_free(lc_tooltypes *types);
 
+/* Whether a parameter of this schema admits strings only: then its text is the value as it stands.
+ */
+bool lc_tooltypes_is_text(struct json_object *schema);
+
 bool lc_tooltypes_has(const lc_tooltypes *types, const char *tool);
 
 /* The value of a parameter from its text. An unknown tool or parameter admits every type. *out is

@@ -155,11 +155,20 @@ static inline bool same_json(struct json_object *a, struct json_object *b) {
     return true;
 }
 
+/* A long text as one line of TAP. */
+static inline void show(const char *what, const char *text) {
+    printf("# %s ", what);
+    for (size_t i = 0; text && text[i] && i < 2000; i++) putchar(text[i] == '\n' ? '|' : text[i]);
+    printf("\n");
+}
+
 static inline void check_json(struct json_object *got, const char *expected) {
     struct json_object *want = test_json(expected);
-    if (!same_json(got, want))
-        fail_msg("got  %s\n       want %s",
-                 json_object_to_json_string_ext(got, JSON_C_TO_STRING_PLAIN), expected);
+    if (!same_json(got, want)) {
+        show("got ", json_object_to_json_string_ext(got, JSON_C_TO_STRING_PLAIN));
+        show("want", expected);
+        fail();
+    }
     json_object_put(want);
 }
 
@@ -257,8 +266,9 @@ static inline void check_bytes(const lc_dialect *d, const char *request, const l
     if (!out.data || strcmp(out.data, expected) != 0) {
         size_t at = 0;
         while (out.data && out.data[at] && out.data[at] == expected[at]) at++;
-        fail_msg("differs at %zu: got\n%s\n--- want\n%s", at, out.data ? out.data + at : "",
-                 expected + at);
+        show("got ", out.data ? out.data + at : "");
+        show("want", expected + at);
+        fail_msg("differs at %zu", at);
     }
     lc_buf_free(&out);
 }
@@ -272,12 +282,44 @@ static inline void check_body(const lc_dialect *d, const char *request, const lc
     lc_buf_free(&out);
 }
 
+/* With each allocation failing once, a reply is an error or what it would have been: never less. */
+static inline void check_short_of_memory(const lc_dialect *d, const char *request,
+                                         const lc_api_event *events, size_t n) {
+    lc_buf expected = render(d, request, events, n);
+    size_t before = lc_mem_current();
+    lc_api_request r = {0};
+    lc_api_error e;
+    lc_err err = {0};
+    if (parse_text(d, request, NULL, &r, &e) != LC_OK) fail_msg("%s", e.text);
+    for (long fault = 0; fault < 60; fault++) {
+        lc_api_reply *reply = NULL;
+        lc_buf out = {0};
+        lc_mem_fail_after(fault);
+        int status = d->open(&r, &test_info, &reply, &err);
+        for (size_t i = 0; status == LC_OK && i < n; i++)
+            status = d->event(reply, &events[i], &out, &err);
+        lc_mem_fail_after(-1);
+        if (status == LC_OK)
+            assert_string_equal(out.data, expected.data);
+        else
+            assert_int_equal(status, LC_ENOMEM);
+        if (reply) d->close(reply);
+        lc_buf_free(&out);
+    }
+    lc_api_request_free(&r);
+    assert_int_equal(lc_mem_current(), before);
+    lc_buf_free(&expected);
+}
+
 /* Whether every part stands in the text, in this order. */
 static inline void check_order(const char *text, const char *const *parts, size_t n) {
     const char *at = text;
     for (size_t i = 0; i < n; i++) {
         const char *found = strstr(at, parts[i]);
-        if (!found) fail_msg("%s isn't in its place in\n%s", parts[i], text);
+        if (!found) {
+            show("got ", text);
+            fail_msg("%s isn't in its place", parts[i]);
+        }
         at = found + strlen(parts[i]);
     }
 }

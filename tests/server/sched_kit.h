@@ -188,6 +188,7 @@ static inline void draw_task(uint64_t seed, const lc_engine *engine, const int32
     d->task.key = draw(seed, &at, 4);
     d->task.tenant = draw(seed, &at, 2);
     d->task.light = !draw(seed, &at, 4);
+    d->task.echo = !draw(seed, &at, 4) && count + how->max_tokens < KIT_MOST;
 }
 
 /* ---- the same alone ---- */

@@ -447,6 +447,12 @@ static void ends_once(void **state) {
     lc_buf_free(&out);
 }
 
+static void replies_short_of_memory(void **state) {
+    (void)state;
+    check_short_of_memory(d, PLAIN, loop, COUNT(loop));
+    check_short_of_memory(d, STREAM_USAGE, loop, COUNT(loop));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_requests), cmocka_unit_test(refuses),
@@ -454,7 +460,8 @@ int main(void) {
         cmocka_unit_test(streams),        cmocka_unit_test(streams_without_usage),
         cmocka_unit_test(answers_whole),  cmocka_unit_test(answers_twice),
         cmocka_unit_test(gives_logprobs), cmocka_unit_test(hides_reasoning),
-        cmocka_unit_test(tells_errors),   cmocka_unit_test(ends_once),
+        cmocka_unit_test(tells_errors),   cmocka_unit_test(replies_short_of_memory),
+        cmocka_unit_test(ends_once),
     };
     return test_main(tests);
 }

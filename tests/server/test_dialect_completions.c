@@ -212,6 +212,14 @@ static void refuses_what_it_has_not(void **state) {
     lc_buf_free(&out);
 }
 
+static void replies_short_of_memory(void **state) {
+    (void)state;
+    check_short_of_memory(d, "{\"prompt\":\"p\",\"echo\":true,\"logprobs\":2}", echoed,
+                          COUNT(echoed));
+    check_short_of_memory(d, "{\"prompt\":\"p\",\"logprobs\":2,\"stream\":true}", echoed,
+                          COUNT(echoed));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_requests),
@@ -222,6 +230,7 @@ int main(void) {
         cmocka_unit_test(tells_usage),
         cmocka_unit_test(echoes),
         cmocka_unit_test(tells_errors),
+        cmocka_unit_test(replies_short_of_memory),
         cmocka_unit_test(refuses_what_it_has_not),
     };
     return test_main(tests);

@@ -417,6 +417,12 @@ static void tells_errors(void **state) {
                                        "\"stopping\"},\"request_id\":\"req_1\""));
 }
 
+static void replies_short_of_memory(void **state) {
+    (void)state;
+    check_short_of_memory(d, PLAIN, loop, COUNT(loop));
+    check_short_of_memory(d, STREAM, loop, COUNT(loop));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_requests),       cmocka_unit_test(refuses),
@@ -424,7 +430,7 @@ int main(void) {
         cmocka_unit_test(refuses_deep_schemas), cmocka_unit_test(streams),
         cmocka_unit_test(answers_whole),        cmocka_unit_test(says_why_it_ended),
         cmocka_unit_test(hides_reasoning),      cmocka_unit_test(splits_arguments),
-        cmocka_unit_test(tells_errors),
+        cmocka_unit_test(tells_errors),         cmocka_unit_test(replies_short_of_memory),
     };
     return test_main(tests);
 }

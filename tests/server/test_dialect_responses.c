@@ -378,6 +378,12 @@ static void tells_errors(void **state) {
                "\"code\":null},\"request_id\":\"req_1\"}");
 }
 
+static void replies_short_of_memory(void **state) {
+    (void)state;
+    check_short_of_memory(d, PLAIN, loop, COUNT(loop));
+    check_short_of_memory(d, STREAM, loop, COUNT(loop));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_requests),
@@ -391,6 +397,7 @@ int main(void) {
         cmocka_unit_test(repeats_the_request),
         cmocka_unit_test(gives_logprobs),
         cmocka_unit_test(tells_errors),
+        cmocka_unit_test(replies_short_of_memory),
     };
     return test_main(tests);
 }

@@ -573,6 +573,24 @@ static void timers_and_signals_run_on_the_loop(void **state) {
     toy_stop(&t);
 }
 
+static void quit_before_run_is_not_lost(void **state) {
+    (void)state;
+    atomic_int ran = 0;
+    toy t = {0};
+    lc_err err = {0};
+    t.options.request = toy_request;
+    assert_ok(lc_http_open(&t.options, &t.http, &err), err);
+    for (int i = 1; i < 3; i++) {
+        assert_int_equal(lc_http_post(t.http, tick, &ran), LC_OK);
+        lc_http_quit(t.http);
+        assert_ok(lc_http_run(t.http, &err), err);
+        assert_int_equal(ran, i);
+    }
+    assert_int_equal(lc_http_post(t.http, tick, &ran), LC_OK);
+    lc_http_free(t.http);
+    assert_int_equal(ran, 3);
+}
+
 static void drain_now(void *ctx) { lc_http_drain(((toy *)ctx)->http); }
 static void answer_held(void *ctx) {
     toy *t = ctx;
@@ -669,11 +687,9 @@ static void bad_options_are_refused(void **state) {
     (void)state;
     lc_http *http;
     lc_err err = {0};
-    lc_http_options bad[] = {{.port = 70000},
-                             {.tls_key = "key.pem"},
-                             {.host = "300.1.2.3.4"},
-                             {.limits.idle_s = -1},
-                             {.limits.n_headers = 1 << 20}};
+    lc_http_options bad[] = {{.port = 70000},         {.tls_key = "key.pem"},
+                             {.host = "300.1.2.3.4"}, {.server = "a\r\nB: c"},
+                             {.limits.idle_s = -1},   {.limits.n_headers = 1 << 20}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_int_not_equal(lc_http_open(&bad[i], &http, &err), LC_OK);
         assert_null(http);
@@ -703,6 +719,7 @@ int main(void) {
         cmocka_unit_test(disconnect_within_a_request_is_silent),
         cmocka_unit_test(posts_from_threads_run_in_order),
         cmocka_unit_test(timers_and_signals_run_on_the_loop),
+        cmocka_unit_test(quit_before_run_is_not_lost),
         cmocka_unit_test(drain_ends_idle_connections_and_finishes_others),
         cmocka_unit_test(freeing_a_busy_server_tells_its_handlers),
         cmocka_unit_test(hosts_can_be_named),

@@ -177,19 +177,25 @@ static void echo_is_the_evaluation(void **unused) {
     assert_non_null(logits);
     size_t vocab = lc_engine_vocab(engine);
     lc_sched *sched = kit_sched(engine, (lc_sched_options){.budget = 100});
-    static answer a, other, bare;
+    static answer a, twin, other, bare;
     lc_task task = plain(0, LENGTH, 0);
     task.echo = task.logprobs = true;
     task.top_logprobs = 3;
-    kit_submit(sched, plain(200, 300, 30), &other);
+    other.cancel_at = 200; /* generated beside: its logits stand before those of prompts */
+    kit_submit(sched, plain(200, 4, 400), &other);
+    kit_wait_started(&other);
     kit_submit(sched, task, &a);
+    kit_submit(sched, task, &twin);
     task.logprobs = false;
     task.top_logprobs = 0;
     task.how.max_tokens = 2;
     kit_submit(sched, task, &bare);
     kit_wait(&a);
+    kit_wait(&twin);
     kit_wait(&bare);
     kit_wait(&other);
+    assert_int_equal(twin.count, LENGTH);
+    assert_memory_equal(twin.own + 1, a.own + 1, (LENGTH - 1) * sizeof *a.own);
     assert_int_equal(a.result.end, LC_TASK_LENGTH);
     assert_int_equal(a.count, LENGTH);
     assert_memory_equal(a.tokens, text, LENGTH * sizeof *text);
@@ -222,6 +228,7 @@ static void echo_is_the_evaluation(void **unused) {
     assert_int_equal(bare.own[5].token, -1);
     lc_buf_free(&whole);
     kit_clear(&a);
+    kit_clear(&twin);
     kit_clear(&bare);
     kit_clear(&other);
     lc_sched_close(sched);
@@ -722,6 +729,49 @@ static void the_engine_goes_on(void **unused) {
     lc_engine_close(own);
 }
 
+/* Opening and submitting with ever later allocation faults. */
+static void opening_and_submitting_without_memory(void **unused) {
+    (void)unused;
+    static answer a;
+    lc_err err = {0};
+    lc_sched *sched = NULL;
+    lc_task task = plain(0, 20, 5);
+    const char *stops[] = {"one", "two"};
+    lc_logit_bias bias = {5, 1};
+    task.how.stop = stops;
+    task.how.n_stop = 2;
+    task.how.stop_tokens = text;
+    task.how.n_stop_tokens = 1;
+    task.how.sampling = (lc_sampling){.bias = &bias, .n_bias = 1};
+    kit_events(&a, &task);
+    size_t met = 0, before = lc_mem_current();
+    for (;; met++) {
+        lc_mem_fail_after((long)met);
+        int status = lc_sched_open(engine, NULL, &sched, &err);
+        lc_mem_fail_after(-1);
+        if (status == LC_OK) break;
+        assert_int_equal(status, LC_ENOMEM);
+        assert_null(sched);
+        assert_int_equal(lc_mem_current(), before);
+    }
+    assert_true(met > 3);
+    size_t opened = met;
+    before = lc_mem_current();
+    for (met = 0;; met++) {
+        lc_mem_fail_after((long)met);
+        int status = lc_sched_submit(sched, &task, NULL, &err);
+        lc_mem_fail_after(-1);
+        if (status == LC_OK) break;
+        assert_int_equal(status, LC_ENOMEM);
+        assert_int_equal(lc_mem_current(), before);
+    }
+    assert_true(met > 3);
+    kit_wait(&a);
+    printf("# %zu allocations failed in turn\n", opened + met);
+    kit_clear(&a);
+    lc_sched_close(sched);
+}
+
 static void rates_and_experts(void **unused) {
     (void)unused;
     static answer a;
@@ -768,6 +818,7 @@ int main(void) {
         cmocka_unit_test(the_context_ends),
         cmocka_unit_test(a_grammar_decides),
         cmocka_unit_test(the_engine_goes_on),
+        cmocka_unit_test(opening_and_submitting_without_memory),
         cmocka_unit_test(rates_and_experts),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
