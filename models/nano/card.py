@@ -65,6 +65,9 @@ def results(r):
     if "code" in r:
         lines.append(row("greedy continuations of held-out Python functions that parse", "%d of %d" % (r["code"]["parse"], r["code"]["completions"])))
     for length, x in r.get("needle", {}).items():
+        if length == "pass key":
+            lines.append(row("`longcat eval needle`, chat, the same lengths, 5 depths", "%.0f %% of %d" % (100 * x["found"], x["samples"] * len(x["cells"]))))
+            continue
         lines.append(row("a fact found in a text of %s tokens" % length, "%d of %d" % (x["right"], x["asked"])))
     for name, x in r.get("tools", {}).items():
         lines.append(row("call of `%s`: right name; every byte of the arguments too" % name, "%d; %d of %d" % (x["name"], x["right"], x["asked"])))
