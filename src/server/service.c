@@ -31,6 +31,10 @@ static void *work(void *ctx) {
 
 void lc_service_submit(lc_service *s, lc_job *job) {
     lc_workers *w = &s->workers;
+    if (s->closed) {
+        job->run(job);
+        return;
+    }
     job->next = NULL;
     pthread_mutex_lock(&w->lock);
     if (w->last)
@@ -232,12 +236,14 @@ static void on_request(void *ctx, lc_exchange *x) {
     }
     if (lc_route_light(v, x, method, route)) return;
     lc_api_error e = {.status = 404, .code = "not_found"};
-    if (generates(route)) {
-        e.status = 405;
+    const char *allow = generates(route) ? "POST" : lc_route_allows(v->service, route);
+    if (allow) {
         lc_err err = {0};
-        lc_exchange_header(x, "allow", "POST", &err);
+        e = (lc_api_error){.status = 405, .code = "method_not_allowed"};
+        lc_exchange_header(x, "allow", allow, &err);
     }
-    snprintf(e.text, sizeof e.text, "%s %.200s: no such route", method, path);
+    snprintf(e.text, sizeof e.text, "%s %.200s: %s", method, path,
+             allow ? "not this method" : "no such route");
     lc_visit_error(v, x, &e);
 }
 
@@ -332,8 +338,9 @@ void lc_service_stop(lc_service *s) { lc_http_post(s->http, drain, s); }
 
 void lc_service_free(lc_service *s) {
     if (!s) return;
-    stop_workers(&s->workers);
-    lc_calls_free(s);
+    s->closed = true;
+    stop_workers(&s->workers);                /* what they were given is done */
+    if (s->http) lc_http_run_posted(s->http); /* all tasks have ended: so do all calls */
     lc_http_free(s->http);
     lc_grammar_vocab_free(s->vocab);
     lc_free(s);

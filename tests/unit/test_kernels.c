@@ -47,14 +47,80 @@ static float lane_sum_reference(const float *x, size_t n, bool squares) {
 
 static float bf16_value(float f) { return lc_bf16_to_f32(lc_f32_to_bf16(f)); }
 
-/* One product of a path, both ways, against dot_reference. */
+enum { GUARD = 1 << 16 }; /* bytes behind scratch that must not change */
+
+/* x [rows][cols] transposed; the caller frees it. */
+static float *transposed(const float *x, size_t rows, size_t cols, size_t ldx) {
+    float *y = calloc(rows * cols, sizeof *y);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) y[j * rows + i] = x[i * ldx + j];
+    return y;
+}
+
+/* A product with both sides packed, from rows and from columns, in two pieces along k, overwriting
+ * and adding. left [rows][k], right [columns][kp] as they are before rounding. */
+static void check_packed(const lc_gemm_path *path, size_t rows, size_t k, size_t columns,
+                         const float *left, const float *right) {
+    size_t kp = lc_pad_k(k), ldc = columns + 5, middle = k / 64 * 32;
+    bool bf16 = path->element == 2;
+    float *turned = transposed(left, rows, k, k), *across = transposed(right, columns, k, kp);
+    float *c = calloc(rows * ldc, 4), *a = calloc(rows * kp, 4), *b = calloc(columns * kp, 4);
+    char *packed = aligned_alloc(64, (lc_left_bytes(path, rows, k) + 63) / 64 * 64);
+    char *panels = aligned_alloc(64, (lc_right_bytes(path, k, columns) + 63) / 64 * 64);
+    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    for (size_t i = 0; i < k; i++) {
+        for (size_t r = 0; r < rows; r++)
+            a[r * kp + i] = bf16 ? bf16_value(left[r * k + i]) : left[r * k + i];
+        for (size_t j = 0; j < columns; j++)
+            b[j * kp + i] = bf16 ? bf16_value(right[j * kp + i]) : right[j * kp + i];
+    }
+    for (int way = 0; way < 4; way++) { /* bit 0: from the transposes; bit 1: add */
+        lc_turned l = {.rows = rows, .k = k, .x = turned, .ldx = rows};
+        lc_right r = {.k = k, .columns = columns, .kn = way & 1};
+        r.x = r.kn ? across : right;
+        r.ld = r.kn ? columns : kp;
+        for (int piece = 0; piece < 2; piece++) {
+            l.begin = r.begin = piece ? middle : 0;
+            l.end = r.end = piece ? k : middle;
+            if (r.begin == r.end) continue;
+            path->pack_right(&r, panels);
+            if (way & 1) path->pack_turned(&l, packed);
+        }
+        if (!(way & 1)) path->pack_kn(rows, k, left, k, packed);
+        for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
+        path->multiply(&(lc_product){.rows = rows,
+                                     .k = k,
+                                     .columns = columns,
+                                     .left = packed,
+                                     .right = panels,
+                                     .c = c,
+                                     .ldc = ldc,
+                                     .scratch = scratch,
+                                     .add = way & 2});
+        for (size_t i = 0; i < rows; i++)
+            for (size_t j = 0; j < ldc; j++) {
+                float want = j < columns ? dot_reference(a + i * kp, b + j * kp, 1, kp) : 7.0f;
+                if (way & 2 && j < columns) want += 7.0f;
+                if (memcmp(&want, &c[i * ldc + j], 4))
+                    fail_msg("%s packed, way %d: %zu x %zu x %zu: [%zu][%zu] is %a, not %a",
+                             path->name, way, rows, k, columns, i, j, (double)c[i * ldc + j],
+                             (double)want);
+            }
+    }
+    free(turned), free(across), free(c), free(a), free(b), free(packed), free(panels);
+    free(scratch);
+}
+
+/* One product of a path, every way, against dot_reference. */
 static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
     size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
     bool bf16 = path->element == 2;
     float *left = calloc(rows * k, 4), *packed = calloc(rows * kp, 4), *c = calloc(rows * ldc, 4);
     float *right = calloc(columns * kp, 4), *a = calloc(rows * kp, 4);
     float *nk = calloc(columns * ld_nk, 4), *kn = calloc(k * ld_kn, 4);
-    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    size_t bytes = (path->scratch_bytes(rows, k) + 63) / 64 * 64;
+    char *scratch = aligned_alloc(64, bytes + GUARD);
+    memset(scratch + bytes, 0x5a, GUARD);
     for (size_t i = 0; i < rows * k; i++) left[i] = random_value();
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < k; j++)
@@ -69,7 +135,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                    path->element);
         }
     for (int way = 0; way < 3; way++) { /* nk, kn, kn with decay */
-        float decay[128];
+        float decay[320];
         for (size_t i = 0; i < rows; i++) decay[i] = i % 5 == 2 ? -1.0f : (float)(i % 5) * 0.4f;
         lc_product p = {.rows = rows,
                         .k = k,
@@ -101,6 +167,8 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                              rows, k, columns, i, j, (double)c[i * ldc + j], (double)want);
             }
     }
+    for (size_t i = 0; i < GUARD; i++) assert_int_equal(scratch[bytes + i], 0x5a);
+    check_packed(path, rows, k, columns, left, right);
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
 }
 
@@ -122,6 +190,25 @@ static void check_products(const lc_kernels *k) {
                 check_product(&k->f32, rows[i], ks[j], columns[l]);
                 check_product(&k->bf16, rows[i], ks[j], columns[l]);
             }
+}
+
+/* So many rows and so long a k that a path cuts k into chunks, between which results wait in
+ * memory: with 256 rows a chunk is 2048 (amx.c), the last one short or whole. */
+static void every_isa_continues_after_a_chunk_of_k(void **unused) {
+    (void)unused;
+    static const size_t shapes[][3] = {{280, 2100, 100}, {300, 4128, 40}, {257, 4096, 16}};
+    size_t count = 0;
+    uint64_t fp = lc_fp_enter();
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        const lc_kernels *k = lc_kernels_of((lc_isa)isa);
+        if (!k) continue;
+        state = 1;
+        for (size_t i = 0; i < (EVERY == 1 ? 3 : 1); i++, count++)
+            check_product(&k->bf16, shapes[i][0], shapes[i][1], shapes[i][2]);
+        check_product(&k->f32, 65, 2100, 17);
+    }
+    lc_fp_leave(fp);
+    print_message("# %zu products of long rows\n", count);
 }
 
 static void check_rows(const lc_kernels *k) {
@@ -195,7 +282,10 @@ static void check_decode(const lc_kernels *k) {
             }
             got[n] = 7.0f;
             lc_coded_row row = {codes, (lc_code_kind)kind, n, size, zeros, scales, biases};
+            uint16_t halves[256];
+            halves[n] = 7;
             k->decode(&row, got);
+            k->decode_bf16(&row, halves);
             for (size_t i = 0; i < n; i++) {
                 size_t g = i / size;
                 int code = kind == LC_CODES_U4   ? codes[i / 2] >> 4 * (i % 2) & 15
@@ -203,8 +293,9 @@ static void check_decode(const lc_kernels *k) {
                                                  : (int8_t)codes[i];
                 float want = fmaf((float)code - zeros[g], scales[g], biases[g]);
                 assert_memory_equal(&got[i], &want, sizeof want);
+                assert_int_equal(halves[i], lc_f32_to_bf16(want));
             }
-            assert_true(got[n] == 7.0f);
+            assert_true(got[n] == 7.0f && halves[n] == 7);
             free(codes);
         }
 }
@@ -540,6 +631,7 @@ int main(void) {
         cmocka_unit_test(amx_is_the_written_order),
         cmocka_unit_test(neon_is_the_written_order),
         cmocka_unit_test(neonbf16_is_the_written_order),
+        cmocka_unit_test(every_isa_continues_after_a_chunk_of_k),
         cmocka_unit_test(best_passes_the_self_test),
         cmocka_unit_test(every_choice_has_the_same_bits),
         cmocka_unit_test(no_memory_no_choice),
