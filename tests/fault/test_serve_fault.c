@@ -198,6 +198,20 @@ static void test_a_second_sigterm_ends_at_once(void **state) {
     assert_true(sums[2] > 0);
 }
 
+static void test_a_full_queue_takes_all_answers_or_none(void **state) {
+    server *s = *state;
+    pthread_t thread;
+    start_server(s, "models/tiny", (const char *[]){"--running", "1", "--waiting", "2", NULL});
+    pthread_create(&thread, NULL, long_stream, s); /* two answers: one runs, one waits */
+    for (int i = 0; i < 200 && metric(s, "num_requests_waiting") < 1; i++) usleep(10000);
+    reply r = post(s, "/v1/completions", "{\"prompt\":\"x\",\"n\":4,\"max_tokens\":300}");
+    assert_int_equal(r.status, 429);
+    assert_true(metric(s, "num_requests_waiting") == 1);
+    free_reply(&r);
+    stop_server(s, SIGKILL);
+    pthread_join(thread, NULL);
+}
+
 /* ---- memory: the service in this program ---- */
 
 typedef struct inside {
@@ -348,6 +362,7 @@ int main(void) {
         TEST(test_the_cache_folder_vanishes),
         TEST(test_no_descriptors_are_left),
         TEST(test_a_second_sigterm_ends_at_once),
+        TEST(test_a_full_queue_takes_all_answers_or_none),
         TEST(test_memory_runs_out_anywhere),
     };
     curl_global_init(CURL_GLOBAL_DEFAULT);
