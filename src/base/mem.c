@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { LC_BLOCK_HEADER = 64 };
 
@@ -22,6 +23,8 @@ static bool fault_now(void) {
     atomic_fetch_sub(&mem_countdown, 1);
     return false;
 }
+
+enum { LC_HUGE = 2 << 20 }; /* bytes of a large page; elsewhere the advice is without effect */
 
 static void count_up(size_t size) {
     size_t now = atomic_fetch_add(&mem_current, size) + size;
@@ -54,6 +57,17 @@ static size_t block_size(const void *block) {
     size_t size;
     memcpy(&size, (const char *)block - LC_BLOCK_HEADER, sizeof size);
     return size;
+}
+
+void *lc_alloc_dense(size_t size, bool zero) {
+    void *block = lc_alloc(size);
+#ifdef MADV_HUGEPAGE
+    uintptr_t begin = ((uintptr_t)block + LC_HUGE - 1) & ~(uintptr_t)(LC_HUGE - 1);
+    uintptr_t end = ((uintptr_t)block + size) & ~(uintptr_t)(LC_HUGE - 1);
+    if (block && begin < end) madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+#endif
+    if (block && zero) memset(block, 0, size);
+    return block;
 }
 
 void *lc_realloc(void *block, size_t count, size_t size) {

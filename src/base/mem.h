@@ -35,6 +35,9 @@ static inline bool lc_size_align(size_t a, size_t align, size_t *out) {
  * checked. */
 void *lc_alloc(size_t size);
 void *lc_calloc(size_t count, size_t size);
+/* Large blocks of which every byte will be used again and again: the system is asked for large
+ * pages, which cost fewer table walks. */
+void *lc_alloc_dense(size_t size, bool zero);
 /* Like realloc with a checked product: keeps min(old, new) bytes; on failure the old block stays
  * valid. Only blocks of lc_alloc, lc_calloc and lc_realloc may be passed (NULL is fine). */
 void *lc_realloc(void *block, size_t count, size_t size);

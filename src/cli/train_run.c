@@ -3,29 +3,37 @@
  * train/loop.h. Ctrl-C drops the step that is being computed, writes a checkpoint and says how to
  * go on.
  */
+#include "cli/bench.h"
 #include "cli/train.h"
 
 #include "base/cpu.h"
 #include "engine/machine.h"
 #include "train/loop.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct run_flags {
     const char *run, *isa, *recompute;
     int64_t threads, steps;
-    bool changed, check;
+    bool changed, check, profile;
 } run_flags;
 
 typedef struct run_view {
     lc_progress line;
     double peak; /* operations a second of the instruction that the products use */
     bool signalled;
+    lc_profile *profile; /* NULL: nobody measures */
+    double seconds, operations;
+    int64_t steps; /* that are in the profile */
 } run_view;
 
 static void on_step(void *ctx, const lc_step_report *r) {
     run_view *v = ctx;
     char left[32];
+    v->seconds += r->seconds;
+    v->operations += r->operations;
+    v->steps++;
     double rate = lc_progress_rate(&v->line, (uint64_t)r->tokens);
     if (!lc_progress_due(&v->line)) return;
     if (!(rate > 0) && r->seconds > 0) rate = r->step_tokens / r->seconds;
@@ -121,13 +129,57 @@ static int finish(const lc_recipe *r, const lc_loop_result *result) {
     return LC_EXIT_OK;
 }
 
+enum { BAR = 24 };
+
+static void profile_row(lc_bench_report *report, const run_view *v, lc_lap part, bool back,
+                        double most) {
+    char bar[BAR + 1];
+    double steps = (double)v->steps, seconds = (double)v->profile->of[back][part].ns / 1e9,
+           rate = v->profile->of[back][part].operations / seconds;
+    if (!(seconds > 0)) return;
+    const lc_cell cells[] = {{.text = lc_lap_name(part)},
+                             {.text = back ? "backward" : ""},
+                             {.number = seconds / steps},
+                             {.number = seconds / v->seconds},
+                             {.text = lc_bench_bar(bar, BAR, seconds, most)},
+                             {.number = rate > 0 ? rate : NAN},
+                             {.number = rate > 0 ? rate / v->peak : NAN}};
+    lc_bench_row(report, cells);
+}
+
+/* Where the steps of this sitting spent their time. */
+static void show_profile(const run_view *v) {
+    static const lc_column columns[] = {{NULL, "operator", -22, 0, 0},   {NULL, "", -9, 0, 0},
+                                        {NULL, "ms/step", 10, 1, 1e-3},  {NULL, "%", 7, 1, 0.01},
+                                        {NULL, "time", -BAR, 0, 0},      {NULL, "Gop/s", 9, 1, 1e9},
+                                        {NULL, "% of peak", 11, 1, 0.01}};
+    lc_bench_report report = {0};
+    char title[160];
+    double most = 0;
+    if (!v->profile || !v->steps) return;
+    for (int back = 0; back < 2; back++)
+        for (int part = 0; part < LC_LAPS; part++)
+            if ((double)v->profile->of[back][part].ns / 1e9 > most)
+                most = (double)v->profile->of[back][part].ns / 1e9;
+    snprintf(title, sizeof title,
+             "%lld steps: %.1f ms each, %.1f Gop/s in all, %.1f %% of the peak of %.0f Gop/s",
+             (long long)v->steps, v->seconds / (double)v->steps * 1e3,
+             v->operations / v->seconds / 1e9, 100 * v->operations / v->seconds / v->peak,
+             v->peak / 1e9);
+    lc_bench_table(&report, NULL, title, columns, sizeof columns / sizeof *columns);
+    for (int part = 0; part < LC_LAPS; part++)
+        for (int back = 0; back < 2; back++) profile_row(&report, v, (lc_lap)part, back, most);
+}
+
 static int run(lc_recipe *r, const run_flags *f) {
     lc_err err = {0};
     lc_pool *pool = NULL;
     lc_loop_result result = {0};
-    run_view view = {0};
+    lc_profile profile = {0};
+    run_view view = {.profile = f->profile ? &profile : NULL};
     lc_loop_options o = {.accept_changes = f->changed,
                          .most_steps = f->steps,
+                         .profile = f->profile ? &profile : NULL,
                          .hooks = {&view, on_step, on_note, on_stop}};
     lc_progress_begin(&view.line,
                       TRAIN_PLAIN_MS); /* before the threads, which inherit its signals */
@@ -139,6 +191,7 @@ static int run(lc_recipe *r, const run_flags *f) {
         status = lc_loop_run(r, &o, &result, &err);
     }
     lc_progress_end(&view.line);
+    show_profile(&view);
     lc_pool_free(pool);
     return status == LC_OK ? finish(r, &result) : lc_cli_fail(&err);
 }
@@ -172,6 +225,8 @@ int lc_train_run_cmd(int argc, char **argv) {
          "compute activations again in the backward pass to save memory: auto (default), off, on",
          0, 0},
         {"steps", 0, LC_OPT_INT, &f.steps, "N", "stop after N steps of this sitting", 1, 1e15},
+        {"profile", 0, LC_OPT_FLAG, &f.profile, NULL,
+         "show at the end where the steps of this sitting spent their time", 0, 0},
         {"changed", 0, LC_OPT_FLAG, &f.changed, NULL,
          "go on though recipe or data have changed since the last checkpoint", 0, 0},
         {"check", 0, LC_OPT_FLAG, &f.check, NULL, "only check the recipe and show its stages", 0,

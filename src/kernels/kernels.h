@@ -39,7 +39,25 @@ typedef struct lc_product {
     /* kn only. NULL, or [rows]: instead of being overwritten, c becomes fma(c, decay[i], product);
      * a row i with a negative decay keeps its c. */
     const float *decay;
+    bool add; /* multiply only: c[i][j] += the product, one rounding */
 } lc_product;
+
+/*
+ * Sides of products that are packed from fp32 values, some blocks of k at a time: k from `begin`, a
+ * multiple of LC_K_BLOCK, to `end`, another one or the side's k.
+ */
+typedef struct lc_right { /* kn: right(k, j) = x[k][j], else x[j][k] */
+    size_t k, columns, begin, end;
+    const float *x; /* kn: [k][ld], else [columns][ld] */
+    size_t ld;
+    bool kn;
+} lc_right;
+
+typedef struct lc_turned { /* left(i, k) = x[k][i] */
+    size_t rows, k, begin, end;
+    const float *x; /* [k][ldx] */
+    size_t ldx;
+} lc_turned;
 
 enum { LC_FEW_ROWS = 32 };
 
@@ -48,6 +66,7 @@ typedef struct lc_gemm_path {
     const char *name;
     size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
     size_t left;    /* bytes of a packed left element */
+    size_t right;   /* and of a packed right one */
     size_t panel;   /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
     size_t wide;    /* and with more: a multiple of panel */
     size_t (*scratch_bytes)(size_t rows, size_t k);
@@ -58,7 +77,19 @@ typedef struct lc_gemm_path {
     void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
+    /* What pack_kn writes for the transpose. */
+    void (*pack_turned)(const lc_turned *left, void *out);
+    /* Panels of `panel` columns, which may be packed and multiplied apart: column j, a multiple of
+     * panel, begins at byte lc_right_bytes(path, k, j). */
+    void (*pack_right)(const lc_right *right, void *out);
+    /* Both sides packed: left by pack_kn or pack_turned, right by pack_right; ld isn't used. */
+    void (*multiply)(const lc_product *p);
 } lc_gemm_path;
+
+/* Bytes of `columns` packed right columns. */
+static inline size_t lc_right_bytes(const lc_gemm_path *path, size_t k, size_t columns) {
+    return (columns + path->panel - 1) / path->panel * path->panel * lc_pad_k(k) * path->right;
+}
 
 /* Bytes of `rows` packed left rows. */
 static inline size_t lc_left_bytes(const lc_gemm_path *path, size_t rows, size_t k) {
@@ -172,6 +203,15 @@ typedef struct lc_norm_gradient {
     float *dx; /* added to: fma(r, dy w scale - x r^2 mean(dy w scale x), dx) */
 } lc_norm_gradient;
 
+/* Gradient of w in the same, over rows. */
+typedef struct lc_norm_weights {
+    size_t rows, n;
+    const float *dy, *x; /* [rows][lddy], [rows][ldx] */
+    size_t lddy, ldx;
+    const float *rates; /* [rows] what norm_gradient returned */
+    float *sums;        /* [n] */
+} lc_norm_weights;
+
 typedef struct lc_kernels {
     lc_isa isa;
 
@@ -226,6 +266,11 @@ typedef struct lc_kernels {
     float (*norm_gradient)(const lc_norm_gradient *g);
     /* Of swiglu. gate and up become their gradients. */
     void (*swiglu_gradient)(size_t n, const float *dy, float *gate, float *up);
+    /* sums[j] += over i, in order, of dy[i][j] * (x[i][j] * rates[i]), from 0, unfused. */
+    void (*norm_weights)(const lc_norm_weights *w);
+    void (*scale)(size_t n, float a, float *x);                     /* x[i] = x[i] * a */
+    void (*add)(size_t n, const float *x, const float *y, float *z); /* z[i] = x[i] + y[i]; z may be
+                                                                        either */
     /* dp[i] = p[i] * (dp[i] - mean) * scale: from gradients of softmax's results to those of its
      * inputs. */
     void (*softmax_gradient)(size_t n, const float *p, float mean, float scale, float *dp);

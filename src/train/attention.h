@@ -46,9 +46,9 @@ typedef struct lc_mla_state {
 
 /* Scratch, shared by all layers; see lc_mla_scratch_floats. */
 typedef struct lc_mla_work {
-    float *dq, *dkvb, *dheads, *dcq, *dlatent, *dkv;
-    float *dkey;                               /* [N][M][rope] */
-    void *keys, *values, *queries, *gradients; /* elements, [B][N][T][.]: see attention.c */
+    float *dq, *dkvb, *dheads, *dcq, *dqa, *dlatent, *dkv;
+    float *dkey; /* [N][M][rope] */
+    void *keys;  /* elements, [B][N][T][nope+rope], for the index loss */
 } lc_mla_work;
 
 typedef struct lc_mla_pass {
@@ -58,6 +58,9 @@ typedef struct lc_mla_pass {
     const lc_mla_state *s;
     const lc_mla_work *work;
     const uint64_t *chosen; /* [M][words], or NULL: every causal key of the document */
+    /* For rows before lc_mla_latent_run reads them, and when lc_mla_run's result, or lc_mla_back's,
+     * for them is there. */
+    lc_rows_step before, behind;
 } lc_mla_pass;
 
 /* qa and cq from the normed input x [M][H]: the indexer needs them before keys are chosen. */
@@ -70,8 +73,8 @@ int lc_mla_back(const lc_tape *t, const lc_mla_pass *p, const float *x, const fl
 
 /* ---- the core, for the index loss too ---- */
 
-/* work->keys and values (queries and gradients with `back`) from the state. */
-void lc_attention_prepare(const lc_tape *t, const lc_mla_pass *p, bool back);
+/* work->keys from the state, for lc_attention_probs. */
+void lc_attention_prepare(const lc_tape *t, const lc_mla_pass *p);
 
 enum { LC_QUERY_TILE = 64 };
 
@@ -90,8 +93,7 @@ void lc_attention_probs(const lc_tape *t, const lc_mla_pass *p, const lc_query_t
 
 /* Floats of a thread's scratch for sequences of `length`. */
 size_t lc_attention_floats(const lc_op *op, const lc_mla_shape *s, size_t length);
-/* Bytes of elements of keys or queries, and of values or gradients. */
+/* Bytes of elements of keys. */
 size_t lc_attention_key_bytes(const lc_op *op, const lc_mla_shape *s, size_t m);
-size_t lc_attention_value_bytes(const lc_op *op, const lc_mla_shape *s, size_t m);
 
 #endif

@@ -11,52 +11,68 @@
 typedef struct swiglu_task {
     const lc_kernels *k;
     size_t width;
-    float *gate, *up, *act; /* forward: act out; backward: act = gradient of swiglu, in */
-    bool back;
+    const lc_ffn_state *s;
 } swiglu_task;
 
 static void swiglu_rows(void *ctx, size_t begin, size_t end, int thread) {
     const swiglu_task *t = ctx;
     size_t at = begin * t->width, n = (end - begin) * t->width;
     (void)thread;
-    if (t->back)
-        t->k->swiglu_gradient(n, t->act + at, t->gate + at, t->up + at);
-    else
-        t->k->swiglu(n, t->gate + at, t->up + at, t->act + at);
+    t->k->swiglu(n, t->s->gate + at, t->s->up + at, t->s->act + at);
 }
 
-static void run_swiglu(const lc_tape *t, size_t rows, swiglu_task task) {
-    task.k = t->op.k;
-    lc_pool_for(t->op.pool, rows, LC_ROW_GRAIN, swiglu_rows, &task);
+/* act again, for the down projection's gradient; gate and up become their gradients. */
+static void swiglu_back(void *ctx, size_t begin, size_t end, int thread) {
+    const swiglu_task *t = ctx;
+    size_t at = begin * t->width, n = (end - begin) * t->width;
+    swiglu_rows(ctx, begin, end, thread);
+    t->k->swiglu_gradient(n, t->s->dact + at, t->s->gate + at, t->s->up + at);
 }
 
-int lc_ffn_run(const lc_tape *t, const lc_ffn_net *w, size_t m, const float *x,
-               const lc_ffn_state *s, float *out, lc_err *err) {
+/* gate, up and down of one net on m rows; the three are a chain. */
+static void forward_products(const lc_ffn_net *w, size_t m, const float *x, const lc_ffn_state *s,
+                             float *out, lc_matmul products[3]) {
     size_t hidden = w->gate.cols, ffn = w->gate.rows;
-    lc_matmul products[] = {lc_linear_forward(&w->gate, m, x, hidden, s->gate, ffn),
-                            lc_linear_forward(&w->up, m, x, hidden, s->up, ffn)};
-    products[1].same_left = &products[0];
-    int status = lc_matmul_run(&t->op, t->space, products, 2, err);
-    if (status != LC_OK) return status;
-    run_swiglu(t, m, (swiglu_task){.width = ffn, .gate = s->gate, .up = s->up, .act = s->act});
-    return lc_linear_run(t, &w->down, m, s->act, out, err);
+    products[0] = lc_linear_forward(&w->gate, m, x, hidden, s->gate, ffn);
+    products[1] = lc_linear_forward(&w->up, m, x, hidden, s->up, ffn);
+    products[2] = lc_linear_forward(&w->down, m, s->act, ffn, out, hidden);
+    products[1].chained = products[2].chained = true;
 }
 
-int lc_ffn_back(const lc_tape *t, const lc_ffn_net *w, size_t m, const float *x,
-                const lc_ffn_state *s, const float *dout, float *dx, lc_err *err) {
+enum { BACK_PRODUCTS = 6 };
+
+/* The same backwards. Weights' sides are packed before dx is written, which may be x. Behind the
+ * first product dact becomes gradients of gate and up. */
+static void back_products(const lc_tape *t, const lc_ffn_net *w, size_t m, const lc_ffn_pass *p,
+                          const float *dout, float *dx, lc_matmul products[BACK_PRODUCTS]) {
     size_t hidden = w->gate.cols, ffn = w->gate.rows;
-    run_swiglu(t, m, (swiglu_task){.width = ffn, .gate = s->gate, .up = s->up, .act = s->act});
-    int status = lc_linear_back(t, &w->down, m, dout, s->act, s->dact, false, err);
-    if (status != LC_OK) return status;
-    run_swiglu(
-        t, m,
-        (swiglu_task){.width = ffn, .gate = s->gate, .up = s->up, .act = s->dact, .back = true});
-    lc_matmul first[] = {lc_linear_to_weight(t, &w->gate, m, s->gate, ffn, x, hidden),
-                         lc_linear_to_weight(t, &w->up, m, s->up, ffn, x, hidden),
-                         lc_linear_to_input(&w->gate, m, s->gate, ffn, dx, hidden, true)};
-    lc_matmul second = lc_linear_to_input(&w->up, m, s->up, ffn, dx, hidden, true);
-    status = lc_matmul_run(&t->op, t->space, first, 3, err);
-    return status != LC_OK ? status : lc_matmul_run(&t->op, t->space, &second, 1, err);
+    const lc_ffn_state *s = p->s;
+    products[0] = lc_linear_to_input(&w->down, m, dout, hidden, s->dact, ffn, false);
+    products[1] = lc_linear_to_weight(t, &w->down, m, dout, hidden, s->act, ffn);
+    products[2] = lc_linear_to_weight(t, &w->gate, m, s->gate, ffn, p->x, hidden);
+    products[3] = lc_linear_to_weight(t, &w->up, m, s->up, ffn, p->x, hidden);
+    products[4] = lc_linear_to_input(&w->gate, m, s->gate, ffn, dx, hidden, false);
+    products[5] = lc_linear_to_input(&w->up, m, s->up, ffn, dx, hidden, true);
+    for (int i = 1; i < BACK_PRODUCTS; i++) products[i].chained = true;
+}
+
+int lc_ffn_run(const lc_tape *t, const lc_ffn_pass *p, float *out, lc_err *err) {
+    lc_matmul products[3];
+    swiglu_task task = {t->op.k, p->w->gate.rows, p->s};
+    forward_products(p->w, p->m, p->x, p->s, out, products);
+    products[0].before = p->before;
+    products[1].behind = (lc_rows_step){swiglu_rows, &task, 0};
+    products[2].behind = p->behind;
+    return lc_matmul_run(&t->op, t->space, products, 3, err);
+}
+
+int lc_ffn_back(const lc_tape *t, const lc_ffn_pass *p, const float *dout, float *dx, lc_err *err) {
+    lc_matmul products[BACK_PRODUCTS];
+    swiglu_task task = {t->op.k, p->w->gate.rows, p->s};
+    back_products(t, p->w, p->m, p, dout, dx, products);
+    products[0].behind = (lc_rows_step){swiglu_back, &task, 0};
+    products[5].behind = p->behind;
+    return lc_matmul_run(&t->op, t->space, products, BACK_PRODUCTS, err);
 }
 
 /* ---- router ---- */
@@ -90,7 +106,7 @@ static void route_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-/* Fills first, tokens and place, and adds to counts. */
+/* Fills first, choices and place, and adds to counts. */
 static void group_rows(const lc_moe_shape *shape, size_t m, const lc_moe_state *s,
                        int64_t *counts) {
     size_t experts = shape->experts, choices = m * shape->topk;
@@ -107,31 +123,18 @@ static void group_rows(const lc_moe_shape *shape, size_t m, const lc_moe_state *
         if (id >= experts) continue;
         size_t at = s->first[id]++;
         s->place[i] = (int32_t)at;
-        s->tokens[at] = (int32_t)(i / shape->topk);
+        s->choices[at] = (int32_t)i;
     }
     for (size_t e = experts; e > 0; e--) s->first[e] = s->first[e - 1];
     s->first[0] = 0;
 }
 
-static size_t grouped(const lc_moe_shape *shape, const lc_moe_state *s) {
-    return s->first[shape->experts];
-}
-
-/* Grouped row i of `out` = row of its token in `in`. */
-static void gather_rows(void *ctx, size_t begin, size_t end, int thread) {
-    const moe_task *k = ctx;
+/* Grouped rows [begin, end) of `out` = rows of their tokens in `in`. */
+static void gather(const moe_task *k, const float *in, size_t begin, size_t end, float *out) {
     size_t hidden = k->shape->hidden;
-    (void)thread;
     for (size_t i = begin; i < end; i++)
-        memcpy(k->out + i * hidden, k->in + (size_t)k->s->tokens[i] * hidden,
-               hidden * sizeof *k->out);
-}
-
-static void gather(const moe_task *k, const float *in, float *out) {
-    moe_task task = *k;
-    task.in = in;
-    task.out = out;
-    lc_pool_for(k->t->op.pool, grouped(k->shape, k->s), LC_ROW_GRAIN, gather_rows, &task);
+        memcpy(out + i * hidden, in + (size_t)k->s->choices[i] / k->shape->topk * hidden,
+               hidden * sizeof *out);
 }
 
 /* The slot of the row's next chosen entry in increasing id, from *next on; K when none is left. */
@@ -177,64 +180,134 @@ static group group_of(const lc_moe_state *s, size_t e) {
     return (group){s->first[e], s->first[e + 1] - s->first[e]};
 }
 
-static int run_products(const lc_tape *t, const lc_moe_state *s, size_t n, lc_err *err) {
-    return lc_matmul_run(&t->op, t->space, s->products, n, err);
+static lc_ffn_state state_of(const lc_moe_state *s, group g, size_t ffn) {
+    size_t at = g.at * ffn;
+    return (lc_ffn_state){s->gate + at, s->up + at, s->act + at, s->dact + at};
+}
+
+static void gather_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const moe_task *k = ctx;
+    (void)thread;
+    gather(k, k->in, begin, end, k->s->x);
+}
+
+static void activate_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const moe_task *k = ctx;
+    lc_ffn_state all = state_of(k->s, (group){0, 0}, k->shape->ffn);
+    swiglu_task task = {k->t->op.k, k->shape->ffn, &all};
+    swiglu_rows(&task, begin, end, thread);
+}
+
+static int experts_run(const moe_task *k, lc_err *err) {
+    const lc_moe_state *s = k->s;
+    size_t hidden = k->shape->hidden;
+    void *ctx = (void *)(uintptr_t)k;
+    for (size_t e = 0; e < k->shape->experts; e++) {
+        group g = group_of(s, e);
+        lc_ffn_state state = state_of(s, g, k->shape->ffn);
+        lc_matmul *products = s->products + 3 * e;
+        forward_products(&k->w->experts[e], g.rows, s->x + g.at * hidden, &state,
+                         s->y + g.at * hidden, products);
+        products[0].before = (lc_rows_step){gather_rows, ctx, g.at};
+        products[1].behind = (lc_rows_step){activate_rows, ctx, g.at};
+    }
+    return lc_matmul_run(&k->t->op, k->t->space, s->products, 3 * k->shape->experts, err);
 }
 
 int lc_moe_run(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w, size_t m,
                const float *u, const lc_moe_state *s, int64_t *counts, float *out, lc_err *err) {
-    size_t hidden = shape->hidden, ffn = shape->ffn, n = 0;
-    lc_matmul scores = lc_linear_forward(&w->router, m, u, hidden, s->logits, entries_of(shape));
+    lc_matmul scores =
+        lc_linear_forward(&w->router, m, u, shape->hidden, s->logits, entries_of(shape));
+    moe_task k = {.t = t, .shape = shape, .w = w, .s = s, .in = u, .out = out};
+    scores.behind = (lc_rows_step){route_rows, &k, 0};
     int status = lc_matmul_run(&t->exact, t->space, &scores, 1, err);
     if (status != LC_OK) return status;
-    moe_task k = {.t = t, .shape = shape, .w = w, .s = s, .in = u, .out = out};
-    lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, route_rows, &k);
     group_rows(shape, m, s, counts);
-    gather(&k, u, s->x);
-    for (size_t e = 0; e < shape->experts; e++) {
-        group g = group_of(s, e);
-        const float *x = s->x + g.at * hidden;
-        s->products[n++] =
-            lc_linear_forward(&w->experts[e].gate, g.rows, x, hidden, s->gate + g.at * ffn, ffn);
-        s->products[n] =
-            lc_linear_forward(&w->experts[e].up, g.rows, x, hidden, s->up + g.at * ffn, ffn);
-        s->products[n].same_left = &s->products[n - 1];
-        n++;
-    }
-    status = run_products(t, s, n, err);
+    lc_tape_lap(t, LC_LAP_ROUTE);
+    status = experts_run(&k, err);
     if (status != LC_OK) return status;
-    run_swiglu(t, grouped(shape, s),
-               (swiglu_task){.width = ffn, .gate = s->gate, .up = s->up, .act = s->act});
-    for (size_t e = 0; e < shape->experts; e++) {
-        group g = group_of(s, e);
-        s->products[e] = lc_linear_forward(&w->experts[e].down, g.rows, s->act + g.at * ffn, ffn,
-                                           s->y + g.at * hidden, hidden);
-    }
-    status = run_products(t, s, shape->experts, err);
-    if (status != LC_OK) return status;
+    lc_tape_lap(t, LC_LAP_EXPERTS);
     lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, combine_rows, &k);
+    lc_tape_lap(t, LC_LAP_ROUTE);
     return LC_OK;
 }
 
-/* Gradients of the choices' weights; act and dact are scaled by the weights. dact comes in as the
- * gradient of an expert's unweighted output carried through its down projection. */
+static void gather_back(void *ctx, size_t begin, size_t end, int thread) {
+    const moe_task *k = ctx;
+    (void)thread;
+    gather(k, k->u, begin, end, k->s->x);
+    gather(k, k->in, begin, end, k->s->y);
+}
+
+/* Behind the down projection dact is the gradient of an expert's unweighted result, so its product
+ * with act is the gradient of the choice's weight; scaled by the weight, both become what the
+ * expert's own gradients need. */
 static void weigh_rows(void *ctx, size_t begin, size_t end, int thread) {
     const moe_task *k = ctx;
-    size_t hidden = k->shape->hidden, topk = k->shape->topk, ffn = k->shape->ffn;
+    size_t ffn = k->shape->ffn, at = begin * ffn, n = (end - begin) * ffn;
     const lc_kernels *kernels = k->t->op.k;
-    (void)thread;
-    for (size_t i = begin * topk; i < end * topk; i++) {
-        float weight = k->s->weights[i], *d = &k->s->dweights[i];
-        size_t token = i / topk;
-        if (k->s->place[i] < 0) {
-            *d = identity_weight(
-                k->shape, kernels->dot(hidden, k->in + token * hidden, k->u + token * hidden));
-            continue;
+    const lc_moe_state *s = k->s;
+    activate_rows(ctx, begin, end, thread);
+    for (size_t i = begin; i < end; i++) {
+        float *act = s->act + i * ffn, *dact = s->dact + i * ffn;
+        float weight = s->weights[s->choices[i]];
+        s->dweights[s->choices[i]] = kernels->dot(ffn, act, dact);
+        kernels->scale(ffn, weight, act);
+        kernels->scale(ffn, weight, dact);
+    }
+    kernels->swiglu_gradient(n, s->dact + at, s->gate + at, s->up + at);
+}
+
+/* Fills cuts and first_cut: an expert's rows are in token order, so each sequence's are together.
+ */
+static void cut_groups(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_state *s) {
+    size_t n = 0;
+    if (!t->cuts) return;
+    for (size_t e = 0; e < shape->experts; e++) {
+        size_t end = 0; /* of the present sequence */
+        s->first_cut[e] = n;
+        for (size_t i = s->first[e]; i < s->first[e + 1]; i++) {
+            size_t token = (size_t)s->choices[i] / shape->topk, length = t->cuts[1];
+            if (token < end) continue;
+            s->cuts[n++] = i;
+            end = (token / length + 1) * length;
         }
-        float *act = k->s->act + (size_t)k->s->place[i] * ffn;
-        float *dact = k->s->dact + (size_t)k->s->place[i] * ffn;
-        *d = kernels->dot(ffn, act, dact);
-        for (size_t j = 0; j < ffn; j++) act[j] *= weight, dact[j] *= weight;
+    }
+    s->first_cut[shape->experts] = n;
+    s->cuts[n] = s->first[shape->experts];
+}
+
+static int experts_back(const moe_task *k, lc_err *err) {
+    const lc_moe_state *s = k->s;
+    size_t hidden = k->shape->hidden;
+    void *ctx = (void *)(uintptr_t)k;
+    cut_groups(k->t, k->shape, s);
+    for (size_t e = 0; e < k->shape->experts; e++) {
+        group g = group_of(s, e);
+        lc_ffn_state state = state_of(s, g, k->shape->ffn);
+        float *x = s->x + g.at * hidden;
+        lc_matmul *products = s->products + BACK_PRODUCTS * e;
+        back_products(k->t, &k->w->experts[e], g.rows, &(lc_ffn_pass){.x = x, .s = &state},
+                      s->y + g.at * hidden, x, products);
+        for (int i = 0; i < BACK_PRODUCTS; i++) {
+            if (!products[i].cuts) continue;
+            products[i].cuts = s->cuts + s->first_cut[e];
+            products[i].pieces = s->first_cut[e + 1] - s->first_cut[e];
+        }
+        products[0].before = (lc_rows_step){gather_back, ctx, g.at};
+        products[0].behind = (lc_rows_step){weigh_rows, ctx, g.at};
+    }
+    return lc_matmul_run(&k->t->op, k->t->space, s->products, BACK_PRODUCTS * k->shape->experts,
+                         err);
+}
+
+/* Gradients of the weights of a row's identity choices. */
+static void identities_back(const moe_task *k, size_t row) {
+    size_t hidden = k->shape->hidden, topk = k->shape->topk;
+    for (size_t i = row * topk; i < (row + 1) * topk; i++) {
+        if (k->s->place[i] >= 0) continue;
+        float d = k->t->op.k->dot(hidden, k->in + row * hidden, k->u + row * hidden);
+        k->s->dweights[i] = identity_weight(k->shape, d);
     }
 }
 
@@ -244,6 +317,7 @@ static void logits_back(void *ctx, size_t begin, size_t end, int thread) {
     size_t n = entries_of(k->shape), topk = k->shape->topk;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
+        identities_back(k, i);
         const float *p = k->s->probs + i * n;
         float *d = k->s->logits + i * n;
         for (size_t e = 0; e < n; e++) d[e] = k->losses.balance * k->s->shares[e];
@@ -272,86 +346,9 @@ static void scatter_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-/* Fills cuts and first_cut: an expert's rows are in token order, so each sequence's are together.
- */
-static void cut_groups(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_state *s) {
-    size_t n = 0;
-    if (!t->cuts) return;
-    for (size_t e = 0; e < shape->experts; e++) {
-        size_t end = 0; /* of the present sequence */
-        s->first_cut[e] = n;
-        for (size_t i = s->first[e]; i < s->first[e + 1]; i++) {
-            size_t token = (size_t)s->tokens[i], length = t->cuts[1];
-            if (token < end) continue;
-            s->cuts[n++] = i;
-            end = (token / length + 1) * length;
-        }
-    }
-    s->first_cut[shape->experts] = n;
-    s->cuts[n] = s->first[shape->experts];
-}
-
-/* dW += dy^T x over expert e's rows of the grouped dy and x. */
-static lc_matmul expert_to_weight(const moe_task *k, size_t e, const lc_weight *w, const float *dy,
-                                  const float *x) {
-    group g = group_of(k->s, e);
-    lc_matmul m = lc_linear_to_weight(k->t, w, g.rows, dy + g.at * w->rows, w->rows,
-                                      x + g.at * w->cols, w->cols);
-    if (!m.cuts) return m;
-    m.cuts = k->s->cuts + k->s->first_cut[e];
-    m.pieces = k->s->first_cut[e + 1] - k->s->first_cut[e];
-    return m;
-}
-
-/* From the grouped gradients of gate and up: the weights', and those of the grouped inputs, which
- * take the inputs' place. */
-static int projections_back(const moe_task *k, lc_err *err) {
-    const lc_moe_state *s = k->s;
-    const lc_tape *t = k->t;
-    size_t hidden = k->shape->hidden, ffn = k->shape->ffn, n = 0;
-    for (size_t e = 0; e < k->shape->experts; e++) {
-        const lc_ffn_net *w = &k->w->experts[e];
-        s->products[n++] = expert_to_weight(k, e, &w->gate, s->gate, s->x);
-        s->products[n++] = expert_to_weight(k, e, &w->up, s->up, s->x);
-    }
-    int status = run_products(t, s, n, err);
-    for (int second = 0; second < 2 && status == LC_OK; second++) {
-        for (size_t e = 0; e < k->shape->experts; e++) {
-            group g = group_of(s, e);
-            const lc_weight *w = second ? &k->w->experts[e].up : &k->w->experts[e].gate;
-            s->products[e] = lc_linear_to_input(w, g.rows, (second ? s->up : s->gate) + g.at * ffn,
-                                                ffn, s->x + g.at * hidden, hidden, second);
-        }
-        status = run_products(t, s, k->shape->experts, err);
-    }
-    return status;
-}
-
-static int experts_back(const moe_task *k, const float *dout, size_t m, lc_err *err) {
-    const lc_moe_state *s = k->s;
-    const lc_tape *t = k->t;
-    size_t hidden = k->shape->hidden, ffn = k->shape->ffn;
-    cut_groups(t, k->shape, s);
-    gather(k, k->u, s->x);
-    gather(k, dout, s->y);
-    for (size_t e = 0; e < k->shape->experts; e++) {
-        group g = group_of(s, e);
-        s->products[e] = lc_linear_to_input(&k->w->experts[e].down, g.rows, s->y + g.at * hidden,
-                                            hidden, s->dact + g.at * ffn, ffn, false);
-    }
-    int status = run_products(t, s, k->shape->experts, err);
-    if (status != LC_OK) return status;
-    run_swiglu(t, grouped(k->shape, s),
-               (swiglu_task){.width = ffn, .gate = s->gate, .up = s->up, .act = s->act});
-    lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, weigh_rows, (void *)(uintptr_t)k);
-    for (size_t e = 0; e < k->shape->experts; e++)
-        s->products[e] = expert_to_weight(k, e, &k->w->experts[e].down, s->y, s->act);
-    status = run_products(t, s, k->shape->experts, err);
-    if (status != LC_OK) return status;
-    run_swiglu(
-        t, grouped(k->shape, s),
-        (swiglu_task){.width = ffn, .gate = s->gate, .up = s->up, .act = s->dact, .back = true});
-    return projections_back(k, err);
+static void back_rows(void *ctx, size_t begin, size_t end, int thread) {
+    logits_back(ctx, begin, end, thread);
+    scatter_rows(ctx, begin, end, thread);
 }
 
 int lc_moe_back(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w, size_t m,
@@ -359,13 +356,16 @@ int lc_moe_back(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w
                 float *du, lc_err *err) {
     size_t hidden = shape->hidden, n = entries_of(shape);
     moe_task k = {t, shape, w, s, losses, dout, u, du};
-    int status = experts_back(&k, dout, m, err);
+    int status = experts_back(&k, err);
     if (status != LC_OK) return status;
-    lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, logits_back, &k);
-    lc_pool_for(t->op.pool, m, LC_ROW_GRAIN, scatter_rows, &k);
+    lc_tape_lap(t, LC_LAP_EXPERTS);
     lc_matmul products[] = {lc_linear_to_weight(t, &w->router, m, s->logits, n, u, hidden),
                             lc_linear_to_input(&w->router, m, s->logits, n, du, hidden, true)};
-    return lc_matmul_run(&t->exact, t->space, products, 2, err);
+    products[0].before = (lc_rows_step){back_rows, &k, 0};
+    products[1].chained = true;
+    status = lc_matmul_run(&t->exact, t->space, products, 2, err);
+    lc_tape_lap(t, LC_LAP_ROUTE);
+    return status;
 }
 
 /* ---- losses on router scores ---- */

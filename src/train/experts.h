@@ -19,12 +19,19 @@ typedef struct lc_ffn_state {
     float *act, *dact;
 } lc_ffn_state;
 
+typedef struct lc_ffn_pass {
+    const lc_ffn_net *w;
+    size_t m;
+    const float *x; /* [m][H] */
+    const lc_ffn_state *s;
+    /* For rows before they are read, and when the result for them is there. */
+    lc_rows_step before, behind;
+} lc_ffn_pass;
+
 /* out [m][H] = down(silu(gate x) * (up x)). */
-int lc_ffn_run(const lc_tape *t, const lc_ffn_net *w, size_t m, const float *x,
-               const lc_ffn_state *s, float *out, lc_err *err);
-/* dx += .., from dout. */
-int lc_ffn_back(const lc_tape *t, const lc_ffn_net *w, size_t m, const float *x,
-                const lc_ffn_state *s, const float *dout, float *dx, lc_err *err);
+int lc_ffn_run(const lc_tape *t, const lc_ffn_pass *p, float *out, lc_err *err);
+/* dx = gradient of x, from dout. `before` isn't used. */
+int lc_ffn_back(const lc_tape *t, const lc_ffn_pass *p, const float *dout, float *dx, lc_err *err);
 
 typedef struct lc_moe_net {
     lc_weight router; /* its copy is fp32 */
@@ -33,21 +40,22 @@ typedef struct lc_moe_net {
 } lc_moe_net;
 
 typedef struct lc_moe_state {
-    float *probs;     /* [M][E+Z] */
-    float *lse;       /* [M] log of the sum of exp(router logits) */
-    int32_t *ids;     /* [M][K] */
-    float *weights;   /* [M][K] p * scale */
-    size_t *first;    /* [E+1] where an expert's rows begin among the grouped */
-    int32_t *tokens;  /* [M*K] token of a grouped row, token order inside an expert */
-    int32_t *place;   /* [M][K] grouped row of a choice, -1: identity */
-    float *shares;    /* [E+Z] balance coefficients c_e, set by the caller */
+    float *probs;   /* [M][E+Z] */
+    float *lse;     /* [M] log of the sum of exp(router logits) */
+    int32_t *ids;   /* [M][K] */
+    float *weights; /* [M][K] p * scale */
+    size_t *first;  /* [E+1] where an expert's rows begin among the grouped */
+    int32_t
+        *choices;   /* [M*K] choice (token K + slot) of a grouped row, in order inside an expert */
+    int32_t *place; /* [M][K] grouped row of a choice, -1: identity */
+    float *shares;  /* [E+Z] balance coefficients c_e, set by the caller */
     float *gate, *up; /* [M*K][F] grouped; become their gradients */
     /* scratch, shared by all layers */
     float *logits;       /* [M][E+Z] also the gradient of the logits */
     float *dweights;     /* [M][K] */
     float *x, *y;        /* [M*K][H] grouped */
     float *act, *dact;   /* [M*K][F] grouped */
-    lc_matmul *products; /* [3 E] */
+    lc_matmul *products; /* [6 E] */
     /* Where a sequence's rows of an expert begin, [M*K + 1], and an expert's first of them, [E+1]:
      * used if the tape's rows are several sequences. */
     size_t *cuts, *first_cut;

@@ -32,13 +32,13 @@ static void entropy_rows(void *ctx, size_t begin, size_t end, int thread) {
     const lc_kernels *kernels = k->t->op.k;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        float *logits = k->p->logits + i * vocab, max = kernels->max(vocab, logits);
+        float *logits = k->p->logits + i * lc_head_stride(vocab), max = kernels->max(vocab, logits);
         size_t target = (size_t)k->p->targets[k->list[i]];
         double own = (double)logits[target];
         float sum = kernels->exp_sum(vocab, logits, max, logits);
         k->t->sums[i] = (double)max + lc_ln((double)sum) - own;
-        float scale = k->p->scale / sum;
-        for (size_t j = 0; j < vocab; j++) logits[j] *= scale;
+        if (!k->dhidden) continue;
+        kernels->scale(vocab, k->p->scale / sum, logits);
         logits[target] -= k->p->scale;
     }
 }
@@ -55,14 +55,17 @@ static void scatter_rows(void *ctx, size_t begin, size_t end, int thread) {
 static int chunk_run(head_task *k, size_t n, double *sum, lc_err *err) {
     const lc_tape *t = k->t;
     const lc_head_pass *p = k->p;
-    lc_pool_for(t->op.pool, n, LC_ROW_GRAIN, gather_rows, k);
-    int status = lc_linear_run(t, p->w, n, p->x, p->logits, err);
-    if (status != LC_OK) return status;
-    lc_pool_for(t->op.pool, n, LC_ROW_GRAIN, entropy_rows, k);
-    for (size_t i = 0; i < n; i++) *sum += t->sums[i];
-    if (!k->dhidden) return LC_OK;
-    status = lc_linear_back(t, p->w, n, p->logits, p->x, p->dx, false, err);
-    if (status == LC_OK) lc_pool_for(t->op.pool, n, LC_ROW_GRAIN, scatter_rows, k);
+    size_t hidden = p->w->cols, ld = lc_head_stride(p->w->rows);
+    lc_matmul products[] = {lc_linear_forward(p->w, n, p->x, hidden, p->logits, ld),
+                            {0},
+                            lc_linear_to_input(p->w, n, p->logits, ld, p->dx, hidden, false)};
+    if (k->dhidden) products[1] = lc_linear_to_weight(t, p->w, n, p->logits, ld, p->x, hidden);
+    products[0].before = (lc_rows_step){gather_rows, k, 0};
+    products[0].behind = (lc_rows_step){entropy_rows, k, 0};
+    products[2].behind = (lc_rows_step){scatter_rows, k, 0};
+    products[1].chained = products[2].chained = true;
+    int status = lc_matmul_run(&t->op, t->space, products, k->dhidden ? 3 : 1, err);
+    for (size_t i = 0; i < n && status == LC_OK; i++) *sum += t->sums[i];
     return status;
 }
 

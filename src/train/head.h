@@ -10,6 +10,10 @@
 /* Rows that are worked on together: a function of the vocabulary alone. */
 size_t lc_head_chunk(size_t vocab);
 
+/* Floats from one row of logits to the next: rows of a power of two would compete for the same
+ * places of the caches. */
+static inline size_t lc_head_stride(size_t vocab) { return (vocab + 31) / 16 * 16; }
+
 typedef struct lc_head_pass {
     const lc_weight *w; /* [V][H] */
     size_t m;
@@ -17,7 +21,7 @@ typedef struct lc_head_pass {
     const int32_t *targets; /* [M], -1: the row predicts nothing */
     float scale;            /* weight of a row's loss in the objective */
     /* scratch */
-    float *x, *dx, *logits; /* [chunk][H], [chunk][H], [chunk][V] */
+    float *x, *dx, *logits; /* [chunk][H], [chunk][H], [chunk][stride] */
     size_t *list;           /* [M] */
 } lc_head_pass;
 

@@ -203,7 +203,7 @@ static void target_tiles(void *ctx, size_t begin, size_t end, int thread) {
 
 void lc_index_loss_add(const lc_tape *t, const lc_index_pass *p, const lc_index_member *member) {
     index_task k = {.t = t, .p = p, .members = member};
-    lc_attention_prepare(t, member->attention, false);
+    lc_attention_prepare(t, member->attention);
     lc_pool_for(t->op.pool, lc_query_tiles(p->rows), 1, target_tiles, &k);
 }
 

@@ -31,7 +31,7 @@ int lc_lanes_new(size_t floats, size_t lanes, lc_pool *pool, lc_lanes **out, lc_
     size_t blocks = 1;
     for (size_t n = lanes; n > 1; n /= 2) blocks++;
     for (; x->n_spare < blocks; x->n_spare++) {
-        x->spare[x->n_spare] = lc_calloc(floats, sizeof(float));
+        x->spare[x->n_spare] = lc_alloc_dense(floats * sizeof(float), true);
         if (x->spare[x->n_spare]) continue;
         lc_lanes_free(x);
         return lc_fail(err, LC_ENOMEM, "gradients of %zu lanes: no %zu blocks of %zu bytes left",

@@ -154,7 +154,8 @@ static int plan_net(const loop *l, lc_net_options *n, size_t *micro, lc_err *err
                           .length = (size_t)s->context,
                           .mtp_steps =
                               l->params->mtp && (s->mtp > 0 || s->kl > 0) ? l->config.mtp_steps : 0,
-                          .recompute = l->o->recompute == LC_RECOMPUTE_ON};
+                          .recompute = l->o->recompute == LC_RECOMPUTE_ON,
+                          .profile = l->o->profile};
     bool fits = fit_net(l, n, limit, micro);
     if (!fits && l->o->recompute == LC_RECOMPUTE_AUTO) {
         n->recompute = true;
@@ -322,6 +323,7 @@ static int run_lanes(loop *l, const lc_counts *totals, lc_losses *losses, bool *
     *dropped = false;
     for (size_t lane = 0; lane < (size_t)l->r->lanes && status == LC_OK; lane++) {
         float *grad = lc_lanes_begin(l->lanes);
+        lc_profile_lap(l->o->profile, LC_LAP_LANES, NULL);
         for (size_t i = 0; i < share && status == LC_OK; i += l->micro) {
             if ((*dropped = l->o->hooks.stop && l->o->hooks.stop(l->o->hooks.ctx))) return LC_OK;
             size_t rows = share - i < l->micro ? share - i : l->micro;
@@ -331,6 +333,7 @@ static int run_lanes(loop *l, const lc_counts *totals, lc_losses *losses, bool *
             status = lc_net_run(l->net, &batch, &l->weights, totals, grad, losses, l->err);
         }
         lc_lanes_end(l->lanes);
+        lc_profile_lap(l->o->profile, LC_LAP_LANES, NULL);
     }
     return status;
 }
@@ -384,6 +387,7 @@ static int finish_step(loop *l, lc_losses *losses, uint64_t begin) {
     if (l->weights.lm > 0) lc_bias_update(l->params, &rule, l->at.step, l->experts);
     lc_optim_average(l->optim, l->at.step);
     lc_net_refresh(l->net);
+    lc_profile_lap(l->o->profile, LC_LAP_AFTER, NULL);
     size_t count = l->config.layers * l->entries;
     memcpy(l->load, l->experts, count * sizeof *l->load);
     l->load[count] = losses->counts.tokens;
@@ -400,11 +404,13 @@ static int step(loop *l, bool *dropped) {
     lc_losses losses = {.experts = l->experts};
     lc_counts totals = {0};
     uint64_t begin = lc_clock_ns();
+    lc_profile_start(l->o->profile);
     memset(l->experts, 0, l->config.layers * l->entries * sizeof *l->experts);
     int status = lc_feed_read(l->feed, (uint64_t)(l->at.stage_step * l->stage->batch), l->err);
     if (status != LC_OK) return status;
     lc_batch all = lc_feed_batch(l->feed, 0, (size_t)l->stage->batch);
     lc_net_count(l->net, &all, &totals);
+    lc_profile_lap(l->o->profile, LC_LAP_DATA, NULL);
     status = run_lanes(l, &totals, &losses, dropped);
     return status == LC_OK && !*dropped ? finish_step(l, &losses, begin) : status;
 }
@@ -450,6 +456,7 @@ static int make_optim(loop *l) {
     l->optim_options = lc_recipe_optim(l->r, &l->config);
     l->optim_options.kernels = l->o->kernels;
     l->optim_options.pool = l->o->pool;
+    l->optim_options.profile = l->o->profile;
     return lc_optim_new(l->params, &l->optim_options, &l->optim, l->err);
 }
 

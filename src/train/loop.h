@@ -47,6 +47,7 @@ typedef struct lc_loop_options {
     lc_recompute recompute; /* AUTO: if the memory asks for it */
     bool accept_changes;    /* go on though recipe or data have changed */
     int64_t most_steps;     /* then stop as if interrupted; 0 = no limit */
+    lc_profile *profile;    /* where the time of steps goes; NULL: nobody measures */
     lc_loop_hooks hooks;    /* any may be NULL */
 } lc_loop_options;
 

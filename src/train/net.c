@@ -90,7 +90,9 @@ static int head_loss(const pass *p, const float *hidden, size_t ahead, float wei
     head.scale = (float)per((double)weight, count);
     bool back = p->main_grad && weight != 0;
     if (p->main_grad && !back) memset(dhidden, 0, p->m * n->c->hidden * sizeof *dhidden);
-    return lc_head_run(&n->tape, &head, back ? dhidden : NULL, sum, p->err);
+    int status = lc_head_run(&n->tape, &head, back ? dhidden : NULL, sum, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_LOSSES);
+    return status;
 }
 
 /* Weight of a token in losses that are means over tokens. */
@@ -107,30 +109,50 @@ static lc_norm_pass norm_of(const pass *p, const lc_weight *w, const float *x) {
 static void normed(const pass *p, const lc_weight *w, const float *x, float *y) {
     lc_norm_pass norm = norm_of(p, w, x);
     lc_norm_run(&p->n->tape, &norm, y, w->cols);
+    lc_tape_lap(&p->n->tape, LC_LAP_NORMS);
 }
 
 static void norm_back(const pass *p, const lc_weight *w, const float *x, const float *dy,
                       float *dx) {
     lc_norm_pass norm = norm_of(p, w, x);
     lc_norm_back(&p->n->tape, &norm, dy, w->cols, dx, w->cols);
+    lc_tape_lap(&p->n->tape, LC_LAP_NORMS);
 }
 
-typedef struct sum_task {
-    const float *a, *b;
+/* Rows of the residual stream: out = a + b (+ c), then perhaps its norm. */
+typedef struct sum_step {
+    const lc_kernels *k;
+    size_t width;
+    const float *a, *b, *c; /* c may be NULL */
     float *out;
-} sum_task;
+    lc_norm_step *norm; /* of out, or NULL */
+} sum_step;
 
-static void sum_range(void *ctx, size_t begin, size_t end, int thread) {
-    const sum_task *k = ctx;
-    (void)thread;
-    for (size_t i = begin; i < end; i++) k->out[i] = k->a[i] + k->b[i];
+static void sum_rows(void *ctx, size_t begin, size_t end, int thread) {
+    const sum_step *s = ctx;
+    size_t at = begin * s->width, n = (end - begin) * s->width;
+    s->k->add(n, s->a + at, s->b + at, s->out + at);
+    if (s->c) s->k->add(n, s->out + at, s->c + at, s->out + at);
+    if (s->norm) lc_norm_forward_rows(s->norm, begin, end, thread);
 }
 
-/* out = a + b, [M][H]. */
-static void sum_of(const pass *p, const float *a, const float *b, float *out) {
-    enum { GRAIN = 16384 };
-    sum_task k = {a, b, out};
-    lc_pool_for(p->n->o.pool, p->m * p->n->c->hidden, GRAIN, sum_range, &k);
+static sum_step sum_of(const pass *p, const float *a, const float *b, float *out) {
+    return (sum_step){.k = p->n->o.kernels, .width = p->n->c->hidden, .a = a, .b = b, .out = out};
+}
+
+static lc_norm_step norm_step(const pass *p, const lc_weight *w, const float *x, float *y) {
+    return (lc_norm_step){.t = &p->n->tape, .n = norm_of(p, w, x), .y = y, .ldy = w->cols};
+}
+
+/* dx += gradient through a norm of x, from dy = p->n->dx. */
+static lc_norm_step norm_back_step(const pass *p, const lc_weight *w, const float *x, float *dx) {
+    return (lc_norm_step){.t = &p->n->tape,
+                          .n = norm_of(p, w, x),
+                          .dy = p->n->dx,
+                          .lddy = w->cols,
+                          .dx = dx,
+                          .lddx = w->cols,
+                          .rates = p->n->tape.rates[2]};
 }
 
 static void clear(const pass *p, float *x) { memset(x, 0, p->m * p->n->c->hidden * sizeof *x); }
@@ -138,8 +160,8 @@ static void clear(const pass *p, float *x) { memset(x, 0, p->m * p->n->c->hidden
 static lc_mla_pass attention_of(const pass *p, const lc_block_net *w, const lc_block_state *s,
                                 const uint64_t *chosen) {
     bool sparse = p->n->sparse && p->weights->kl_stage != LC_KL_WARMUP;
-    return (lc_mla_pass){&p->n->mla, &w->attn,        &p->rows,
-                         &s->mla,    &p->n->mla_work, sparse ? chosen : NULL};
+    return (lc_mla_pass){
+        &p->n->mla, &w->attn, &p->rows, &s->mla, &p->n->mla_work, sparse ? chosen : NULL, {0}, {0}};
 }
 
 /* ---- indexers ---- */
@@ -191,23 +213,33 @@ static int index_loss(const pass *p, const lc_index_net *w, size_t group, const 
 
 /* ---- forward ---- */
 
-/* s->mid = s->in + attention(norm(s->in)). index: NULL if this block has none. */
+/* s->mid = s->in + attention(norm(s->in)), s->post = norm(s->mid). index: NULL if this block has
+ * none. */
 static int attention_forward(const pass *p, const lc_block_net *w, const lc_block_state *s,
                              const lc_index_net *index, size_t group) {
     lc_net *n = p->n;
     lc_mla_pass attention = attention_of(p, w, s, n->chosen[group]);
-    normed(p, &w->norm_in, s->in, s->normed);
+    lc_norm_step in = norm_step(p, &w->norm_in, s->in, s->normed);
+    lc_norm_step post = norm_step(p, &w->norm_post, s->mid, s->post);
+    sum_step sum = sum_of(p, s->in, n->out, s->mid);
+    sum.norm = &post;
+    attention.before = (lc_rows_step){lc_norm_forward_rows, &in, 0};
+    attention.behind = (lc_rows_step){sum_rows, &sum, 0};
     int status = lc_mla_latent_run(&n->tape, &attention, s->normed, p->err);
     if (status == LC_OK && index) status = index_forward(p, index, group, s);
-    if (status == LC_OK) status = lc_mla_run(&n->tape, &attention, s->normed, n->out, p->err);
-    if (status == LC_OK) sum_of(p, s->in, n->out, s->mid);
-    return status;
+    lc_tape_lap(&n->tape, LC_LAP_INDEX);
+    return status == LC_OK ? lc_mla_run(&n->tape, &attention, s->normed, n->out, p->err) : status;
 }
 
-/* out = s->mid + FFN(s->post), for s->post = norm(s->mid). */
-static int ffn_forward(const pass *p, const lc_block_net *w, const lc_block_state *s, float *out) {
-    int status = lc_ffn_run(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->out, p->err);
-    if (status == LC_OK) sum_of(p, s->mid, p->n->out, out);
+/* out = s->mid + FFN(s->post) (+ more, if not NULL). */
+static int ffn_forward(const pass *p, const lc_block_net *w, const lc_block_state *s,
+                       const float *more, float *out) {
+    sum_step sum = sum_of(p, s->mid, p->n->out, out);
+    sum.c = more;
+    lc_ffn_pass ffn = {
+        .w = &w->ffn, .m = p->m, .x = s->post, .s = &s->ffn, .behind = {sum_rows, &sum, 0}};
+    int status = lc_ffn_run(&p->n->tape, &ffn, p->n->out, p->err);
+    lc_tape_lap(&p->n->tape, LC_LAP_DENSE);
     return status;
 }
 
@@ -236,20 +268,16 @@ static int layer_forward(const pass *p, size_t layer) {
     const lc_block_state *first = &n->states[layer].half[0], *second = first + 1;
     float *out = n->inputs[layer + 1];
     int status = attention_forward(p, &w->half[0], first, n->sparse ? &w->index : NULL, layer);
-    if (status != LC_OK) return status;
-    normed(p, &w->half[0].norm_post, first->mid, first->post);
-    status = moe_forward(p, layer);
-    if (status == LC_OK) status = ffn_forward(p, &w->half[0], first, second->in);
+    if (status == LC_OK) status = moe_forward(p, layer);
+    if (status == LC_OK) status = ffn_forward(p, &w->half[0], first, NULL, second->in);
     if (status == LC_OK) status = attention_forward(p, &w->half[1], second, NULL, layer);
     if (status != LC_OK) return status;
     lc_mla_pass attention[2] = {attention_of(p, &w->half[0], first, n->chosen[layer]),
                                 attention_of(p, &w->half[1], second, n->chosen[layer])};
     lc_index_member members[2] = {{&attention[0], 0}, {&attention[1], 0}};
     status = index_loss(p, &w->index, layer, first, members, 2);
-    normed(p, &w->half[1].norm_post, second->mid, second->post);
-    if (status == LC_OK) status = ffn_forward(p, &w->half[1], second, out);
-    if (status == LC_OK) sum_of(p, out, n->moe_out, out);
-    return status;
+    lc_tape_lap(&n->tape, LC_LAP_INDEX);
+    return status == LC_OK ? ffn_forward(p, &w->half[1], second, n->moe_out, out) : status;
 }
 
 static lc_embed_pass words_of(const pass *p) {
@@ -266,6 +294,7 @@ static int main_forward(const pass *p) {
     size_t layers = n->c->layers;
     lc_embed_pass words = words_of(p);
     int status = lc_embed_run(&n->tape, &words, n->inputs[0], p->err);
+    lc_tape_lap(&n->tape, LC_LAP_EMBED);
     for (size_t i = 0; i < layers && status == LC_OK; i++) status = layer_forward(p, i);
     if (status == LC_OK) normed(p, &n->norm, n->inputs[layers], n->hidden);
     return status;
@@ -306,7 +335,9 @@ static int draft_input(const pass *p, size_t step) {
                  h = norm_of(p, &n->draft.hnorm, previous_hidden(p, step));
     lc_norm_run(&n->tape, &e, s->pair + column, 2 * hidden);
     lc_norm_run(&n->tape, &h, s->pair + (hidden - column), 2 * hidden);
-    return lc_linear_run(&n->tape, &n->draft.eh_proj, p->m, s->pair, s->block.in, p->err);
+    status = lc_linear_run(&n->tape, &n->draft.eh_proj, p->m, s->pair, s->block.in, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_EMBED);
+    return status;
 }
 
 static int draft_forward(const pass *p, size_t step) {
@@ -317,9 +348,7 @@ static int draft_forward(const pass *p, size_t step) {
     int status = draft_input(p, step);
     if (status == LC_OK)
         status = attention_forward(p, w, &s->block, chooses ? &n->draft.index : NULL, n->c->layers);
-    if (status != LC_OK) return status;
-    normed(p, &w->norm_post, s->block.mid, s->block.post);
-    status = ffn_forward(p, w, &s->block, s->out);
+    if (status == LC_OK) status = ffn_forward(p, w, &s->block, NULL, s->out);
     if (status != LC_OK) return status;
     normed(p, &n->draft.norm, s->out, s->hidden);
     return head_loss(p, s->hidden, step + 2, p->weights->mtp[step], p->totals->mtp[step],
@@ -339,7 +368,9 @@ static int drafts_forward(const pass *p) {
             attention_of(p, &n->draft.block, &n->drafts[k].block, n->chosen[n->c->layers]);
         members[k] = (lc_index_member){&attention[k], k + 1};
     }
-    return index_loss(p, &n->draft.index, n->c->layers, &n->drafts[0].block, members, steps);
+    status = index_loss(p, &n->draft.index, n->c->layers, &n->drafts[0].block, members, steps);
+    lc_tape_lap(&n->tape, LC_LAP_INDEX);
+    return status;
 }
 
 /* ---- backward ---- */
@@ -349,15 +380,25 @@ static int attention_back(const pass *p, const lc_block_net *w, const lc_block_s
                           size_t group) {
     lc_net *n = p->n;
     lc_mla_pass attention = attention_of(p, w, s, n->chosen[group]);
+    lc_norm_step norm = norm_back_step(p, &w->norm_in, s->in, n->dh);
+    attention.behind = (lc_rows_step){lc_norm_back_rows, &norm, 0};
     int status = lc_mla_back(&n->tape, &attention, s->normed, n->dh, n->dx, p->err);
-    if (status == LC_OK) norm_back(p, &w->norm_in, s->in, n->dx, n->dh);
+    if (status == LC_OK) lc_norm_weights_back(&norm, 1);
+    lc_tape_lap(&n->tape, LC_LAP_NORMS);
     return status;
 }
 
-/* dx = gradient of s->post through the FFN. */
-static int ffn_back(const pass *p, const lc_block_net *w, const lc_block_state *s) {
-    clear(p, p->n->dx);
-    return lc_ffn_back(&p->n->tape, &w->ffn, p->m, s->post, &s->ffn, p->n->dh, p->n->dx, p->err);
+/* dx = gradient of s->post through the FFN; with `norm`, dh becomes the gradient of s->mid. */
+static int ffn_back(const pass *p, const lc_block_net *w, const lc_block_state *s, bool norm) {
+    lc_net *n = p->n;
+    lc_norm_step step = norm_back_step(p, &w->norm_post, s->mid, n->dh);
+    lc_ffn_pass ffn = {.w = &w->ffn, .m = p->m, .x = s->post, .s = &s->ffn};
+    if (norm) ffn.behind = (lc_rows_step){lc_norm_back_rows, &step, 0};
+    int status = lc_ffn_back(&n->tape, &ffn, n->dh, n->dx, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_DENSE);
+    if (norm && status == LC_OK) lc_norm_weights_back(&step, 1);
+    lc_tape_lap(&n->tape, LC_LAP_NORMS);
+    return status;
 }
 
 /* dh: gradient of the layer's output -> of its input. */
@@ -368,11 +409,9 @@ static int layer_back(const pass *p, size_t layer) {
     lc_router_weights losses = {token_weight(p, p->weights->balance),
                                 token_weight(p, p->weights->router_z)};
     memcpy(n->dmoe, n->dh, p->m * n->c->hidden * sizeof *n->dmoe);
-    int status = ffn_back(p, &w->half[1], second);
-    if (status != LC_OK) return status;
-    norm_back(p, &w->half[1].norm_post, second->mid, n->dx, n->dh);
-    status = attention_back(p, &w->half[1], second, layer);
-    if (status == LC_OK) status = ffn_back(p, &w->half[0], first);
+    int status = ffn_back(p, &w->half[1], second, true);
+    if (status == LC_OK) status = attention_back(p, &w->half[1], second, layer);
+    if (status == LC_OK) status = ffn_back(p, &w->half[0], first, false);
     if (status == LC_OK)
         status = lc_moe_back(&n->tape, &n->moe, &w->moe, p->m, first->post, &n->states[layer].moe,
                              losses, n->dmoe, n->dx, p->err);
@@ -393,10 +432,8 @@ static int draft_back(const pass *p, size_t step) {
     size_t hidden = n->c->hidden, column = word_column(p);
     clear(p, n->dh);
     norm_back(p, &n->draft.norm, s->out, s->dhidden, n->dh);
-    int status = ffn_back(p, w, &s->block);
-    if (status != LC_OK) return status;
-    norm_back(p, &w->norm_post, s->block.mid, n->dx, n->dh);
-    status = attention_back(p, w, &s->block, n->c->layers);
+    int status = ffn_back(p, w, &s->block, true);
+    if (status == LC_OK) status = attention_back(p, w, &s->block, n->c->layers);
     if (status == LC_OK)
         status = lc_linear_back(&n->tape, &n->draft.eh_proj, p->m, n->dh, s->pair, n->dpair, false,
                                 p->err);
@@ -408,7 +445,9 @@ static int draft_back(const pass *p, size_t step) {
     clear(p, n->dx);
     lc_norm_back(&n->tape, &e, n->dpair + column, 2 * hidden, n->dx, hidden);
     lc_embed_pass words = draft_words(p, step);
-    return lc_embed_back(&n->tape, &words, n->dx, p->err);
+    status = lc_embed_back(&n->tape, &words, n->dx, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_EMBED);
+    return status;
 }
 
 /* Head and draft steps of one sequence, forward and backward. */
@@ -418,8 +457,10 @@ static int ends(const pass *p) {
     int status = head_loss(p, n->hidden + at, 1, p->weights->lm, p->totals->lm, n->dhidden + at,
                            &p->losses->lm);
     if (status == LC_OK) status = drafts_forward(p);
+    lc_profile_turn(n->tape.profile, true);
     for (size_t k = n->o.mtp_steps; p->main_grad && k-- > 0 && status == LC_OK;)
         status = draft_back(p, k);
+    lc_profile_turn(n->tape.profile, false);
     return status;
 }
 
@@ -459,12 +500,15 @@ static int main_back(const pass *p) {
     double ignored = 0;
     lc_hidden_z(&n->tape, p->m, n->c->hidden, n->inputs[layers],
                 token_weight(p, p->weights->hidden_z), n->dh, &ignored);
+    lc_tape_lap(&n->tape, LC_LAP_LOSSES);
     for (size_t i = layers; i-- > 0 && status == LC_OK;) {
         if (n->o.recompute && i + 1 < layers) status = layer_forward(&again, i);
         if (status == LC_OK) status = layer_back(p, i);
     }
     lc_embed_pass words = words_of(p);
-    return status == LC_OK ? lc_embed_back(&n->tape, &words, n->dh, p->err) : status;
+    if (status == LC_OK) status = lc_embed_back(&n->tape, &words, n->dh, p->err);
+    lc_tape_lap(&n->tape, LC_LAP_EMBED);
+    return status;
 }
 
 static int run_pass(const pass *p) {
@@ -474,12 +518,17 @@ static int run_pass(const pass *p) {
     if (status != LC_OK) return status;
     lc_hidden_z(&n->tape, p->m, n->c->hidden, n->inputs[n->c->layers], 0, NULL,
                 &p->losses->hidden_z);
+    lc_tape_lap(&n->tape, LC_LAP_LOSSES);
     for (size_t i = 0; i < p->batch->rows; i++) {
         p->losses->balance += p->sums.balance[i];
         p->losses->router_z += p->sums.router_z[i];
         p->losses->kl += p->sums.kl[i];
     }
-    return p->main_grad ? main_back(p) : LC_OK;
+    if (!p->main_grad) return LC_OK;
+    lc_profile_turn(n->tape.profile, true);
+    status = main_back(p);
+    lc_profile_turn(n->tape.profile, false);
+    return status;
 }
 
 /* Cuts and sums by sequence. */
@@ -581,6 +630,7 @@ void lc_net_free(lc_net *n) {
     lc_space_free(&n->space);
     lc_space_free(&n->index_space);
     lc_free(n->copies);
+    lc_free(n->places);
     lc_free(n->block);
     lc_arena_free(n->arena);
     lc_free(n);

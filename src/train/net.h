@@ -15,6 +15,7 @@
 
 #include "kernels/kernels.h"
 #include "train/params.h"
+#include "train/profile.h"
 
 enum { LC_MTP_STEPS_MAX = 8 };
 
@@ -79,8 +80,9 @@ typedef struct lc_net_options {
     size_t tokens;             /* most rows * length of a batch */
     size_t length;             /* longest sequence */
     size_t mtp_steps;          /* draft steps to train, 0 .. LC_MTP_STEPS_MAX; needs params->mtp */
-    bool recompute; /* keep only each layer's input and run it again in the backward pass: less
-                       memory, a third more time, the same bits */
+    bool recompute;      /* keep only each layer's input and run it again in the backward pass: less
+                            memory, a third more time, the same bits */
+    lc_profile *profile; /* borrowed: where the time goes; NULL: nobody measures */
 } lc_net_options;
 
 /* Bytes that lc_net_new will take, for plans. Packed operands of products, and with indexers two

@@ -63,7 +63,7 @@ static void cut_moe(const lc_net *n, cutter *cut, lc_moe_state *s) {
     s->ids = take(cut, choices, sizeof *s->ids);
     s->weights = floats(cut, choices, 1);
     s->first = take(cut, c->experts + 1, sizeof *s->first);
-    s->tokens = take(cut, choices, sizeof *s->tokens);
+    s->choices = take(cut, choices, sizeof *s->choices);
     s->place = take(cut, choices, sizeof *s->place);
     s->shares = floats(cut, entries, 1);
     s->gate = floats(cut, choices, c->expert_ffn);
@@ -119,7 +119,8 @@ static void cut_attention(lc_net *n, cutter *cut) {
     const lc_config *c = n->c;
     size_t m = n->o.tokens, dim = c->heads * (c->nope_dim + c->rope_dim);
     lc_mla_work *w = &n->mla_work;
-    w->dq = floats(cut, m, larger(dim, c->q_rank));
+    w->dq = floats(cut, m, dim);
+    w->dqa = floats(cut, m, c->q_rank);
     w->dkvb = floats(cut, m, c->heads * (c->nope_dim + c->v_dim));
     w->dheads = floats(cut, m, c->heads * c->v_dim);
     w->dcq = floats(cut, m, c->q_rank);
@@ -127,9 +128,6 @@ static void cut_attention(lc_net *n, cutter *cut) {
     w->dkv = floats(cut, m, c->kv_rank + c->rope_dim);
     w->dkey = floats(cut, c->heads * m, c->rope_dim);
     w->keys = take(cut, 1, lc_attention_key_bytes(&n->tape.op, &n->mla, m));
-    w->queries = take(cut, 1, lc_attention_key_bytes(&n->tape.op, &n->mla, m));
-    w->values = take(cut, 1, lc_attention_value_bytes(&n->tape.op, &n->mla, m));
-    w->gradients = take(cut, 1, lc_attention_value_bytes(&n->tape.op, &n->mla, m));
 }
 
 static void cut_index(lc_net *n, cutter *cut) {
@@ -160,7 +158,7 @@ static void cut_ffn_scratch(lc_net *n, cutter *cut) {
                         .y = floats(cut, choices, hidden),
                         .act = floats(cut, widest, 1),
                         .dact = floats(cut, widest, 1),
-                        .products = take(cut, 3 * c->experts, sizeof *moe.products),
+                        .products = take(cut, 6 * c->experts, sizeof *moe.products),
                         .cuts = take(cut, choices + 1, sizeof *moe.cuts),
                         .first_cut = take(cut, c->experts + 1, sizeof *moe.first_cut)};
     if (!cut->base) return;
@@ -195,7 +193,7 @@ static void cut_ends(lc_net *n, cutter *cut) {
     n->embed.products = take(cut, tables, sizeof *n->embed.products);
     n->head_pass.x = floats(cut, chunk, hidden);
     n->head_pass.dx = floats(cut, chunk, hidden);
-    n->head_pass.logits = floats(cut, chunk, c->vocab);
+    n->head_pass.logits = floats(cut, chunk, lc_head_stride(c->vocab));
     n->head_pass.list = take(cut, m, sizeof *n->head_pass.list);
     n->targets = take(cut, m, sizeof *n->targets);
 }
@@ -231,7 +229,7 @@ static void cut_all(lc_net *n, cutter *cut) {
     n->cuts = take(cut, m + 1, sizeof *n->cuts);
     n->sums = take(cut, 4 * m, sizeof *n->sums);
     n->counts = take(cut, c->experts + c->zero_experts, sizeof *n->counts);
-    n->tape.rates = floats(cut, m, 1);
+    for (int i = 0; i < LC_NORMS; i++) n->tape.rates[i] = floats(cut, m, 1);
     n->tape.sums = take(cut, 2 * m, sizeof *n->tape.sums);
     float **scratch = take(cut, threads, sizeof *scratch);
     size_t size = scratch_floats(n);
@@ -256,6 +254,7 @@ static void describe(lc_net *n, const lc_params *params, const lc_net_options *o
     n->tape.exact = n->tape.op;
     n->tape.exact.path = &o->kernels->f32;
     n->tape.space = &n->space;
+    n->tape.profile = o->profile;
 }
 
 size_t lc_net_plan_bytes(const lc_params *params, const lc_net_options *o) {
@@ -270,7 +269,7 @@ int lc_net_plan(lc_net *n, lc_err *err) {
     lc_net_options o = n->o;
     size_t bytes = lc_net_plan_bytes(n->params, &o);
     describe(n, n->params, &o);
-    n->block = bytes < SIZE_MAX ? lc_alloc(bytes) : NULL;
+    n->block = bytes < SIZE_MAX ? lc_alloc_dense(bytes, false) : NULL;
     if (!n->block)
         return lc_fail(err, LC_ENOMEM, "training net for %zu tokens: no %zu bytes left", o.tokens,
                        bytes);

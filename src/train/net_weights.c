@@ -1,5 +1,5 @@
-/* net_weights.c: binds tensors by meaning, and keeps a copy of every matrix in the compute type,
- * rows padded with zeros, as products want them. */
+/* net_weights.c: binds tensors by meaning, and keeps every matrix packed in the compute type, once
+ * for the way forward and once for the way back, as products want it. */
 #include "train/net_parts.h"
 
 #include "base/err.h"
@@ -7,8 +7,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-enum { COPY_ALIGN = 64 };
 
 static bool exact(const lc_param *x) {
     return x->group == LC_GROUP_ROUTER || x->group == LC_GROUP_INDEX_WEIGHTS;
@@ -20,55 +18,53 @@ static bool multiplied(const lc_params *p, const lc_param *x) {
     return p->config.tie_embeddings && x->part == LC_PART_EMBEDDING;
 }
 
-static size_t element_of(const lc_param *x, bool bf16) {
-    return bf16 && !exact(x) ? sizeof(uint16_t) : sizeof(float);
+static const lc_gemm_path *path_of(const lc_net_options *o, const lc_param *x) {
+    return o->bf16 && !exact(x) ? &o->kernels->bf16 : &o->kernels->f32;
 }
 
-static size_t copy_bytes(const lc_params *p, const lc_param *x, bool bf16) {
-    if (!multiplied(p, x)) return 0;
+/* Bytes of a tensor's two packed sides; SIZE_MAX: too large. */
+static size_t copy_bytes(const lc_params *p, const lc_param *x, const lc_net_options *o) {
     size_t bytes;
-    if (!lc_size_mul(x->rows, lc_pad_k(x->cols) * element_of(x, bf16), &bytes) ||
-        !lc_size_align(bytes, COPY_ALIGN, &bytes))
-        return SIZE_MAX;
-    return bytes;
+    if (!multiplied(p, x)) return 0;
+    if (!lc_size_mul(x->rows + 64, x->cols + 64, &bytes) || bytes > SIZE_MAX / 16) return SIZE_MAX;
+    return lc_weight_forward_bytes(path_of(o, x), x->rows, x->cols) +
+           lc_weight_back_bytes(path_of(o, x), x->rows, x->cols);
 }
 
 size_t lc_net_copy_bytes(const lc_params *p, const lc_net_options *o) {
     size_t total = 0;
     for (size_t i = 0; i < p->count; i++)
-        if (!lc_size_add(total, copy_bytes(p, &p->list[i], o->bf16), &total)) return SIZE_MAX;
+        if (!lc_size_add(total, copy_bytes(p, &p->list[i], o), &total)) return SIZE_MAX;
     return total;
 }
 
 /* ---- copies ---- */
 
-typedef struct refresh_task {
-    const lc_net *net;
-    const lc_param *x;
-    char *out;
-} refresh_task;
-
-static void refresh_rows(void *ctx, size_t begin, size_t end, int thread) {
-    const refresh_task *k = ctx;
-    const lc_op *op = exact(k->x) ? &k->net->tape.exact : &k->net->tape.op;
-    (void)thread;
-    lc_elements(op, end - begin, k->x->cols,
-                lc_param_values(k->net->params, k->x) + begin * k->x->cols, k->x->cols,
-                k->out + begin * lc_pad_k(k->x->cols) * op->path->element);
+static lc_weight weight_of(const lc_net *net, const lc_param *x, const void *place) {
+    size_t forward = lc_weight_forward_bytes(path_of(&net->o, x), x->rows, x->cols);
+    return (lc_weight){.rows = x->rows,
+                       .cols = x->cols,
+                       .values = lc_param_values(net->params, x),
+                       .forward = place,
+                       .back = place ? (const char *)place + forward : NULL,
+                       .at = x->offset};
 }
 
-/* Copies lie in the order of the list. */
-void lc_net_refresh(lc_net *net) {
-    const lc_params *p = net->params;
-    char *at = net->copies;
-    for (size_t i = 0; i < p->count; i++) {
-        const lc_param *x = &p->list[i];
-        size_t bytes = copy_bytes(p, x, net->o.bf16);
-        if (!bytes) continue;
-        refresh_task k = {net, x, at};
-        lc_pool_for(net->o.pool, x->rows, 256, refresh_rows, &k);
-        at += bytes;
+/* Items are tensors. */
+static void refresh_tensors(void *ctx, size_t begin, size_t end, int thread) {
+    const lc_net *net = ctx;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        const lc_param *x = &net->params->list[i];
+        if (!net->places[i]) continue;
+        lc_weight w = weight_of(net, x, net->places[i]);
+        lc_weight_pack_forward(path_of(&net->o, x), &w, 0, w.cols);
+        lc_weight_pack_back(path_of(&net->o, x), &w, 0, w.rows);
     }
+}
+
+void lc_net_refresh(lc_net *net) {
+    lc_pool_for(net->o.pool, net->params->count, 1, refresh_tensors, net);
 }
 
 /* Where a tensor's copy is, for all tensors: [count], NULL without one. */
@@ -77,7 +73,7 @@ static const void **copy_places(lc_net *net) {
     const void **places = lc_calloc(p->count, sizeof *places);
     char *at = net->copies;
     for (size_t i = 0; places && i < p->count; i++) {
-        size_t bytes = copy_bytes(p, &p->list[i], net->o.bf16);
+        size_t bytes = copy_bytes(p, &p->list[i], &net->o);
         places[i] = bytes ? at : NULL;
         at += bytes;
     }
@@ -88,7 +84,6 @@ static const void **copy_places(lc_net *net) {
 
 typedef struct binder {
     lc_net *net;
-    const void **places; /* of the copies */
     lc_err *err;
     int status; /* nothing is done after a failure */
 } binder;
@@ -107,12 +102,7 @@ __attribute__((format(printf, 3, 4))) static void bind(binder *b, lc_weight *out
         b->status = lc_fail(b->err, LC_ENOTFOUND, "training net: no tensor %s", name);
         return;
     }
-    *out = (lc_weight){.rows = x->rows,
-                       .cols = x->cols,
-                       .values = lc_param_values(p, x),
-                       .copy = b->places[x - p->list],
-                       .ld = lc_pad_k(x->cols),
-                       .at = x->offset};
+    *out = weight_of(b->net, x, b->net->places[x - p->list]);
 }
 
 static void *allocate(binder *b, size_t count, size_t size) {
@@ -218,10 +208,10 @@ static void bind_draft(binder *b, lc_draft_net *w) {
 int lc_net_bind(lc_net *net, lc_err *err) {
     const lc_config *c = net->c;
     size_t bytes = lc_net_copy_bytes(net->params, &net->o);
-    net->copies = bytes < SIZE_MAX ? lc_alloc(bytes) : NULL;
+    net->copies = bytes < SIZE_MAX ? lc_alloc_dense(bytes, false) : NULL;
     binder b = {.net = net, .err = err};
-    if (net->copies) b.places = copy_places(net);
-    if (!b.places)
+    if (net->copies) net->places = copy_places(net);
+    if (!net->places)
         return lc_fail(err, LC_ENOMEM, "training net: no %zu bytes for weights left", bytes);
     bind_words(&b, &net->words, "model.embed_tokens.weight");
     bind_ngrams(&b, &net->words);
@@ -230,6 +220,5 @@ int lc_net_bind(lc_net *net, lc_err *err) {
     net->layers = allocate(&b, c->layers, sizeof *net->layers);
     for (size_t i = 0; i < c->layers && b.status == LC_OK; i++) bind_layer(&b, &net->layers[i], i);
     if (net->o.mtp_steps) bind_draft(&b, &net->draft);
-    lc_free(b.places);
     return b.status;
 }

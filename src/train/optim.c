@@ -69,7 +69,7 @@ static bool take_memory(lc_optim *x) {
     x->sums = lc_calloc(x->n_chunks, sizeof *x->sums);
     if (x->o.average > 0 && !(x->state.average = lc_params_block(p))) return false;
     size_t scratch = x->o.kind == LC_OPTIM_MUON ? lc_muon_floats(p) : 0;
-    if (scratch && !(x->scratch = lc_calloc(scratch, sizeof(float)))) return false;
+    if (scratch && !(x->scratch = lc_alloc_dense(scratch * sizeof(float), true))) return false;
     return x->state.first && x->state.second && x->state.steps && x->chunks && x->sums;
 }
 
@@ -234,7 +234,10 @@ int lc_optim_step(lc_optim *x, const lc_update *update, double *norm, lc_err *er
     if (x->o.clip > 0 && most < 1) pass.factor = (float)most;
     for (size_t i = 0; i < x->params->count; i++) x->state.steps[i] += update->learns[i];
     lc_pool_for(x->o.pool, x->n_chunks, 1, update_chunks, &pass);
-    return x->o.kind == LC_OPTIM_MUON ? lc_muon_step(&pass, err) : LC_OK;
+    lc_profile_lap(x->o.profile, LC_LAP_ADAM, NULL);
+    if (x->o.kind == LC_OPTIM_MUON) status = lc_muon_step(&pass, err);
+    lc_profile_lap(x->o.profile, LC_LAP_MUON, &x->space.operations);
+    return status;
 }
 
 /* ---- averages ---- */

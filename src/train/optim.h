@@ -13,6 +13,7 @@
 
 #include "kernels/kernels.h"
 #include "train/params.h"
+#include "train/profile.h"
 
 typedef enum lc_optim_kind { LC_OPTIM_ADAMW, LC_OPTIM_MUON } lc_optim_kind;
 
@@ -27,6 +28,7 @@ typedef struct lc_optim_options {
     bool bf16;                    /* products of Muon take BF16 operands */
     const lc_kernels *kernels;    /* borrowed */
     lc_pool *pool;                /* borrowed; may be NULL */
+    lc_profile *profile;          /* borrowed; normally NULL */
 } lc_optim_options;
 
 /* train.json's constants, all rates 1, no average. */

@@ -126,7 +126,9 @@ static int make_list(const lc_config *config, const lc_tensors *tensors, bool mt
     return status;
 }
 
-float *lc_params_block(const lc_params *p) { return lc_calloc(p->floats, sizeof(float)); }
+float *lc_params_block(const lc_params *p) {
+    return lc_alloc_dense(p->floats * sizeof(float), true);
+}
 
 void lc_params_free(lc_params *p) {
     if (!p) return;

@@ -5,6 +5,29 @@
 
 #include <string.h>
 
+/* ---- packed weights ---- */
+
+static size_t whole(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+size_t lc_weight_forward_bytes(const lc_gemm_path *path, size_t rows, size_t cols) {
+    return whole(lc_right_bytes(path, cols, rows));
+}
+
+size_t lc_weight_back_bytes(const lc_gemm_path *path, size_t rows, size_t cols) {
+    return whole(lc_right_bytes(path, rows, cols));
+}
+
+void lc_weight_pack_forward(const lc_gemm_path *path, const lc_weight *w, size_t begin,
+                            size_t end) {
+    lc_right r = {w->cols, w->rows, begin, end, w->values, w->cols, false};
+    path->pack_right(&r, (void *)(uintptr_t)w->forward);
+}
+
+void lc_weight_pack_back(const lc_gemm_path *path, const lc_weight *w, size_t begin, size_t end) {
+    lc_right r = {w->rows, w->cols, begin, end, w->values, w->cols, true};
+    path->pack_right(&r, (void *)(uintptr_t)w->back);
+}
+
 /* ---- linear layers ---- */
 
 lc_matmul lc_linear_forward(const lc_weight *w, size_t m, const float *x, size_t ldx, float *y,
@@ -14,8 +37,7 @@ lc_matmul lc_linear_forward(const lc_weight *w, size_t m, const float *x, size_t
                        .columns = w->rows,
                        .x = x,
                        .ldx = ldx,
-                       .right = w->copy,
-                       .ld = w->ld,
+                       .right = w->forward,
                        .c = y,
                        .ldc = ldy};
 }
@@ -27,9 +49,7 @@ lc_matmul lc_linear_to_input(const lc_weight *w, size_t m, const float *dy, size
                        .columns = w->cols,
                        .x = dy,
                        .ldx = lddy,
-                       .right = w->copy,
-                       .ld = w->ld,
-                       .kn = true,
+                       .right = w->back,
                        .c = dx,
                        .ldc = lddx,
                        .add = add};
@@ -63,68 +83,90 @@ int lc_linear_back(const lc_tape *t, const lc_weight *w, size_t m, const float *
                    float *dx, bool add, lc_err *err) {
     lc_matmul products[] = {lc_linear_to_weight(t, w, m, dy, w->rows, x, w->cols),
                             lc_linear_to_input(w, m, dy, w->rows, dx, w->cols, add)};
+    products[1].chained = true;
     return lc_matmul_run(&t->op, t->space, products, dx ? 2 : 1, err);
 }
 
 /* ---- norms ---- */
 
-void lc_norm_run(const lc_tape *t, const lc_norm_pass *n, float *y, size_t ldy) {
-    lc_norm norm = {n->w->values, n->eps, n->scale};
-    lc_norm_rows(&t->op, n->m, n->w->cols, n->x, n->ldx, norm, y, ldy);
-}
-
-typedef struct norm_task {
-    const lc_tape *t;
-    const lc_norm_pass *n;
-    const float *dy;
-    size_t lddy, lddx;
-    float *dx;
-} norm_task;
-
-static void rows_back(void *ctx, size_t begin, size_t end, int thread) {
-    const norm_task *k = ctx;
+void lc_norm_forward_rows(void *step, size_t begin, size_t end, int thread) {
+    const lc_norm_step *s = step;
+    const lc_kernels *k = s->t->op.k;
+    size_t n = s->n.w->cols;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        lc_norm_gradient g = {.n = k->n->w->cols,
-                              .x = k->n->x + i * k->n->ldx,
-                              .w = k->n->w->values,
-                              .dy = k->dy + i * k->lddy,
-                              .eps = k->n->eps,
-                              .scale = k->n->scale,
-                              .dx = k->dx + i * k->lddx};
-        k->t->rates[i] = k->t->op.k->norm_gradient(&g);
+        float *y = s->y + i * s->ldy;
+        k->rms_norm(n, s->n.x + i * s->n.ldx, s->n.w->values, s->n.eps, y);
+        if (s->n.scale != 1.0f) k->scale(n, s->n.scale, y);
+    }
+}
+
+void lc_norm_back_rows(void *step, size_t begin, size_t end, int thread) {
+    const lc_norm_step *s = step;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        lc_norm_gradient g = {.n = s->n.w->cols,
+                              .x = s->n.x + i * s->n.ldx,
+                              .w = s->n.w->values,
+                              .dy = s->dy + i * s->lddy,
+                              .eps = s->n.eps,
+                              .scale = s->n.scale,
+                              .dx = s->dx + i * s->lddx};
+        s->rates[i] = s->t->op.k->norm_gradient(&g);
     }
 }
 
 enum { COLUMNS = 64 };
 
-/* A block of columns, over each sequence's rows in order. */
-static void weight_back(void *ctx, size_t begin, size_t end, int thread) {
-    const norm_task *k = ctx;
+typedef struct weights_task {
+    const lc_norm_step *list;
+    size_t n;
+} weights_task;
+
+/* Items are blocks of columns of all norms, over each sequence's rows in order. */
+static void weight_columns(void *ctx, size_t begin, size_t end, int thread) {
+    const weights_task *k = ctx;
     (void)thread;
-    for (size_t block = begin; block < end; block++) {
-        size_t column = block * COLUMNS, left = k->n->w->cols - column;
-        size_t n = left < COLUMNS ? left : COLUMNS;
-        float *dw = lc_weight_grad(k->t, k->n->w) + column;
-        size_t pieces = k->t->cuts ? k->t->pieces : 1;
-        for (size_t s = 0, i = 0; s < pieces; s++) {
-            float sum[COLUMNS] = {0};
-            for (size_t rows = k->t->cuts ? k->t->cuts[s + 1] : k->n->m; i < rows; i++) {
-                const float *x = k->n->x + i * k->n->ldx + column;
-                const float *dy = k->dy + i * k->lddy + column;
-                float rate = k->t->rates[i];
-                for (size_t j = 0; j < n; j++) sum[j] += dy[j] * (x[j] * rate);
-            }
-            for (size_t j = 0; j < n; j++) dw[j] += sum[j];
+    for (size_t item = begin; item < end; item++) {
+        size_t block = item;
+        const lc_norm_step *s = k->list;
+        while (block >= lc_ceil_div(s->n.w->cols, COLUMNS))
+            block -= lc_ceil_div(s->n.w->cols, COLUMNS), s++;
+        size_t column = block * COLUMNS, left = s->n.w->cols - column;
+        const size_t *cuts = s->t->cuts;
+        for (size_t piece = 0; piece < (cuts ? s->t->pieces : 1); piece++) {
+            size_t at = cuts ? cuts[piece] : 0, rows = cuts ? cuts[piece + 1] - at : s->n.m;
+            s->t->op.k->norm_weights(
+                &(lc_norm_weights){.rows = rows,
+                                   .n = left < COLUMNS ? left : COLUMNS,
+                                   .dy = s->dy + at * s->lddy + column,
+                                   .x = s->n.x + at * s->n.ldx + column,
+                                   .lddy = s->lddy,
+                                   .ldx = s->n.ldx,
+                                   .rates = s->rates + at,
+                                   .sums = lc_weight_grad(s->t, s->n.w) + column});
         }
     }
 }
 
+void lc_norm_weights_back(const lc_norm_step *list, size_t n) {
+    weights_task k = {list, n};
+    size_t blocks = 0;
+    for (size_t i = 0; i < n; i++) blocks += lc_ceil_div(list[i].n.w->cols, COLUMNS);
+    lc_pool_for(list->t->op.pool, blocks, 1, weight_columns, &k);
+}
+
+void lc_norm_run(const lc_tape *t, const lc_norm_pass *n, float *y, size_t ldy) {
+    lc_norm_step s = {.t = t, .n = *n, .y = y, .ldy = ldy};
+    lc_pool_for(t->op.pool, n->m, LC_ROW_GRAIN, lc_norm_forward_rows, &s);
+}
+
 void lc_norm_back(const lc_tape *t, const lc_norm_pass *n, const float *dy, size_t lddy, float *dx,
                   size_t lddx) {
-    norm_task k = {t, n, dy, lddy, lddx, dx};
-    lc_pool_for(t->op.pool, n->m, LC_ROW_GRAIN, rows_back, &k);
-    lc_pool_for(t->op.pool, lc_ceil_div(n->w->cols, COLUMNS), 1, weight_back, &k);
+    lc_norm_step s = {
+        .t = t, .n = *n, .dy = dy, .lddy = lddy, .dx = dx, .lddx = lddx, .rates = t->rates[0]};
+    lc_pool_for(t->op.pool, n->m, LC_ROW_GRAIN, lc_norm_back_rows, &s);
+    lc_norm_weights_back(&s, 1);
 }
 
 /* ---- logarithm ---- */

@@ -56,7 +56,7 @@ static void products(const lc_kernels *k, const lc_gemm_path *path, size_t rows,
                 memcpy(right + i * ld * 4, row, n * 4);
         }
         (kn ? path->pack_kn : path->pack_nk)(rows, inner, left, inner, packed);
-        lc_product p = {rows, inner, columns, packed, right, ld, c, columns, scratch, NULL};
+        lc_product p = {rows, inner, columns, packed, right, ld, c, columns, scratch, NULL, false};
         (kn ? path->multiply_kn : path->multiply_nk)(&p);
         add(c, rows * columns * sizeof *c);
         if (!kn) continue;
@@ -69,6 +69,36 @@ static void products(const lc_kernels *k, const lc_gemm_path *path, size_t rows,
         lc_free(decay);
     }
     lc_free(left), lc_free(packed), lc_free(c), lc_free(row), lc_free(right), lc_free(scratch);
+}
+
+/* Both sides packed: from rows, then from columns, the second time added. */
+static void packed_products(const lc_gemm_path *path, size_t rows, size_t inner, size_t columns) {
+    size_t n = rows > columns ? rows : columns;
+    float *x = lc_calloc(inner * n, sizeof(float)), *w = lc_calloc(inner * n, sizeof(float));
+    float *c = lc_calloc(rows, columns * sizeof(float));
+    void *left = lc_calloc(1, lc_left_bytes(path, rows, inner)),
+         *right = lc_calloc(1, lc_right_bytes(path, inner, columns)),
+         *scratch = lc_calloc(1, path->scratch_bytes(rows, inner) + 64);
+    if (!x || !w || !c || !left || !right || !scratch) exit(1);
+    for (size_t i = 0; i < inner * n; i++) x[i] = value(), w[i] = value();
+    lc_product p = {.rows = rows,
+                    .k = inner,
+                    .columns = columns,
+                    .left = left,
+                    .right = right,
+                    .c = c,
+                    .ldc = columns,
+                    .scratch = scratch};
+    path->pack_kn(rows, inner, x, inner, left);
+    path->pack_right(&(lc_right){inner, columns, 0, inner, w, inner, false}, right);
+    path->multiply(&p);
+    add(c, rows * columns * sizeof *c);
+    path->pack_turned(&(lc_turned){rows, inner, 0, inner, x, n}, left);
+    path->pack_right(&(lc_right){inner, columns, 0, inner, w, n, true}, right);
+    p.add = true;
+    path->multiply(&p);
+    add(c, rows * columns * sizeof *c);
+    lc_free(x), lc_free(w), lc_free(c), lc_free(left), lc_free(right), lc_free(scratch);
 }
 
 static void rows_of(const lc_kernels *k, size_t n) {
@@ -194,6 +224,10 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         products(k, &k->f32, shapes[i][0], shapes[i][1], shapes[i][2]);
         products(k, &k->bf16, shapes[i][0], shapes[i][1], shapes[i][2]);
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        packed_products(&k->f32, shapes[i][0], shapes[i][1], shapes[i][2]);
+        packed_products(&k->bf16, shapes[i][0], shapes[i][1], shapes[i][2]);
     }
     lc_fp_leave(fp);
     printf("%016llx\n", (unsigned long long)hash);

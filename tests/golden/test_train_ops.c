@@ -45,7 +45,8 @@ static float *floats(bench *b, const char *name) {
 static void bench_open(bench *b, const lc_kernels *k) {
     *b = (bench){0};
     b->scratch[0] = zeros(b, MOST);
-    b->tape = (lc_tape){.space = &b->space, .grad = zeros(b, 1 << 16), .rates = zeros(b, MOST)};
+    b->tape = (lc_tape){.space = &b->space, .grad = zeros(b, 1 << 16)};
+    for (int i = 0; i < LC_NORMS; i++) b->tape.rates[i] = zeros(b, MOST);
     b->tape.sums = (double *)(void *)zeros(b, 4 * MOST);
     b->tape.op = (lc_op){.k = k, .path = &k->f32, .scratch = b->scratch};
     b->tape.exact = b->tape.op;
@@ -58,10 +59,17 @@ static void bench_close(bench *b) {
 
 /* An identity matrix as weight. */
 static lc_weight identity(bench *b, size_t n) {
-    size_t ld = lc_pad_k(n);
-    float *copy = zeros(b, n * ld);
-    for (size_t i = 0; i < n; i++) copy[i * ld + i] = 1;
-    return (lc_weight){.rows = n, .cols = n, .copy = copy, .ld = ld};
+    const lc_gemm_path *path = b->tape.op.path;
+    float *ones = zeros(b, n * n);
+    for (size_t i = 0; i < n; i++) ones[i * n + i] = 1;
+    lc_weight w = {.rows = n,
+                   .cols = n,
+                   .values = ones,
+                   .forward = zeros(b, lc_weight_forward_bytes(path, n, n) / sizeof(float)),
+                   .back = zeros(b, lc_weight_back_bytes(path, n, n) / sizeof(float))};
+    lc_weight_pack_forward(path, &w, 0, n);
+    lc_weight_pack_back(path, &w, 0, n);
+    return w;
 }
 
 #define EACH_SET(b)                                                                                \
@@ -157,23 +165,23 @@ static void router_back(bench *b, lc_router_weights losses, double *balance, dou
     lc_err err = {0};
     lc_moe_shape shape = {ENTRIES, FFN, EXPERTS, ENTRIES - EXPERTS, TOPK, 6.0f, true};
     lc_ffn_net experts[EXPERTS];
-    float *nothing = zeros(b, ENTRIES * 32);
+    float *nothing = zeros(b, 64 * 64); /* weights of zeros, packed by any path */
     for (int e = 0; e < EXPERTS; e++) {
-        experts[e].gate = experts[e].up = (lc_weight){FFN, ENTRIES, NULL, nothing, 32, 1024};
-        experts[e].down = (lc_weight){ENTRIES, FFN, NULL, nothing, 32, 2048};
+        experts[e].gate = experts[e].up = (lc_weight){FFN, ENTRIES, NULL, nothing, nothing, 1024};
+        experts[e].down = (lc_weight){ENTRIES, FFN, NULL, nothing, nothing, 2048};
     }
     lc_moe_net w = {identity(b, ENTRIES), floats(b, "balance.bias"), experts};
-    int32_t ids[TOKENS * TOPK], tokens[TOKENS * TOPK], place[TOKENS * TOPK];
+    int32_t ids[TOKENS * TOPK], choices[TOKENS * TOPK], place[TOKENS * TOPK];
     size_t first[EXPERTS + 1];
     int64_t counts[ENTRIES] = {0};
-    lc_matmul products[3 * EXPERTS];
+    lc_matmul products[6 * EXPERTS];
     size_t n = TOKENS * TOPK;
     lc_moe_state s = {.probs = zeros(b, TOKENS * ENTRIES),
                       .lse = zeros(b, TOKENS),
                       .ids = ids,
                       .weights = zeros(b, n),
                       .first = first,
-                      .tokens = tokens,
+                      .choices = choices,
                       .place = place,
                       .shares = zeros(b, ENTRIES),
                       .gate = zeros(b, n),

@@ -60,7 +60,8 @@ static void bench_open(bench *b, const lc_kernels *k, size_t scratch) {
     for (int i = 0; i < 2; i++) b->scratch[i] = zeros(b, scratch);
     b->values = zeros(b, FLOATS);
     b->grad = zeros(b, FLOATS);
-    b->tape = (lc_tape){.space = &b->space, .grad = b->grad, .rates = zeros(b, M)};
+    b->tape = (lc_tape){.space = &b->space, .grad = b->grad};
+    for (int i = 0; i < LC_NORMS; i++) b->tape.rates[i] = zeros(b, M);
     b->tape.sums = own(b, lc_calloc(2 * 256, sizeof(double)));
     b->tape.op = (lc_op){.k = k, .path = &k->f32, .pool = b->pool, .scratch = b->scratch};
     b->tape.exact = b->tape.op;
@@ -73,8 +74,14 @@ static void bench_close(bench *b) {
 }
 
 static void weight(bench *b, lc_weight *w, size_t rows, size_t cols, float size) {
-    *w = (lc_weight){rows, cols, b->values + b->used, NULL, lc_pad_k(cols), b->used};
-    w->copy = zeros(b, rows * w->ld);
+    size_t forward = lc_weight_forward_bytes(b->tape.op.path, rows, cols),
+           back = lc_weight_back_bytes(b->tape.op.path, rows, cols);
+    *w = (lc_weight){.rows = rows,
+                     .cols = cols,
+                     .values = b->values + b->used,
+                     .forward = zeros(b, forward / sizeof(float)),
+                     .back = zeros(b, back / sizeof(float)),
+                     .at = b->used};
     fill(b, rows * cols, size, b->values + b->used);
     if (rows == 1) /* norms around 1 */
         for (size_t i = 0; i < cols; i++) b->values[b->used + i] += 1.0f;
@@ -84,9 +91,10 @@ static void weight(bench *b, lc_weight *w, size_t rows, size_t cols, float size)
 }
 
 static void refresh(bench *b) {
-    for (size_t i = 0; i < b->n_bound; i++)
-        lc_elements(&b->tape.op, b->bound[i]->rows, b->bound[i]->cols, b->bound[i]->values,
-                    b->bound[i]->cols, (void *)(uintptr_t)b->bound[i]->copy);
+    for (size_t i = 0; i < b->n_bound; i++) {
+        lc_weight_pack_forward(b->tape.op.path, b->bound[i], 0, b->bound[i]->cols);
+        lc_weight_pack_back(b->tape.op.path, b->bound[i], 0, b->bound[i]->rows);
+    }
 }
 
 typedef double loss_function(bench *b, void *ctx);
@@ -208,7 +216,9 @@ typedef struct ffn_case {
 static double ffn_loss(bench *b, void *ctx) {
     ffn_case *c = ctx;
     lc_err err = {0};
-    assert_ok(lc_ffn_run(&b->tape, &c->w, M, c->x, &c->s, c->out, &err), err);
+    assert_ok(lc_ffn_run(&b->tape, &(lc_ffn_pass){.w = &c->w, .m = M, .x = c->x, .s = &c->s},
+                         c->out, &err),
+              err);
     return weighted_sum(M * HIDDEN, c->out, c->r);
 }
 
@@ -226,7 +236,9 @@ static void ffn_on(const lc_kernels *k, double *worst) {
     refresh(&b);
     ffn_loss(&b, &c);
     float *dx = zeros(&b, M * HIDDEN);
-    assert_ok(lc_ffn_back(&b.tape, &c.w, M, c.x, &c.s, c.r, dx, &err), err);
+    assert_ok(
+        lc_ffn_back(&b.tape, &(lc_ffn_pass){.w = &c.w, .m = M, .x = c.x, .s = &c.s}, c.r, dx, &err),
+        err);
     check(&b, "ffn: input", ffn_loss, &c, c.x, dx, M * HIDDEN, 1e-3);
     check_weights(&b, "ffn", ffn_loss, &c, 1e-3);
     done(&b, worst);
@@ -265,7 +277,7 @@ static void moe_state(bench *b, lc_moe_state *s) {
                         .ids = own(b, lc_calloc(n, sizeof *s->ids)),
                         .weights = zeros(b, n),
                         .first = own(b, lc_calloc(EXPERTS + 1, sizeof *s->first)),
-                        .tokens = own(b, lc_calloc(n, sizeof *s->tokens)),
+                        .choices = own(b, lc_calloc(n, sizeof *s->choices)),
                         .place = own(b, lc_calloc(n, sizeof *s->place)),
                         .shares = numbers(b, ENTRIES, 1.0f),
                         .gate = zeros(b, n * FFN),
@@ -276,7 +288,7 @@ static void moe_state(bench *b, lc_moe_state *s) {
                         .y = zeros(b, n * HIDDEN),
                         .act = zeros(b, n * FFN),
                         .dact = zeros(b, n * FFN),
-                        .products = own(b, lc_calloc(3 * EXPERTS, sizeof *s->products))};
+                        .products = own(b, lc_calloc(6 * EXPERTS, sizeof *s->products))};
 }
 
 static void moe_once(const lc_kernels *k, bool scaled, double *worst) {
@@ -360,20 +372,22 @@ static void attention_case_open(bench *b, attention_case *c, bool sparse) {
                           zeros(b, M * HEADS * V),
                           zeros(b, M * HEADS),
                           zeros(b, M * HEADS)};
-    size_t keys = lc_attention_key_bytes(&b->tape.op, &c->shape, M) / sizeof(float),
-           values = lc_attention_value_bytes(&b->tape.op, &c->shape, M) / sizeof(float);
+    size_t keys = lc_attention_key_bytes(&b->tape.op, &c->shape, M) / sizeof(float);
     c->work = (lc_mla_work){zeros(b, M * HEADS * DIM),
                             zeros(b, M * HEADS * (NOPE + V)),
                             zeros(b, M * HEADS * V),
                             zeros(b, M * Q_RANK),
+                            zeros(b, M * Q_RANK),
                             zeros(b, M * KV_RANK),
                             zeros(b, M * (KV_RANK + ROPE)),
                             zeros(b, HEADS * M * ROPE),
-                            zeros(b, keys),
-                            zeros(b, values),
-                            zeros(b, keys),
-                            zeros(b, values)};
-    c->pass = (lc_mla_pass){&c->shape, &c->w, &c->rows, &c->s, &c->work, sparse ? c->chosen : NULL};
+                            zeros(b, keys)};
+    c->pass = (lc_mla_pass){.shape = &c->shape,
+                            .w = &c->w,
+                            .rows = &c->rows,
+                            .s = &c->s,
+                            .work = &c->work,
+                            .chosen = sparse ? c->chosen : NULL};
     c->x = numbers(b, M * HIDDEN, 1.0f);
     c->out = zeros(b, M * HIDDEN);
     c->r = numbers(b, M * HIDDEN, 1.0f);
@@ -599,7 +613,7 @@ static void head_on(const lc_kernels *k, double *worst) {
                             .scale = 0.7f,
                             .x = zeros(&b, chunk * WIDTH),
                             .dx = zeros(&b, chunk * WIDTH),
-                            .logits = zeros(&b, chunk * VOCAB),
+                            .logits = zeros(&b, chunk * lc_head_stride(VOCAB)),
                             .list = own(&b, lc_calloc(M, sizeof(size_t)))};
     refresh(&b);
     assert_ok(lc_head_run(&b.tape, &c.pass, c.dhidden, &sum, &err), err);

@@ -49,6 +49,68 @@ static float bf16_value(float f) { return lc_bf16_to_f32(lc_f32_to_bf16(f)); }
 
 enum { GUARD = 1 << 16 }; /* bytes behind scratch that must not change */
 
+/* x [rows][cols] transposed; the caller frees it. */
+static float *transposed(const float *x, size_t rows, size_t cols, size_t ldx) {
+    float *y = calloc(rows * cols, sizeof *y);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) y[j * rows + i] = x[i * ldx + j];
+    return y;
+}
+
+/* A product with both sides packed, from rows and from columns, in two pieces along k, overwriting
+ * and adding. left [rows][k], right [columns][kp] as they are before rounding. */
+static void check_packed(const lc_gemm_path *path, size_t rows, size_t k, size_t columns,
+                         const float *left, const float *right) {
+    size_t kp = lc_pad_k(k), ldc = columns + 5, middle = k / 64 * 32;
+    bool bf16 = path->element == 2;
+    float *turned = transposed(left, rows, k, k), *across = transposed(right, columns, k, kp);
+    float *c = calloc(rows * ldc, 4), *a = calloc(rows * kp, 4), *b = calloc(columns * kp, 4);
+    char *packed = aligned_alloc(64, (lc_left_bytes(path, rows, k) + 63) / 64 * 64);
+    char *panels = aligned_alloc(64, (lc_right_bytes(path, k, columns) + 63) / 64 * 64);
+    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    for (size_t i = 0; i < k; i++) {
+        for (size_t r = 0; r < rows; r++)
+            a[r * kp + i] = bf16 ? bf16_value(left[r * k + i]) : left[r * k + i];
+        for (size_t j = 0; j < columns; j++)
+            b[j * kp + i] = bf16 ? bf16_value(right[j * kp + i]) : right[j * kp + i];
+    }
+    for (int way = 0; way < 4; way++) { /* bit 0: from the transposes; bit 1: add */
+        lc_turned l = {.rows = rows, .k = k, .x = turned, .ldx = rows};
+        lc_right r = {.k = k, .columns = columns, .kn = way & 1};
+        r.x = r.kn ? across : right;
+        r.ld = r.kn ? columns : kp;
+        for (int piece = 0; piece < 2; piece++) {
+            l.begin = r.begin = piece ? middle : 0;
+            l.end = r.end = piece ? k : middle;
+            if (r.begin == r.end) continue;
+            path->pack_right(&r, panels);
+            if (way & 1) path->pack_turned(&l, packed);
+        }
+        if (!(way & 1)) path->pack_kn(rows, k, left, k, packed);
+        for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
+        path->multiply(&(lc_product){.rows = rows,
+                                     .k = k,
+                                     .columns = columns,
+                                     .left = packed,
+                                     .right = panels,
+                                     .c = c,
+                                     .ldc = ldc,
+                                     .scratch = scratch,
+                                     .add = way & 2});
+        for (size_t i = 0; i < rows; i++)
+            for (size_t j = 0; j < ldc; j++) {
+                float want = j < columns ? dot_reference(a + i * kp, b + j * kp, 1, kp) : 7.0f;
+                if (way & 2 && j < columns) want += 7.0f;
+                if (memcmp(&want, &c[i * ldc + j], 4))
+                    fail_msg("%s packed, way %d: %zu x %zu x %zu: [%zu][%zu] is %a, not %a",
+                             path->name, way, rows, k, columns, i, j, (double)c[i * ldc + j],
+                             (double)want);
+            }
+    }
+    free(turned), free(across), free(c), free(a), free(b), free(packed), free(panels);
+    free(scratch);
+}
+
 /* One product of a path, every way, against dot_reference. */
 static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
     size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
@@ -106,6 +168,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
             }
     }
     for (size_t i = 0; i < GUARD; i++) assert_int_equal(scratch[bytes + i], 0x5a);
+    check_packed(path, rows, k, columns, left, right);
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
 }
 

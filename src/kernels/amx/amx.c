@@ -10,6 +10,7 @@
  * are as wide as the group, so a single row costs a single column.
  *
  * kn products have the natural orientation; pairs of right rows are interleaved into tiles.
+ * Products whose right side is packed once for many uses are packed.h.
  */
 #include "kernels/kernels.h"
 
@@ -251,13 +252,16 @@ static void amx_multiply_nk(const lc_product *p) {
 
 /* ---- kn ---- */
 
-static void pack_rows(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
-    for (size_t i = 0; i < rows; i++) {
-        uint32_t *y = (uint32_t *)out + i * lc_pad_k(k) / 2;
-        for (size_t b = 0; b < k; b += LC_K_BLOCK, y += PAIRS)
-            round_row(x + i * ldx + b, at_most(k - b, LC_K_BLOCK), y);
-    }
+/* Tiles 0-3 where they lie in the result. */
+static inline void store_results_at(float *c, size_t ldc, bool two_rows, bool two_columns) {
+    size_t bytes = ldc * sizeof *c;
+    _tile_stored(0, c, bytes);
+    if (two_columns) _tile_stored(1, c + TILE, bytes);
+    if (two_rows) _tile_stored(2, c + TILE * ldc, bytes);
+    if (two_rows && two_columns) _tile_stored(3, c + TILE * ldc + TILE, bytes);
 }
+
+#include "kernels/amx/packed.h"
 
 /* Interleaves pairs of right rows: [pair][32 columns] words of two k. */
 static void interleave(const lc_product *p, size_t column, size_t n, uint32_t *panel) {
@@ -279,15 +283,17 @@ static void interleave(const lc_product *p, size_t column, size_t n, uint32_t *p
 }
 
 /* Rows [row, row + x0 + x1) times a panel of b0 + b1 columns, to c. */
-static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool two_rows,
-                    bool two_columns, float *c, size_t ldc) {
-    size_t k = lc_pad_k(p->k);
-    const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
+static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool two_columns,
+                    float *c, size_t ldc) {
+    size_t k = lc_pad_k(p->k), n0 = at_most(p->rows - row, TILE);
+    size_t n1 = at_most(p->rows - row - n0, TILE);
+    const uint32_t *left = (const uint32_t *)p->left + row * k / 2, *second = left + TILE * k / 2;
+    bool two_rows = n1 > 0;
     finish_stores();
     zero_results(two_rows, two_columns);
     for (size_t b = 0; b < k / LC_K_BLOCK; b++) {
         const uint32_t *right = panel + b * PAIRS * 2 * TILE;
-        _tile_loadd(4, left + b * PAIRS, k / 2 * sizeof *left);
+        _tile_loadd(4, left + b * n0 * PAIRS, 64);
         _tile_loadd(6, right, 2 * TILE * sizeof *right);
         _tile_dpbf16ps(0, 4, 6);
         if (two_columns) {
@@ -295,15 +301,11 @@ static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool
             _tile_dpbf16ps(1, 4, 7);
         }
         if (!two_rows) continue;
-        _tile_loadd(5, left + TILE * k / 2 + b * PAIRS, k / 2 * sizeof *left);
+        _tile_loadd(5, second + b * n1 * PAIRS, 64);
         _tile_dpbf16ps(2, 5, 6);
         if (two_columns) _tile_dpbf16ps(3, 5, 7);
     }
-    size_t bytes = ldc * sizeof *c;
-    _tile_stored(0, c, bytes);
-    if (two_columns) _tile_stored(1, c + TILE, bytes);
-    if (two_rows) _tile_stored(2, c + TILE * ldc, bytes);
-    if (two_rows && two_columns) _tile_stored(3, c + TILE * ldc + TILE, bytes);
+    store_results_at(c, ldc, two_rows, two_columns);
 }
 
 /* Products [32][32], of which `rows` x `columns` count, join p->c from (row, column). */
@@ -336,10 +338,10 @@ static void amx_multiply_kn(const lc_product *p) {
             size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
             configure(&config, x0, x1, b0, b1);
             if (p->decay) {
-                kn_tile(p, panel, row, x1 > 0, b1 > 0, products, 2 * TILE);
+                kn_tile(p, panel, row, b1 > 0, products, 2 * TILE);
                 join_products(p, products, row, x0 + x1, column, n);
             } else {
-                kn_tile(p, panel, row, x1 > 0, b1 > 0, p->c + row * p->ldc + column, p->ldc);
+                kn_tile(p, panel, row, b1 > 0, p->c + row * p->ldc + column, p->ldc);
             }
         }
     }
@@ -349,6 +351,7 @@ static void amx_multiply_kn(const lc_product *p) {
 static size_t amx_scratch(size_t rows, size_t k) {
     size_t nk = results_floats(rows, k) * sizeof(float),
            kn = (interleaved_floats(k) + 4 * TILE * TILE) * sizeof(float);
+    if (packed_scratch(rows) > nk) nk = packed_scratch(rows);
     return nk > kn ? nk : kn;
 }
 
@@ -357,9 +360,10 @@ extern const lc_kernels lc_kernels_amx;
 #define LC_KERNELS_ISA LC_ISA_AMX
 #define LC_KERNELS_BF16_PATH                                                                       \
     {                                                                                              \
-                                                                                                   \
         .name = "tdpbf16ps", .element = sizeof(uint16_t), .left = sizeof(uint16_t),                \
-        .panel = 2 * TILE, .wide = WIDE, .scratch_bytes = amx_scratch, .pack_nk = pack_step_rows,  \
-        .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk, .multiply_kn = amx_multiply_kn       \
+        .right = sizeof(uint16_t), .panel = SIDE, .wide = WIDE, .scratch_bytes = amx_scratch,      \
+        .pack_nk = pack_step_rows, .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk,           \
+        .multiply_kn = amx_multiply_kn, .pack_turned = pack_turned, .pack_right = amx_pack_right,  \
+        .multiply = amx_multiply                                                                   \
     }
 #include "kernels/kernels.inc"

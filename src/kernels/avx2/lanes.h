@@ -40,6 +40,14 @@ LC_LANE_OP(v_sub, _mm256_sub_ps)
 LC_LANE_OP(v_mul, _mm256_mul_ps)
 LC_LANE_OP(v_div, _mm256_div_ps)
 LC_LANE_OP(v_max, _mm256_max_ps)
+LC_LANE_OP(v_min, _mm256_min_ps)
+
+static inline __m256 number_8(__m256 x, __m256 y) {
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
+static inline lc_v v_number(lc_v x, lc_v y) {
+    return (lc_v){number_8(x.lo, y.lo), number_8(x.hi, y.hi)};
+}
 
 static inline lc_v v_fma(lc_v a, lc_v b, lc_v c) {
     return (lc_v){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};

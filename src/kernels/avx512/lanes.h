@@ -26,6 +26,10 @@ static inline lc_v v_sub(lc_v a, lc_v b) { return _mm512_sub_ps(a, b); }
 static inline lc_v v_mul(lc_v a, lc_v b) { return _mm512_mul_ps(a, b); }
 static inline lc_v v_div(lc_v a, lc_v b) { return _mm512_div_ps(a, b); }
 static inline lc_v v_max(lc_v a, lc_v b) { return _mm512_max_ps(a, b); }
+static inline lc_v v_min(lc_v a, lc_v b) { return _mm512_min_ps(a, b); }
+static inline lc_v v_number(lc_v x, lc_v y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), y, x);
+}
 static inline lc_v v_fma(lc_v a, lc_v b, lc_v c) { return _mm512_fmadd_ps(a, b, c); }
 static inline lc_v v_sqrt(lc_v a) { return _mm512_sqrt_ps(a); }
 static inline lc_v v_round(lc_v a) {

@@ -145,6 +145,10 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
             acc[r][0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(low, c), d, acc[r][0]);
             acc[r][1] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(high, c + 16), d, acc[r][1]);
         }
+        if (p->add) {
+            acc[r][0] = _mm512_add_ps(_mm512_maskz_loadu_ps(low, c), acc[r][0]);
+            acc[r][1] = _mm512_add_ps(_mm512_maskz_loadu_ps(high, c + 16), acc[r][1]);
+        }
         _mm512_mask_storeu_ps(c, low, acc[r][0]);
         _mm512_mask_storeu_ps(c + 16, high, acc[r][1]);
     }

@@ -14,7 +14,7 @@
 enum {
     FEW_ROWS = 4,    /* left rows up to which this pays */
     FEW_PART = 16,   /* most weight rows of a part */
-    FEW_AHEAD = 512, /* bytes of a part that are fetched ahead */
+    FEW_AHEAD = 256, /* bytes of a part that are fetched ahead */
 };
 
 /* k of 64 bytes of codes. */

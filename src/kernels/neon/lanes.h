@@ -45,6 +45,12 @@ LC_LANE_OP(v_sub, vsubq_f32(a.q[i], b.q[i]))
 LC_LANE_OP(v_mul, vmulq_f32(a.q[i], b.q[i]))
 LC_LANE_OP(v_div, vdivq_f32(a.q[i], b.q[i]))
 LC_LANE_OP(v_max, vbslq_f32(vcgtq_f32(a.q[i], b.q[i]), a.q[i], b.q[i]))
+LC_LANE_OP(v_min, vbslq_f32(vcltq_f32(a.q[i], b.q[i]), a.q[i], b.q[i]))
+
+static inline lc_v v_number(lc_v x, lc_v y) {
+    LC_EACH_QUAD y.q[i] = vbslq_f32(vceqq_f32(x.q[i], x.q[i]), y.q[i], x.q[i]);
+    return y;
+}
 
 static inline lc_v v_fma(lc_v a, lc_v b, lc_v c) {
     LC_EACH_QUAD c.q[i] = vfmaq_f32(c.q[i], a.q[i], b.q[i]);

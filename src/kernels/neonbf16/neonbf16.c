@@ -101,6 +101,7 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
         float decay = p->decay ? p->decay[row + (size_t)r] : 0.0f;
         if (decay < 0.0f) continue;
         if (p->decay) acc[r] = v_fma(v_load_n(c, n), v_set(decay), acc[r]);
+        if (p->add) acc[r] = v_add(v_load_n(c, n), acc[r]);
         if (n == BF_COLUMNS)
             v_store(c, acc[r]);
         else

@@ -42,6 +42,12 @@ LC_LANE_OP(v_sub, a.x[i] - b.x[i])
 LC_LANE_OP(v_mul, a.x[i] * b.x[i])
 LC_LANE_OP(v_div, a.x[i] / b.x[i])
 LC_LANE_OP(v_max, a.x[i] > b.x[i] ? a.x[i] : b.x[i])
+LC_LANE_OP(v_min, a.x[i] < b.x[i] ? a.x[i] : b.x[i])
+
+static inline lc_v v_number(lc_v x, lc_v y) {
+    LC_EACH_LANE y.x[i] = x.x[i] == x.x[i] ? y.x[i] : x.x[i];
+    return y;
+}
 
 static inline lc_v v_fma(lc_v a, lc_v b, lc_v c) {
     LC_EACH_LANE c.x[i] = fmaf(a.x[i], b.x[i], c.x[i]);
