@@ -166,8 +166,10 @@ int lc_sched_submit(lc_sched *s, const lc_task *task, uint64_t *id, lc_err *err)
     pthread_mutex_lock(&s->lock);
     if (s->closing)
         status = lc_fail(err, LC_ECANCELED, "the scheduler is closing");
-    else if (s->n_queue >= s->options.waiting)
+    else if (s->n_queue >= s->options.waiting) {
         status = lc_fail(err, LC_ELIMIT, "the queue is full: %zu tasks wait", s->n_queue);
+        if (id) *id = LC_SCHED_FULL;
+    }
     if (status == LC_OK) {
         job->id = ++s->last_id;
         job->submitted = lc_clock_ns();

@@ -94,8 +94,10 @@ int lc_sched_open(lc_engine *engine, const lc_sched_options *options, lc_sched *
 /* Cancels everything and waits. */
 void lc_sched_close(lc_sched *sched);
 
-/* LC_ELIMIT: the queue is full, or the prompt doesn't fit the context or the memory (text says
- * which). *id names the task for cancel and is set before its first event. Any thread. */
+/* LC_ELIMIT: the queue is full (*id is LC_SCHED_FULL then: it may work later), or the prompt
+ * doesn't fit the context or the memory (text says which). *id names the task for cancel and is set
+ * before its first event. Any thread. */
+#define LC_SCHED_FULL UINT64_MAX
 int lc_sched_submit(lc_sched *sched, const lc_task *task, uint64_t *id, lc_err *err);
 /* Ends the task within a step, with LC_TASK_CANCELED; unknown ids are ignored. Any thread. */
 void lc_sched_cancel(lc_sched *sched, uint64_t id);

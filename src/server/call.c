@@ -554,20 +554,26 @@ static bool too_long(lc_call *c) {
     return true;
 }
 
+static void refuse_submit(lc_call *c, int status, bool full, const char *text) {
+    if (full) {
+        set_error(c, 429, "overloaded", text);
+        c->error.retry_after = lc_sched_predict(c->service->o.sched, 0) / 2 + 1;
+    } else if (status == LC_ECANCELED) {
+        set_error(c, 503, "shutting_down", "the server is shutting down");
+    } else if (status == LC_ENOMEM) {
+        set_error(c, 503, "internal_error", text);
+    } else { /* it will never fit */
+        set_error(c, 400, "invalid_parameter", text);
+    }
+}
+
 /* All answers are in the queue, or none. A 429 says that it may work later. */
 static bool submit_all(lc_call *c) {
     lc_err err = {0};
     for (size_t i = 0; i < c->n_choices; i++) {
         int status = submit(&c->choices[i], &err);
         if (status == LC_OK) continue;
-        c->error = (lc_api_error){.status = status == LC_ELIMIT ? 429 : 400, .retry_after = 0};
-        if (status == LC_ELIMIT) {
-            c->error.retry_after = lc_sched_predict(c->service->o.sched, 0) / 2 + 1;
-            snprintf(c->error.code, sizeof c->error.code, "overloaded");
-        } else {
-            snprintf(c->error.code, sizeof c->error.code, "invalid_parameter");
-        }
-        snprintf(c->error.text, sizeof c->error.text, "%s", err.text);
+        refuse_submit(c, status, c->choices[i].task == LC_SCHED_FULL, err.text);
         cancel_tasks(c);
         return false;
     }

@@ -150,7 +150,9 @@ void lc_visit_error(lc_visit *v, lc_exchange *x, const lc_api_error *e) {
     lc_exchange_user(x, NULL);
     lc_exchange_on_close(x, NULL, NULL);
     lc_visit_done(v, e->status, NULL);
-    lc_exchange_reply(x, e->status, "application/json", body.data ? body.data : "", body.len);
+    bool whole = body.data && !body.failed;
+    lc_exchange_reply(x, e->status, "application/json", whole ? body.data : "",
+                      whole ? body.len : 0);
     lc_buf_free(&body);
 }
 

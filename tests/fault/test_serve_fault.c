@@ -198,6 +198,20 @@ static void test_a_second_sigterm_ends_at_once(void **state) {
     assert_true(sums[2] > 0);
 }
 
+static void test_a_full_queue_takes_all_answers_or_none(void **state) {
+    server *s = *state;
+    pthread_t thread;
+    start_server(s, "models/tiny", (const char *[]){"--running", "1", "--waiting", "2", NULL});
+    pthread_create(&thread, NULL, long_stream, s); /* two answers: one runs, one waits */
+    for (int i = 0; i < 200 && metric(s, "num_requests_waiting") < 1; i++) usleep(10000);
+    reply r = post(s, "/v1/completions", "{\"prompt\":\"x\",\"n\":4,\"max_tokens\":300}");
+    assert_int_equal(r.status, 429);
+    assert_true(metric(s, "num_requests_waiting") == 1);
+    free_reply(&r);
+    stop_server(s, SIGKILL);
+    pthread_join(thread, NULL);
+}
+
 /* ---- memory: the service in this program ---- */
 
 typedef struct inside {
@@ -293,32 +307,47 @@ static int ask_plainly(int port, const char *path, const char *body, bool brief,
     return waited ? -1 : strncmp(out, "HTTP/1.1 ", 9) == 0 ? atoi(out + 9) : 0;
 }
 
+/* The part of an answer from one text to another, in place; NULL: it isn't there. */
+static char *part_of(char *bytes, const char *from, const char *to) {
+    char *begin = from ? strstr(bytes, from) : NULL, *last = begin ? strstr(begin, to) : NULL;
+    if (last) *last = 0;
+    return last ? begin : NULL;
+}
+
 static bool says(const char *bytes, const char *text) { return strstr(bytes, text) != NULL; }
 
 static void test_memory_runs_out_anywhere(void **state) {
     server *s = *state;
     inside i = {0};
-    static char out[1 << 16];
+    static char out[1 << 16], expected[1 << 16];
     static const struct {
-        const char *path, *body, *end;
+        const char *path, *body, *end,
+            *from; /* from there to `end` each whole answer is the same */
     } asks[] = {
         {"/v1/chat/completions",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"temperature\":0,"
+         "\"max_tokens\":9,\"n\":2}",
+         "\"usage\"", "\"choices\""},
+        {"/v1/chat/completions",
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"temperature\":0,"
          "\"max_tokens\":5,\"logprobs\":true,\"top_logprobs\":2,\"n\":2}",
-         "\"usage\""},
+         "\"usage\"", NULL},
         {"/v1/messages",
          "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"temperature\":0,"
          "\"max_tokens\":60,\"stream\":true,\"tools\":[{\"name\":\"a\",\"input_schema\":{\"type\":"
          "\"object\",\"properties\":{\"x\":{\"enum\":[1,2]}},\"required\":[\"x\"]}}],"
          "\"tool_choice\":{\"type\":\"tool\",\"name\":\"a\"}}",
-         "message_stop"},
-        {"/tokenize", "{\"content\":\"Hello there\"}", "\"count\""},
+         "message_stop", NULL},
+        {"/tokenize", "{\"content\":\"Hello there\"}", "\"count\"", "\"tokens\""},
     };
     size_t at_first = lc_mem_current();
     open_inside(&i, s->folder);
     int port = lc_service_port(i.service);
     for (size_t k = 0; k < sizeof asks / sizeof *asks; k++) {
         int status, tries = 0, errors = 0;
+        ask_plainly(port, asks[k].path, asks[k].body, false, out, sizeof out);
+        char *right = part_of(out, asks[k].from, asks[k].end);
+        snprintf(expected, sizeof expected, "%s", right ? right : "");
         for (long n = 0;; n += n < 60 ? 1 : 1 + n / 25, tries++) {
             lc_mem_fail_after(n);
             status = ask_plainly(port, asks[k].path, asks[k].body, tries % 2, out, sizeof out);
@@ -348,6 +377,7 @@ int main(void) {
         TEST(test_the_cache_folder_vanishes),
         TEST(test_no_descriptors_are_left),
         TEST(test_a_second_sigterm_ends_at_once),
+        TEST(test_a_full_queue_takes_all_answers_or_none),
         TEST(test_memory_runs_out_anywhere),
     };
     curl_global_init(CURL_GLOBAL_DEFAULT);

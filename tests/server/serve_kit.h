@@ -71,12 +71,33 @@ static inline int new_server(void **state) {
     return 0;
 }
 
+/* What sanitizers have written; leaks are looked for when the program ends by itself. */
+static inline int check_log(server *s) {
+    int bad = 0;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    for (int i = 0; s->pid && i < 300; i++) { /* the second one doesn't wait for answers */
+        kill(s->pid, SIGTERM);
+        usleep(100000);
+        if (waitpid(s->pid, NULL, WNOHANG) == s->pid) s->pid = 0;
+    }
+#endif
+    char line[400];
+    FILE *log = fopen(s->log, "r");
+    while (log && fgets(line, sizeof line, log)) {
+        bad |= strstr(line, "Sanitizer") || strstr(line, "runtime error:");
+        if (bad) printf("# server: %s", line);
+    }
+    if (log) fclose(log);
+    return bad;
+}
+
 static inline int end_server(void **state) {
     server *s = *state;
+    int bad = check_log(s);
     if (s->pid) stop_server(s, SIGKILL);
     remove_folder(s->folder);
     free(s);
-    return 0;
+    return bad;
 }
 
 /* ---- the client ---- */

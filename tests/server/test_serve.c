@@ -1,6 +1,6 @@
 /*
  * test_serve.c: `longcat serve` as a client sees it: the real program on models/tiny, over HTTP.
- * Expected answers come from `longcat run` on the same tokens.
+ * Expected answers come from `longcat run` on the same tokens. uses-threads: the server does.
  */
 #include "serve_kit.h"
 
