@@ -39,14 +39,16 @@ ALL_LIBS = $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SAN_FLAGS)
 # Kernel families of this processor, one folder each; only these folders get special flags: -O3, because gcc's -O2
 # leaves loops over a register tile as loops and the tile in memory.
 ARCH := $(shell $(CC) -dumpmachine | cut -d- -f1)
-ISAS_x86_64  := scalar avx2 avx512 avx512vnni avx512bf16 amx
-ISAS_aarch64 := scalar neon neonbf16
+ISAS_x86_64  := scalar avx2 avxvnni avx512 avx512vnni avx512bf16 amx
+ISAS_aarch64 := scalar neon neondot neonbf16
 ISAS := $(or $(ISAS_$(ARCH)),scalar)
 KERNEL_FLAGS := -O3
 ISA_FLAGS_avx2   := -mavx2 -mfma -mf16c
+ISA_FLAGS_avxvnni := $(ISA_FLAGS_avx2) -mavxvnni
 ISA_FLAGS_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 ISA_FLAGS_avx512vnni := $(ISA_FLAGS_avx512) -mavx512vnni
 ISA_FLAGS_avx512bf16 := $(ISA_FLAGS_avx512) -mavx512bf16
+ISA_FLAGS_neondot := -march=armv8.2-a+dotprod
 ISA_FLAGS_neonbf16 := -march=armv8.2-a+bf16
 ISA_FLAGS_amx    := $(ISA_FLAGS_avx512bf16) -mavx512vnni -mamx-tile -mamx-bf16 -mamx-int8
 

@@ -20,7 +20,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXT = ROOT / "tests" / "golden" / "tiny-code" / "heldout.txt"
-WINDOW = 128
+PROGRAM = os.environ.get("LONGCAT", ROOT / "build" / "longcat")
+WINDOW, TEXT_BYTES = 128, 20000
 BASE = {
     "attention_method": "MLA", "vocab_size": 1024, "hidden_size": 96, "num_layers": 2,
     "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "q_lora_rank": 48,
@@ -63,8 +64,7 @@ balance = 1e-3
 
 
 def longcat(*arguments):
-    program = os.environ.get("LONGCAT", ROOT / "build" / "longcat")
-    result = subprocess.run([str(a) for a in [program, *arguments]], text=True,
+    result = subprocess.run([str(a) for a in [PROGRAM, *arguments]], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
     if result.returncode:
         sys.exit(f"longcat {arguments[0]}: {result.stderr}")
@@ -88,12 +88,12 @@ def train(work, name, steps):
     return run / "latest"
 
 
-def windows(model):
+def windows(model, text):
     """The text's tokens in windows, as `longcat eval ppl` has them."""
-    lines = subprocess.run([os.environ.get("LONGCAT", ROOT / "build" / "longcat"), "tokenize",
-                            str(model), "--jsonl"], input=json.dumps({"text": TEXT.read_text()}) + "\n", text=True,
-                           stdout=subprocess.PIPE, check=True).stdout
-    ids = json.loads(lines)["ids"]
+    line = json.dumps({"text": text.read_text()}) + "\n"
+    out = subprocess.run([PROGRAM, "tokenize", str(model), "--jsonl"], input=line, text=True,
+                         stdout=subprocess.PIPE, check=True).stdout
+    ids = json.loads(out)["ids"]
     return [ids[i:i + WINDOW] for i in range(0, len(ids), WINDOW)]
 
 
@@ -163,13 +163,14 @@ def check(work, name, python, steps):
                       stderr=subprocess.DEVNULL, check=False).returncode:
         print(f"{name}: is not installed there, left out")
         return True
-    ids = work / "ids.json"
-    ids.write_text(json.dumps(windows(model)))
-    ours = json.loads(longcat("eval", "ppl", model, "--text", TEXT, "--window", WINDOW, "--compute",
+    text, ids = work / "text.txt", work / "ids.json"
+    text.write_text(TEXT.read_text()[:TEXT_BYTES])
+    ids.write_text(json.dumps(windows(model, text)))
+    ours = json.loads(longcat("eval", "ppl", model, "--text", text, "--window", WINDOW, "--compute",
                               "f32", "--json", *MODELS[name][1]))["nats_per_token"]
     result = subprocess.run([python, __file__, "worker", name, model, ids], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
-                            env={**os.environ, "HF_HUB_OFFLINE": "1"})
+                            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
     if result.returncode:
         print(f"{name}: {result.stderr.strip().splitlines()[-1]}")
         return False

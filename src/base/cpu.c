@@ -103,13 +103,12 @@ static void ask_isa(void) {
     machine.isa[LC_ISA_AVX2] = avx && (ext_b & bit_AVX2);
     machine.isa[LC_ISA_AVX512] =
         avx && (ext_b & avx512) == avx512 && (xcr0 & XCR0_AVX512) == XCR0_AVX512;
-    machine.isa[LC_ISA_AVX512BF16] = machine.isa[LC_ISA_AVX512] &&
-                                     __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
-                                     (a & bit_AVX512BF16);
+    unsigned more = __get_cpuid_count(7, 1, &a, &b, &c, &d) ? a : 0;
+    machine.isa[LC_ISA_AVX512BF16] = machine.isa[LC_ISA_AVX512] && (more & bit_AVX512BF16);
     machine.isa[LC_ISA_AMX] = machine.isa[LC_ISA_AVX512BF16] && (ext_d & amx) == amx &&
-                              (ext_c & bit_AVX512VNNI) &&
-                              (xcr0 & XCR0_TILES) == XCR0_TILES &&
+                              (ext_c & bit_AVX512VNNI) && (xcr0 & XCR0_TILES) == XCR0_TILES &&
                               syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
+    machine.can[LC_CPU_AVX_VNNI] = machine.isa[LC_ISA_AVX2] && (more >> 4 & 1);
     machine.can[LC_CPU_AVX512_VNNI] = machine.isa[LC_ISA_AVX512] && (ext_c & bit_AVX512VNNI);
     machine.can[LC_CPU_AMX_INT8] =
         machine.isa[LC_ISA_AMX] && machine.can[LC_CPU_AVX512_VNNI] && (ext_d >> 25 & 1);

@@ -18,6 +18,7 @@ typedef enum lc_isa {
 
 /* Features that no family stands for: processors have them with several. */
 typedef enum lc_cpu_feature {
+    LC_CPU_AVX_VNNI,    /* with LC_ISA_AVX2: vpdpbusd on 256 bits */
     LC_CPU_AVX512_VNNI, /* with LC_ISA_AVX512 */
     LC_CPU_AMX_INT8,    /* with LC_ISA_AMX */
     LC_CPU_DOTPROD,     /* with LC_ISA_NEON: sdot */

@@ -13,6 +13,7 @@
 #include "server/service.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -82,6 +83,26 @@ static int model_identity(const char *path, const serve_flags *f, bool bf16, cha
     }
     lc_buf_free(&text);
     return status;
+}
+
+/* What gives an answer's tokens their meaning: the bytes of tokenizer and template. */
+static int text_identity(const char *path, char hex[65], lc_err *err) {
+    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json",
+                                        "chat_template.jinja"};
+    lc_hash *hash = lc_hash_new(LC_HASH_SHA256);
+    if (!hash) return lc_fail(err, LC_ENOMEM, "model identity: out of memory");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char file[4096];
+        lc_buf text = {0};
+        lc_err absent = {0};
+        snprintf(file, sizeof file, "%s/%s", path, files[i]);
+        if (lc_file_read(file, 0, &text, &absent) != LC_OK) lc_buf_clear(&text);
+        lc_hash_update(hash, &text.len, sizeof text.len);
+        if (text.len) lc_hash_update(hash, text.data, text.len);
+        lc_buf_free(&text);
+    }
+    lc_hash_finish(hash, hex);
+    return LC_OK;
 }
 
 /* ---- opening ---- */
@@ -157,7 +178,7 @@ static int open_all(server *s, const char *model, lc_err *err) {
     const serve_flags *f = s->f;
     lc_server_data data;
     bool keys = false;
-    char path[4200];
+    char path[4200], text[65];
     lc_engine_options engine = lc_cli_engine_options(&f->engine);
     engine.context = (size_t)f->context;
     int status = lc_server_data_open(f->data, &data, err);
@@ -173,8 +194,11 @@ static int open_all(server *s, const char *model, lc_err *err) {
     if (status == LC_OK) status = open_cache(s, model, &data, err);
     if (status == LC_OK) {
         snprintf(path, sizeof path, "%s/answers.db", data.folder);
-        status = lc_replay_open(path, &s->replay, err);
+        status = text_identity(model, text, err);
     }
+    if (status == LC_OK)
+        status = lc_replay_open(path, text, lc_tokenizer_vocab_size(s->engine->tokenizer),
+                                &s->replay, err);
     lc_sched_options sched = {.running = (size_t)f->running,
                               .budget = (size_t)f->budget,
                               .waiting = (size_t)f->waiting,
@@ -237,6 +261,8 @@ static void greet(const server *s, double seconds) {
 static int serve(const char *model, const serve_flags *f, lc_err *err) {
     server s = {.f = f};
     uint64_t start = lc_clock_ns();
+    signal(SIGPIPE, SIG_IGN); /* a closed log or page is an error to handle, */
+    signal(SIGXFSZ, SIG_IGN); /* as a file that may not grow is */
     int status = open_all(&s, model, err);
     if (status == LC_OK) {
         greet(&s, (double)(lc_clock_ns() - start) / 1e9);

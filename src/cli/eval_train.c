@@ -268,7 +268,7 @@ static int job_run(job *j, size_t s, const lc_loss_weights *weights, float *grad
 typedef struct terms {
     size_t count;
     struct {
-        char name[32]; /* "loss.lm" */
+        char name[48]; /* "loss.lm" */
         double value;
     } list[MAX_TERMS];
 } terms;
@@ -283,7 +283,7 @@ static void list_terms(const job *j, const lc_losses *l, terms *t) {
     t->count = 0;
     add_term(t, "lm", l->lm / ((double)l->counts.lm + 1e-10));
     for (size_t k = 0; k < j->config.mtp_steps && j->params->mtp; k++) {
-        char name[16];
+        char name[32];
         snprintf(name, sizeof name, "mtp.%zu", k + 1);
         add_term(t, name, l->mtp[k] / ((double)l->counts.mtp[k] + 1e-10));
     }

@@ -36,14 +36,14 @@ typedef struct lc_grammar_spec {
     const char *tool;           /* TOOLS: only this one; NULL = any */
     bool parallel;              /* TOOLS: more than one call may follow */
     bool text_before;           /* TOOLS: free text may come first, and no call need follow */
-    double seconds;             /* limits of compilation; 0 = 0.2 s */
+    double seconds;             /* limit of compilation, processor time; 0 = 0.2 s */
     size_t bytes;               /* 0 = 64 MiB */
 } lc_grammar_spec;
 
 typedef struct lc_grammar lc_grammar;
 /* LC_EINVAL / LC_EUNSUPPORTED name the place in the schema ("schema.properties.a.pattern") and the
  * keyword; LC_ELIMIT the limit. Which keywords are enforced, and which are known and not enforced,
- * is in docs/api.md; any other is refused. */
+ * is in docs/grammar.md; any other is refused. */
 int lc_grammar_new(const lc_grammar_vocab *vocab, const lc_grammar_spec *spec, lc_grammar **out,
                    lc_err *err);
 void lc_grammar_free(lc_grammar *grammar);

@@ -86,7 +86,7 @@ static void merge_keyword(merging *m, const char *name, struct json_object *valu
 }
 
 static void merge(merging *m, struct json_object *part, int depth) {
-    if (m->s->r->status != LC_OK || is_true(part)) return;
+    if (!lc_rules_in_time(m->s->r) || is_true(part)) return;
     if (depth > MOST_DEPTH || ++m->n_parts > MOST_PARTS) {
         lc_rules_fail(m->s->r, LC_ELIMIT, "%s.allOf: too many parts", m->place);
         return;
@@ -197,7 +197,7 @@ static bool requires(struct json_object *schema, const char *name) {
 }
 
 /* Whether two lists (enum or const) have no value in common. */
-static bool lists_apart(struct json_object *a, struct json_object *b) {
+static bool lists_apart(lc_schema *s, struct json_object *a, struct json_object *b) {
     struct json_object *of[2] = {get(a, "enum"), get(b, "enum")}, *only[2];
     for (int i = 0; i < 2; i++) {
         if (json_object_object_get_ex(i ? b : a, "const", &only[i]))
@@ -208,7 +208,7 @@ static bool lists_apart(struct json_object *a, struct json_object *b) {
     size_t n = of[0] ? length_of(of[0]) : 1;
     for (size_t i = 0; i < n; i++) {
         struct json_object *value = of[0] ? json_object_array_get_idx(of[0], i) : only[0];
-        if (is(value, json_type_double)) return false; /* 1.0 equals 1 */
+        if (is(value, json_type_double) || !lc_rules_in_time(s->r)) return false; /* 1.0 is 1 */
         if (of[1] ? lc_schema_listed(of[1], value) : json_object_equal(only[1], value))
             return false;
     }
@@ -216,31 +216,33 @@ static bool lists_apart(struct json_object *a, struct json_object *b) {
 }
 
 /* Whether an object that is written by `a` is never one of `b`. */
-static bool objects_apart(struct json_object *a, struct json_object *b) {
+static bool objects_apart(lc_schema *s, struct json_object *a, struct json_object *b) {
     struct json_object *mine = get(a, "properties"), *theirs = get(b, "properties");
     struct json_object *required = get(b, "required"), *others = get(b, "additionalProperties");
     if (!mine) return false; /* it may have any key */
     for (size_t i = 0; required && i < length_of(required); i++) {
         const char *name = json_object_get_string(json_object_array_get_idx(required, i));
+        if (!lc_rules_in_time(s->r)) return false;
         if (!json_object_object_get_ex(mine, name, NULL) && !requires(a, name)) return true;
     }
     json_object_object_foreach(mine, key, child) {
         struct json_object *other = get(theirs, key);
+        if (!lc_rules_in_time(s->r)) return false;
         bool closed = is(others, json_type_boolean) && !is_true(others);
         if (!other && requires(a, key) && closed) return true;
         bool there = requires(a, key) || requires(b, key);
         if (there && is(child, json_type_object) && is(other, json_type_object) &&
-            lists_apart(child, other))
+            lists_apart(s, child, other))
             return true;
     }
     return false;
 }
 
 /* Whether what is written by `a` is never valid by `b`, as far as is seen at once. */
-static bool apart(struct json_object *a, struct json_object *b) {
+static bool apart(lc_schema *s, struct json_object *a, struct json_object *b) {
     int types = types_of(a, true) & types_of(b, false);
-    if (!types || lists_apart(a, b)) return true;
-    return types == IS_OBJECT && objects_apart(a, b);
+    if (!types || lists_apart(s, a, b)) return true;
+    return types == IS_OBJECT && objects_apart(s, a, b);
 }
 
 enum { MOST_BRANCHES = 64 };
@@ -259,7 +261,7 @@ void lc_schema_apart(lc_schema *s, struct json_object *list, const char *place) 
     }
     for (size_t i = 0; i < made && s->r->status == LC_OK; i++)
         for (size_t j = 0; j < n; j++)
-            if (i != j && !apart(flat[i], flat[j])) {
+            if (i != j && !apart(s, flat[i], flat[j])) {
                 lc_rules_fail(s->r, LC_EUNSUPPORTED, "%s: branches %zu and %zu may overlap", place,
                               i, j);
                 break;

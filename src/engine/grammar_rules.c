@@ -1,7 +1,6 @@
 /* grammar_rules.c: building and flattening; see grammar_rules.h. */
 #include "engine/grammar_rules.h"
 
-#include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/utf8.h"
@@ -9,8 +8,16 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- the builder ---- */
+
+/* Of this thread: a busy machine must not make a schema fail. */
+static uint64_t cpu_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 uint32_t lc_rules_fail(lc_rules *r, int status, const char *fmt, ...) {
     va_list args;
@@ -22,6 +29,12 @@ uint32_t lc_rules_fail(lc_rules *r, int status, const char *fmt, ...) {
     vsnprintf(r->err->text, sizeof r->err->text, fmt, args);
     va_end(args);
     return 0;
+}
+
+bool lc_rules_in_time(lc_rules *r) {
+    if (r->status == LC_OK && cpu_ns() > r->deadline_ns)
+        lc_rules_fail(r, LC_ELIMIT, "grammar: compilation takes too long");
+    return r->status == LC_OK;
 }
 
 static size_t bytes_of(const lc_rules *r) {
@@ -37,8 +50,7 @@ static bool grow(lc_rules *r, void **list, size_t *cap, size_t n, size_t size) {
     size_t more = *cap ? 2 * *cap : 64;
     if (bytes_of(r) + (more - *cap) * size > r->limit)
         return lc_rules_fail(r, LC_ELIMIT, "grammar: more than %zu MiB of rules", r->limit >> 20);
-    if (lc_clock_ns() > r->deadline_ns)
-        return lc_rules_fail(r, LC_ELIMIT, "grammar: compilation takes too long");
+    if (!lc_rules_in_time(r)) return false;
     void *grown = lc_realloc(*list, more, size);
     if (!grown) return lc_rules_fail(r, LC_ENOMEM, "grammar: out of memory");
     *list = grown;
@@ -56,8 +68,8 @@ static uint32_t add_expr(lc_rules *r, lc_expr e) {
 }
 
 int lc_rules_init(lc_rules *r, size_t limit, double seconds, lc_err *err) {
-    *r = (lc_rules){
-        .limit = limit, .deadline_ns = lc_clock_ns() + (uint64_t)(seconds * 1e9), .err = err};
+    *r =
+        (lc_rules){.limit = limit, .deadline_ns = cpu_ns() + (uint64_t)(seconds * 1e9), .err = err};
     add_expr(r, (lc_expr){LC_EXPR_EMPTY, 0, 0, 0, 0});
     add_expr(r, (lc_expr){LC_EXPR_NEVER, 0, 0, 0, 0});
     return r->status;
@@ -234,18 +246,12 @@ static bool measure_rule(lc_rules *r, lc_rule *rule) {
     return changed;
 }
 
-static bool in_time(lc_rules *r) {
-    if (r->status == LC_OK && lc_clock_ns() > r->deadline_ns)
-        lc_rules_fail(r, LC_ELIMIT, "grammar: compilation takes too long");
-    return r->status == LC_OK;
-}
-
 /* Shortest lengths: down from "never" until nothing changes; up and down in turn, since long chains
  * of rules run either way. */
 static void measure_all(lc_rules *r) {
     bool changed = true;
     for (size_t i = 0; i < r->n_rules; i++) r->rules[i].least = UINT32_MAX;
-    for (bool up = false; changed && in_time(r); up = !up) {
+    for (bool up = false; changed && lc_rules_in_time(r); up = !up) {
         changed = false;
         for (size_t i = 0; i < r->n_rules; i++)
             changed |= measure_rule(r, &r->rules[up ? i : r->n_rules - 1 - i]);
@@ -283,7 +289,7 @@ static void check_openings(lc_rules *r) {
     opening *all = lc_calloc(r->n_rules, sizeof *all);
     uint32_t *stack = lc_calloc(r->n_rules, sizeof *stack);
     if (!all || !stack) lc_rules_fail(r, LC_ENOMEM, "grammar: out of memory");
-    for (uint32_t i = 0; i < r->n_rules && in_time(r); i++) {
+    for (uint32_t i = 0; i < r->n_rules && lc_rules_in_time(r); i++) {
         size_t depth = 0;
         if (!all[i].done) stack[depth++] = i;
         while (depth && r->status == LC_OK) {

@@ -66,7 +66,7 @@ typedef struct lc_rules {
     uint32_t *starts;
     size_t n_starts, cap_starts;
     size_t limit;         /* bytes for all of it */
-    uint64_t deadline_ns; /* clock of base/clock.h */
+    uint64_t deadline_ns; /* of the thread's processor time */
     int status;
     lc_err *err;
 } lc_rules;
@@ -76,6 +76,8 @@ void lc_rules_free(lc_rules *r);
 /* Sets the builder's failure, if it is the first; returns 0, the empty expression. */
 uint32_t lc_rules_fail(lc_rules *r, int status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* Fails when the deadline has passed; to be asked wherever input makes long work. */
+bool lc_rules_in_time(lc_rules *r);
 
 uint32_t lc_expr_never(lc_rules *r);
 uint32_t lc_expr_set(lc_rules *r, const lc_byte_set *set);

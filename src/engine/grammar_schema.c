@@ -94,7 +94,6 @@ uint32_t lc_expr_object(lc_schema *s) {
     if (s->r->status != LC_OK) return 0; /* no rule would be made, and this would not end */
     if (!s->object) {
         s->object = lc_rule_new(s->r);
-        if (s->r->status != LC_OK) return 0;
         uint32_t pair = seq(s, any_string(s), seq(s, mark(s, ":"), any_value(s)));
         lc_rule_set(s->r, s->object, list_of(s, "{", pair, 0, LC_RULE_UNBOUNDED, "}"));
     }
@@ -109,7 +108,6 @@ static uint32_t any_value(lc_schema *s) {
     if (s->r->status != LC_OK) return 0;
     if (!s->value) {
         s->value = lc_rule_new(s->r);
-        if (s->r->status != LC_OK) return 0;
         uint32_t e = alt(s, any_string(s), any_number(s));
         e = alt(s, e, alt(s, text(s, "true"), alt(s, text(s, "false"), text(s, "null"))));
         e = alt(s, e, lc_expr_object(s));
@@ -748,7 +746,7 @@ static uint32_t composed(lc_schema *s, struct json_object *schema, const char *p
 }
 
 uint32_t lc_expr_schema(lc_schema *s, struct json_object *schema, const char *place) {
-    if (s->r->status != LC_OK) return 0;
+    if (!lc_rules_in_time(s->r)) return 0;
     if (is(schema, json_type_boolean))
         return json_object_get_boolean(schema) ? any_value(s) : lc_expr_never(s->r);
     if (!is(schema, json_type_object))

@@ -4,7 +4,10 @@
 
 extern const lc_coded_path lc_coded_scalar;
 #if defined(__x86_64__)
-extern const lc_coded_path lc_coded_avx512, lc_coded_avx512vnni, lc_coded_amx;
+extern const lc_coded_path lc_coded_avx2, lc_coded_avxvnni, lc_coded_avx512, lc_coded_avx512vnni,
+    lc_coded_amx;
+#elif defined(__aarch64__)
+extern const lc_coded_path lc_coded_neon, lc_coded_neondot;
 #endif
 
 typedef struct choice {
@@ -17,9 +20,14 @@ static size_t choices(choice out[LC_CODED_PATHS]) {
     const choice all[] = {
         {&lc_coded_scalar, LC_ISA_SCALAR, true},
 #if defined(__x86_64__)
+        {&lc_coded_avx2, LC_ISA_AVX2, true},
+        {&lc_coded_avxvnni, LC_ISA_AVX2, lc_cpu_can(LC_CPU_AVX_VNNI)},
         {&lc_coded_avx512, LC_ISA_AVX512, true},
         {&lc_coded_avx512vnni, LC_ISA_AVX512, lc_cpu_can(LC_CPU_AVX512_VNNI)},
         {&lc_coded_amx, LC_ISA_AMX, lc_cpu_can(LC_CPU_AMX_INT8)},
+#elif defined(__aarch64__)
+        {&lc_coded_neon, LC_ISA_NEON, true},
+        {&lc_coded_neondot, LC_ISA_NEON, lc_cpu_can(LC_CPU_DOTPROD)},
 #endif
     };
     size_t n = 0;

@@ -18,7 +18,7 @@
 enum { SECRET_LETTERS = 40, MINUTE = 60, DAY = 86400 };
 
 static const char schema[] =
-    "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=10000;"
+    "PRAGMA busy_timeout=10000; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
     "CREATE TABLE IF NOT EXISTS key(id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL,"
     " hash TEXT NOT NULL, prefix TEXT NOT NULL, tenant INTEGER NOT NULL, created INTEGER NOT NULL,"
     " revoked INTEGER NOT NULL, requests_per_minute INTEGER NOT NULL,"
@@ -138,12 +138,18 @@ static int read_keys(lc_accounts *a, lc_err *err) {
         lc_free(list);
         return status;
     }
-    while (n < LC_KEYS_EVER && sqlite3_step(s) == SQLITE_ROW) {
+    int code;
+    while ((code = sqlite3_step(s)) == SQLITE_ROW && n < LC_KEYS_EVER) {
         read_row(s, &list[n]);
         keep_counts(a, &list[n]);
         start_counts(a, &list[n++], time(NULL));
     }
+    if (code != SQLITE_ROW && code != SQLITE_DONE) status = lc_accounts_fail(a, err);
     sqlite3_finalize(s);
+    if (status != LC_OK) { /* half a table is no table: keys must not vanish for a bad read */
+        lc_free(list);
+        return status;
+    }
     lc_free(a->keys);
     a->keys = list;
     a->n_keys = n;

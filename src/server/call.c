@@ -25,7 +25,6 @@ static void free_choice(lc_choice *k) {
     lc_toolparser_free(k->parser);
     lc_free(k->pending.tokens);
     lc_free(k->call_ids);
-    lc_free(k->stop_string);
     lc_ids_free(&k->tokens);
 }
 
@@ -50,15 +49,9 @@ static void free_call(lc_call *c) {
     lc_free(c);
 }
 
-void lc_calls_free(lc_service *s) {
-    while (s->calls) {
-        if (s->calls->visit) lc_visit_done(s->calls->visit, 499, NULL);
-        free_call(s->calls);
-    }
-}
-
+/* The scheduler may be gone at the end: then all tasks have ended, though it isn't known here. */
 static void cancel_tasks(const lc_call *c) {
-    for (size_t i = 0; i < c->n_choices && c->choices; i++)
+    for (size_t i = 0; i < c->n_choices && c->choices && !c->service->closed; i++)
         if (c->choices[i].submitted && !c->choices[i].ended)
             lc_sched_cancel(c->service->o.sched, c->choices[i].task);
 }
@@ -169,11 +162,9 @@ static char *bytes_of(const lc_call *c, int32_t token, size_t *len) {
 }
 
 static void free_attached(attached *a, size_t n) {
-    for (size_t i = 0; a->own && i < n; i++) {
-        lc_free((void *)(uintptr_t)a->own[i].text);
-        for (size_t j = 0; j < a->n_tops[i]; j++)
-            lc_free((void *)(uintptr_t)a->top[i * LC_TOP_LOGPROBS + j].text);
-    }
+    for (size_t i = 0; a->own && i < n; i++) lc_free((void *)(uintptr_t)a->own[i].text);
+    for (size_t i = 0; a->top && i < n * LC_TOP_LOGPROBS; i++)
+        lc_free((void *)(uintptr_t)a->top[i].text);
     lc_free(a->own);
     lc_free(a->top);
     lc_free(a->tops);
@@ -232,10 +223,20 @@ static void send_text(lc_choice *k, lc_api_event_kind kind, const char *text, si
     free_attached(&a, n);
 }
 
+/* An answer of which a part is missing must not pass for a whole one. */
+static void lose(lc_choice *k) {
+    atomic_store(&k->lost, true);
+    if (k->submitted && !k->ended && !k->call->service->closed)
+        lc_sched_cancel(k->call->service->o.sched, k->task);
+}
+
 static void send_call(lc_choice *k, const lc_toolcall *call) {
     size_t at = k->n_call_ids;
     void *grown = lc_realloc(k->call_ids, at + 1, sizeof *k->call_ids);
-    if (!grown) return;
+    if (!grown) {
+        lose(k);
+        return;
+    }
     k->call_ids = grown;
     memcpy(k->call_ids[at], "call_", 5);
     lc_random_letters(k->call_ids[at] + 5, LC_ID_LETTERS);
@@ -275,7 +276,10 @@ static void note_pending(lc_choice *k, const lc_task_token *token) {
     if (p->n == p->cap) {
         size_t cap = p->cap ? 2 * p->cap : 16;
         void *grown = lc_realloc(p->tokens, cap, sizeof *p->tokens);
-        if (!grown) return;
+        if (!grown) {
+            lose(k);
+            return;
+        }
         p->tokens = grown;
         p->cap = cap;
     }
@@ -303,29 +307,33 @@ static void take_token(void *ctx) {
         lc_metrics_seconds(&c->service->metrics.between_tokens, (double)(now - c->last_ns) / 1e9);
     }
     c->last_ns = now;
-    if (t->token >= 0) lc_ids_push(&k->tokens, t->token);
+    if (t->token >= 0 && !lc_ids_push(&k->tokens, t->token)) lose(k);
     if (!k->parser) {
         if (t->len) send_text(k, LC_API_CONTENT, t->text, t->len);
     } else if (lc_toolparser_push(k->parser, t->text, t->len, &k->err) == LC_OK) {
         lc_parsed p = lc_toolparser_result(k->parser);
         if (t->token >= 0 && p.has_reasoning && !p.content_len && !p.n_calls) k->reasoning_tokens++;
         send_parsed(k);
+    } else {
+        lose(k);
     }
     lc_free(post);
 }
 
+/* On the engine's thread, as on_end. */
 static void on_token(void *ctx, const lc_task_token *token) {
     lc_choice *k = ctx;
     token_post *post = lc_alloc(sizeof *post + token->len + 1);
-    if (!post) {
-        lc_sched_cancel(k->call->service->o.sched, k->task);
-        return;
+    if (post) {
+        post->choice = k;
+        post->token = *token;
+        if (token->len) memcpy(post->text, token->text, token->len);
+        post->text[token->len] = 0;
+        if (lc_http_post(k->call->service->http, take_token, post) == LC_OK) return;
+        lc_free(post);
     }
-    post->choice = k;
-    post->token = *token;
-    if (token->len) memcpy(post->text, token->text, token->len);
-    post->text[token->len] = 0;
-    if (lc_http_post(k->call->service->http, take_token, post) != LC_OK) lc_free(post);
+    atomic_store(&k->lost, true);
+    lc_sched_cancel(k->call->service->o.sched, k->task);
 }
 
 /* ---- the end ---- */
@@ -351,20 +359,22 @@ static lc_metric_end end_of(const lc_call *c) {
     return end;
 }
 
-static void sum_usage(lc_call *c, lc_api_usage *out) {
+static void sum_usage(lc_call *c) {
     lc_service *s = c->service;
+    lc_api_usage *out = &c->totals;
     *out = (lc_api_usage){0};
     for (size_t i = 0; i < c->n_choices; i++) {
         const lc_choice *k = &c->choices[i];
+        const lc_task_result *r = &k->result;
         if (i % c->request.n == 0) { /* answers to the same prompt share it */
-            out->prompt += (int64_t)k->prompt_tokens;
-            out->cached += (int64_t)k->cached_tokens;
+            out->prompt += (int64_t)r->prompt_tokens;
+            out->cached += (int64_t)r->cached_tokens;
         }
-        out->output += (int64_t)k->tokens.len;
+        out->output += (int64_t)r->output_tokens;
         out->reasoning += (int64_t)k->reasoning_tokens;
-        if (k->queue_s > out->queue_s) out->queue_s = k->queue_s;
-        if (k->prefill_s > out->prefill_s) out->prefill_s = k->prefill_s;
-        if (k->decode_s > out->decode_s) out->decode_s = k->decode_s;
+        if (r->queue_s > out->queue_s) out->queue_s = r->queue_s;
+        if (r->prefill_s > out->prefill_s) out->prefill_s = r->prefill_s;
+        if (r->decode_s > out->decode_s) out->decode_s = r->decode_s;
     }
     lc_ledger_entry *u = &c->usage;
     u->time = time(NULL);
@@ -383,9 +393,12 @@ static void sum_usage(lc_call *c, lc_api_usage *out) {
             (double)lc_ledger_price(s->o.accounts, u->model, u->fresh, u->cached, u->output) / 1e9;
 }
 
-static void count_metrics(lc_call *c, const lc_api_usage *u) {
+/* Only what is in the ledger: the two agree. */
+static void count_metrics(lc_call *c) {
     lc_metrics *m = &c->service->metrics;
-    m->ends[end_of(c)]++;
+    const lc_api_usage *u = &c->totals;
+    m->ends[c->unbilled ? LC_END_ERROR : end_of(c)]++;
+    if (c->unbilled) return;
     m->prompt += (uint64_t)u->prompt;
     m->cached += (uint64_t)u->cached;
     m->output += (uint64_t)u->output;
@@ -397,35 +410,42 @@ static void count_metrics(lc_call *c, const lc_api_usage *u) {
     lc_metrics_tokens(&m->output_tokens, u->output);
 }
 
-static void send_error(lc_call *c, const lc_choice *failed) {
-    bool stopped = failed->end == LC_TASK_CANCELED;
-    c->error = (lc_api_error){.status = stopped ? 503 : 500};
-    snprintf(c->error.code, sizeof c->error.code, "%s",
-             stopped ? "shutting_down" : "internal_error");
-    snprintf(c->error.text, sizeof c->error.text, "%s",
-             stopped ? "the server is shutting down" : failed->err.text);
-    send_event(c, &(lc_api_event){.kind = LC_API_ERROR, .error = &c->error});
+static void set_error(lc_call *c, int status, const char *code, const char *text) {
+    c->error.status = status;
+    snprintf(c->error.code, sizeof c->error.code, "%s", code);
+    snprintf(c->error.text, sizeof c->error.text, "%s", text);
+}
+
+/* What keeps the call from being an answer; false: nothing. */
+static bool find_error(lc_call *c) {
+    const lc_choice *failed = NULL;
+    for (size_t i = 0; i < c->n_choices && !failed; i++)
+        if (c->choices[i].end == LC_TASK_FAILED || c->choices[i].end == LC_TASK_CANCELED)
+            failed = &c->choices[i];
+    if (failed && failed->end == LC_TASK_CANCELED)
+        set_error(c, 503, "shutting_down", "the server is shutting down");
+    else if (failed)
+        set_error(c, 500, "internal_error", failed->err.text);
+    else if (c->unbilled) /* what isn't in the ledger isn't answered */
+        set_error(c, 503, "ledger_unavailable",
+                  "the usage can't be recorded: see the server's log");
+    return failed || c->unbilled;
 }
 
 static void finish_call(void *ctx) {
     lc_call *c = ctx;
-    lc_api_usage usage;
-    const lc_choice *failed = NULL;
-    sum_usage(c, &usage);
-    count_metrics(c, &usage);
-    for (size_t i = 0; i < c->n_choices && !failed; i++)
-        if (c->choices[i].end == LC_TASK_FAILED || c->choices[i].end == LC_TASK_CANCELED)
-            failed = &c->choices[i];
-    int status = !c->exchange ? 499 : failed ? (failed->end == LC_TASK_FAILED ? 500 : 503) : 200;
-    if (failed && c->exchange) {
-        send_error(c, failed);
-    } else if (c->exchange) {
+    bool failed = find_error(c);
+    count_metrics(c);
+    int status = !c->exchange ? 499 : failed ? c->error.status : 200;
+    if (failed) {
+        send_event(c, &(lc_api_event){.kind = LC_API_ERROR, .error = &c->error});
+    } else {
         for (size_t i = 0; i < c->n_choices; i++)
             send_event(c, &(lc_api_event){.kind = LC_API_FINISH,
                                           .choice = i,
                                           .reason = reason_of(&c->choices[i]),
-                                          .stop_string = c->choices[i].stop_string});
-        send_event(c, &(lc_api_event){.kind = LC_API_USAGE, .usage = usage});
+                                          .stop_string = c->choices[i].result.stop_string});
+        send_event(c, &(lc_api_event){.kind = LC_API_USAGE, .usage = c->totals});
     }
     write_log(c, status);
     free_call(c);
@@ -434,56 +454,49 @@ static void finish_call(void *ctx) {
 static void settle(lc_job *job) {
     lc_call *c = (lc_call *)(void *)((char *)job - offsetof(lc_call, job));
     lc_call_settle(c);
-    lc_http_post(c->service->http, finish_call, c);
+    lc_http_post_kept(c->service->http, &c->post, finish_call, c);
 }
 
-typedef struct end_post {
-    lc_choice *choice;
-    lc_task_result result;
-} end_post;
-
 static void take_end(void *ctx) {
-    end_post *post = ctx;
-    lc_choice *k = post->choice;
+    lc_choice *k = ctx;
     lc_call *c = k->call;
-    const lc_task_result *r = &post->result;
+    const lc_task_result *r = &k->result;
     k->ended = true;
     k->end = r->end;
     if (r->end == LC_TASK_FAILED) k->err = r->err;
-    if (r->end == LC_TASK_STRING && r->stop_string) k->stop_string = lc_strdup(r->stop_string);
-    k->prompt_tokens = r->prompt_tokens;
-    k->cached_tokens = r->cached_tokens;
-    k->queue_s = r->queue_s;
-    k->prefill_s = r->prefill_s;
-    k->decode_s = r->decode_s;
     if (k->parser) {
         lc_finish finish =
             r->end == LC_TASK_STOP || r->end == LC_TASK_STRING ? LC_FINISH_STOP : LC_FINISH_LENGTH;
-        if (lc_toolparser_finish(k->parser, finish, &k->err) == LC_OK) send_parsed(k);
+        if (lc_toolparser_finish(k->parser, finish, &k->err) == LC_OK)
+            send_parsed(k);
+        else
+            lose(k);
     } else if (k->pending.n) { /* last tokens that gave no text have log probabilities */
         send_text(k, LC_API_CONTENT, "", 0);
     }
-    lc_free(post);
+    if (atomic_load(&k->lost)) {
+        k->end = LC_TASK_FAILED;
+        lc_fail(&k->err, LC_ENOMEM, "out of memory");
+    }
     if (--c->running) return;
     if (c->refused) {
         fail_call(c);
         return;
     }
-    lc_api_usage usage;
-    sum_usage(c, &usage);
+    sum_usage(c);
     c->job.run = settle;
     lc_service_submit(c->service, &c->job);
 }
 
 static void on_end(void *ctx, const lc_task_result *result) {
     lc_choice *k = ctx;
-    end_post *post = lc_alloc(sizeof *post);
-    if (!post) { /* nothing can be told any more; the client's time-out ends it */
-        lc_log(LC_LOG_ERROR, "an answer's end is lost: out of memory");
-        return;
-    }
-    *post = (end_post){.choice = k, .result = *result};
-    if (lc_http_post(k->call->service->http, take_end, post) != LC_OK) lc_free(post);
+    const lc_api_request *r = &k->call->request;
+    k->result = *result;
+    k->result.tokens = NULL; /* they and the string are the task's, which ends now */
+    k->result.stop_string = NULL;
+    for (size_t i = 0; i < r->n_stops && result->stop_string; i++)
+        if (!strcmp(r->stops[i], result->stop_string)) k->result.stop_string = r->stops[i];
+    lc_http_post_kept(k->call->service->http, &k->end_post, take_end, k);
 }
 
 /* ---- the beginning ---- */
@@ -549,6 +562,7 @@ static bool submit_all(lc_call *c) {
 static void take_prepared(void *ctx) {
     lc_call *c = ctx;
     lc_err err = {0};
+    if (c->service->closed) set_error(c, 503, "shutting_down", "the server is shutting down");
     if (!c->exchange || c->error.status || too_long(c)) {
         fail_call(c);
         return;
@@ -579,7 +593,7 @@ static void take_prepared(void *ctx) {
 static void prepare(lc_job *job) {
     lc_call *c = (lc_call *)(void *)((char *)job - offsetof(lc_call, job));
     lc_call_prepare(c);
-    lc_http_post(c->service->http, take_prepared, c);
+    lc_http_post_kept(c->service->http, &c->post, take_prepared, c);
 }
 
 /* Headers that dialects may ask for: the exchange may be gone when they do. */

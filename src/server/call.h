@@ -7,6 +7,8 @@
 #include "server/service_internal.h"
 #include "text/toolcall.h"
 
+#include <stdatomic.h>
+
 /* Log probabilities of tokens whose text isn't sent yet. */
 typedef struct lc_pending {
     lc_task_token *tokens;
@@ -18,7 +20,10 @@ typedef struct lc_choice {
     size_t index, prompt; /* which of the prompts */
     uint64_t task;
     bool submitted, ended;
-    lc_toolparser *parser; /* chat dialects */
+    atomic_bool lost;        /* a part of the answer couldn't be kept: memory was short */
+    lc_http_posted end_post; /* the end always arrives */
+    lc_task_result result;   /* written by the engine thread before it posts the end */
+    lc_toolparser *parser;   /* chat dialects */
     size_t reasoning_sent, content_sent, calls_sent;
     size_t prompt_left; /* echoed prompt tokens still to come */
     size_t reasoning_tokens;
@@ -27,15 +32,13 @@ typedef struct lc_choice {
     lc_pending pending;
     lc_ids tokens; /* of the answer */
     lc_task_end end;
-    char *stop_string;
     lc_err err;
-    size_t prompt_tokens, cached_tokens;
-    double queue_s, prefill_s, decode_s;
 } lc_choice;
 
 struct lc_call {
     lc_call *next, *prev; /* in service->calls */
     lc_job job;           /* for workers */
+    lc_http_posted post;  /* when a worker is done */
     lc_service *service;
     lc_visit *visit;
     lc_exchange *exchange; /* NULL: the client is gone, or the reply is complete */
@@ -60,6 +63,8 @@ struct lc_call {
     bool begun, refused;
     uint64_t began_ns, first_ns, last_ns, sent_ns;
     lc_ledger_entry usage;
+    lc_api_usage totals;
+    bool unbilled; /* the ledger could not be written */
 };
 
 /* call_prepare.c: on a worker: body to request to tokens, grammar, parsers; fills error. */

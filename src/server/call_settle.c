@@ -42,7 +42,7 @@ static void keep_answer(const lc_call *c, const lc_choice *k) {
     lc_ids_append(&tokens, prompt->data + head, prompt->len - head);
     lc_ids_append(&tokens, k->tokens.data, k->tokens.len);
     if (message && !tokens.failed &&
-        lc_replay_key_of(c->visit->key.tenant, message, &key, &err) == LC_OK)
+        lc_replay_key_of(c->service->o.replay, c->visit->key.tenant, message, &key, &err) == LC_OK)
         lc_replay_put(c->service->o.replay, key, tokens.data, tokens.len);
     json_object_put(message);
     lc_ids_free(&tokens);
@@ -53,6 +53,6 @@ void lc_call_settle(lc_call *c) {
     lc_err err = {0};
     for (size_t i = 0; i < c->n_choices && s->o.replay && s->prompter.start >= 0; i++)
         if (c->choices[i].parser && c->choices[i].tokens.len) keep_answer(c, &c->choices[i]);
-    if (s->o.accounts && lc_ledger_add(s->o.accounts, &c->usage, &err) != LC_OK)
-        lc_log(LC_LOG_ERROR, "ledger: %s", err.text);
+    c->unbilled = s->o.accounts && lc_ledger_add(s->o.accounts, &c->usage, &err) != LC_OK;
+    if (c->unbilled) lc_log(LC_LOG_ERROR, "ledger: %s", err.text);
 }

@@ -240,17 +240,26 @@ static void wake(lc_http *http) {
     (void)written; /* a full counter wakes as well */
 }
 
-int lc_http_post(lc_http *http, void (*fn)(void *ctx), void *ctx) {
-    lc_http_posted *posted = lc_alloc(sizeof *posted);
-    if (!posted) return LC_ENOMEM;
-    *posted = (lc_http_posted){.fn = fn, .ctx = ctx};
+static void queue_post(lc_http *http, lc_http_posted *posted) {
     pthread_mutex_lock(&http->lock);
     bool first = !http->first;
     *http->last = posted;
     http->last = &posted->next;
     pthread_mutex_unlock(&http->lock);
     if (first) wake(http);
+}
+
+int lc_http_post(lc_http *http, void (*fn)(void *ctx), void *ctx) {
+    lc_http_posted *posted = lc_alloc(sizeof *posted);
+    if (!posted) return LC_ENOMEM;
+    *posted = (lc_http_posted){.fn = fn, .ctx = ctx, .ours = true};
+    queue_post(http, posted);
     return LC_OK;
+}
+
+void lc_http_post_kept(lc_http *http, lc_http_posted *posted, void (*fn)(void *ctx), void *ctx) {
+    *posted = (lc_http_posted){.fn = fn, .ctx = ctx};
+    queue_post(http, posted);
 }
 
 static bool run_posted(lc_http *http) {
@@ -261,12 +270,16 @@ static bool run_posted(lc_http *http) {
     pthread_mutex_unlock(&http->lock);
     bool any = posted != NULL;
     while (posted) {
-        lc_http_posted *next = posted->next;
-        posted->fn(posted->ctx);
-        lc_free(posted);
-        posted = next;
+        lc_http_posted it = *posted; /* what is kept may be gone when fn returns */
+        it.fn(it.ctx);
+        if (it.ours) lc_free(posted);
+        posted = it.next;
     }
     return any;
+}
+
+void lc_http_run_posted(lc_http *http) {
+    while (run_posted(http)) continue;
 }
 
 static void on_wake(evutil_socket_t fd, short what, void *ctx) {

@@ -60,6 +60,17 @@ int lc_http_run(lc_http *http, lc_err *err);
 void lc_http_quit(lc_http *http);
 /* Runs fn(ctx) on the loop thread, in order of the posts. Any thread. LC_ENOMEM. */
 int lc_http_post(lc_http *http, void (*fn)(void *ctx), void *ctx);
+/* The same with memory of the caller's, which is his again when fn is called: it can't fail. For
+ * what must not be lost: ends. */
+typedef struct lc_http_posted {
+    void (*fn)(void *ctx);
+    void *ctx;
+    bool ours; /* made by lc_http_post */
+    struct lc_http_posted *next;
+} lc_http_posted;
+void lc_http_post_kept(lc_http *http, lc_http_posted *posted, void (*fn)(void *ctx), void *ctx);
+/* Runs what is posted until nothing is, what it posts included; when lc_http_run doesn't run. */
+void lc_http_run_posted(lc_http *http);
 /* Calls fn(ctx) on the loop thread when the process gets the signal. Before lc_http_run. */
 int lc_http_signal(lc_http *http, int signal_number, void (*fn)(void *ctx), void *ctx, lc_err *err);
 /* Calls fn(ctx) every `seconds` on the loop thread. Before lc_http_run or on the loop thread. */

@@ -34,12 +34,6 @@ typedef struct lc_http_peer {
     struct lc_http_peer *next;
 } lc_http_peer;
 
-typedef struct lc_http_posted {
-    void (*fn)(void *ctx);
-    void *ctx;
-    struct lc_http_posted *next;
-} lc_http_posted;
-
 typedef struct lc_http_hook { /* of lc_http_every and lc_http_signal */
     struct event *event;
     void (*fn)(void *ctx);

@@ -105,7 +105,7 @@ static int put_turn(const lc_prompter *p, uint64_t tenant, struct json_object *m
     size_t end = *at;
     lc_replay_key key;
     while (end < from->len && !is_eos(p, from->data[end])) end++;
-    int status = lc_replay_key_of(tenant, message, &key, err);
+    int status = lc_replay_key_of(p->replay, tenant, message, &key, err);
     if (status != LC_OK) return status;
     if (!lc_replay_get(p->replay, key, out)) lc_ids_append(out, from->data + *at, end - *at);
     *at = end;
@@ -143,7 +143,7 @@ int lc_prompt_chat(const lc_prompter *p, uint64_t tenant, const lc_api_request *
         rendered.len--;
     if (status == LC_OK) {
         turns n = count_turns(p, r, &rendered);
-        bool replays = p->start >= 0 && n.starts == n.messages + (open ? 0 : 1);
+        bool replays = p->replay && p->start >= 0 && n.starts == n.messages + (open ? 0 : 1);
         if (replays)
             status = put_answers(p, tenant, r, &rendered, out, err);
         else

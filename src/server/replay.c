@@ -11,12 +11,14 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { TRIM_EVERY = 256 };
+enum { TRIM_EVERY = 256, TOUCH_AFTER = LC_REPLAY_ANSWERS / 16 };
 
 struct lc_replay {
     sqlite3 *db;
     sqlite3_stmt *put, *get, *touch, *trim;
     pthread_mutex_t lock;
+    uint64_t identity;
+    size_t vocab;
     int64_t clock; /* counts uses: order, not time */
     size_t since_trim;
 };
@@ -33,7 +35,7 @@ static bool prepare(lc_replay *r) {
         const char *sql;
     } list[] = {
         {&r->put, "INSERT OR REPLACE INTO answer VALUES(?, ?, ?)"},
-        {&r->get, "SELECT tokens FROM answer WHERE key = ?"},
+        {&r->get, "SELECT tokens, used FROM answer WHERE key = ?"},
         {&r->touch, "UPDATE answer SET used = ? WHERE key = ?"},
         {&r->trim, "DELETE FROM answer WHERE used <= (SELECT used FROM answer ORDER BY used DESC"
                    " LIMIT 1 OFFSET ?)"},
@@ -66,11 +68,14 @@ static bool open_file(lc_replay *r, const char *path) {
     return ok;
 }
 
-int lc_replay_open(const char *path, lc_replay **out, lc_err *err) {
+int lc_replay_open(const char *path, const char *identity, size_t vocab, lc_replay **out,
+                   lc_err *err) {
     lc_replay *r = lc_calloc(1, sizeof *r);
     *out = NULL;
     if (!r) return lc_fail(err, LC_ENOMEM, "answers: out of memory");
     pthread_mutex_init(&r->lock, NULL);
+    r->identity = XXH3_64bits(identity, strlen(identity));
+    r->vocab = vocab;
     bool ok = open_file(r, path ? path : ":memory:");
     if (!ok && path) {
         lc_log(LC_LOG_WARN, "%s: unusable, begun anew", path);
@@ -110,12 +115,13 @@ static void add_call(XXH3_state_t *state, struct json_object *call) {
     XXH3_128bits_update(state, arguments, strlen(arguments) + 1);
 }
 
-int lc_replay_key_of(uint64_t tenant, struct json_object *message, lc_replay_key *out,
-                     lc_err *err) {
+int lc_replay_key_of(const lc_replay *r, uint64_t tenant, struct json_object *message,
+                     lc_replay_key *out, lc_err *err) {
     XXH3_state_t *state = XXH3_createState();
     struct json_object *calls = json_object_object_get(message, "tool_calls");
     if (!state) return lc_fail(err, LC_ENOMEM, "answers: out of memory");
     XXH3_128bits_reset_withSeed(state, tenant);
+    XXH3_128bits_update(state, &r->identity, sizeof r->identity);
     add_text(state, json_object_object_get(message, "reasoning_content"));
     add_text(state, json_object_object_get(message, "content"));
     for (size_t i = 0; calls && i < json_object_array_length(calls); i++)
@@ -132,12 +138,38 @@ static void bind_key(sqlite3_stmt *s, int place, const lc_replay_key *key) {
     sqlite3_bind_blob(s, place, key, sizeof *key, SQLITE_STATIC);
 }
 
+/* A row's blob: the tokens, and 8 bytes of checksum over them and the key. */
+static uint64_t checksum(const lc_replay_key *key, const int32_t *tokens, size_t count) {
+    return XXH3_64bits_withSeed(tokens, count * sizeof *tokens, key->low ^ key->high);
+}
+
+static bool append_checked(const lc_replay *r, const lc_replay_key *key, const void *blob,
+                           size_t bytes, lc_ids *out) {
+    uint64_t sum;
+    size_t before = out->len;
+    if (!blob || bytes < sizeof sum || (bytes - sizeof sum) % sizeof *out->data) return false;
+    size_t count = (bytes - sizeof sum) / sizeof *out->data;
+    memcpy(&sum, (const char *)blob + count * sizeof *out->data, sizeof sum);
+    if (!lc_ids_append(out, blob, count)) return false;
+    bool good = sum == checksum(key, out->data + before, count);
+    for (size_t i = before; good && i < out->len; i++)
+        good = out->data[i] >= 0 && (size_t)out->data[i] < r->vocab;
+    if (!good) out->len = before;
+    return good;
+}
+
 void lc_replay_put(lc_replay *r, lc_replay_key key, const int32_t *tokens, size_t count) {
-    if (count > INT32_MAX / sizeof *tokens) return;
+    if (count > INT32_MAX / sizeof *tokens - 2) return;
+    uint64_t sum = checksum(&key, tokens, count);
+    size_t bytes = count * sizeof *tokens;
+    char *blob = lc_alloc(bytes + sizeof sum);
+    if (!blob) return;
+    memcpy(blob, tokens, bytes);
+    memcpy(blob + bytes, &sum, sizeof sum);
     pthread_mutex_lock(&r->lock);
     bind_key(r->put, 1, &key);
     sqlite3_bind_int64(r->put, 2, ++r->clock);
-    sqlite3_bind_blob(r->put, 3, tokens, (int)(count * sizeof *tokens), SQLITE_STATIC);
+    sqlite3_bind_blob(r->put, 3, blob, (int)(bytes + sizeof sum), SQLITE_STATIC);
     sqlite3_step(r->put);
     sqlite3_reset(r->put);
     if (++r->since_trim >= TRIM_EVERY) {
@@ -147,18 +179,20 @@ void lc_replay_put(lc_replay *r, lc_replay_key key, const int32_t *tokens, size_
         sqlite3_reset(r->trim);
     }
     pthread_mutex_unlock(&r->lock);
+    lc_free(blob);
 }
 
 bool lc_replay_get(lc_replay *r, lc_replay_key key, lc_ids *out) {
-    bool found = false;
+    bool found = false, old = false;
     pthread_mutex_lock(&r->lock);
     bind_key(r->get, 1, &key);
     if (sqlite3_step(r->get) == SQLITE_ROW) {
-        size_t bytes = (size_t)sqlite3_column_bytes(r->get, 0);
-        found = lc_ids_append(out, sqlite3_column_blob(r->get, 0), bytes / sizeof *out->data);
+        const void *blob = sqlite3_column_blob(r->get, 0);
+        found = append_checked(r, &key, blob, (size_t)sqlite3_column_bytes(r->get, 0), out);
+        old = r->clock - sqlite3_column_int64(r->get, 1) > TOUCH_AFTER;
     }
     sqlite3_reset(r->get);
-    if (found) {
+    if (found && old) { /* a write each time would cost more than the order is worth */
         sqlite3_bind_int64(r->touch, 1, ++r->clock);
         bind_key(r->touch, 2, &key);
         sqlite3_step(r->touch);

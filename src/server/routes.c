@@ -166,6 +166,7 @@ static bool models(lc_visit *v, lc_exchange *x, const char *route) {
 
 typedef struct light {
     lc_job job;
+    lc_http_posted post;
     lc_visit *visit;
     lc_exchange *exchange; /* NULL: gone */
     char *body;
@@ -237,6 +238,7 @@ static void make_text(light *l, struct json_object *body) {
         else
             lc_ids_push(&ids, (int32_t)value);
     }
+    if (ids.failed) status = lc_fail(&err, LC_ENOMEM, "tokens: out of memory");
     if (status == LC_OK)
         status = lc_tokenizer_decode(l->visit->service->prompter.tokenizer, ids.data, ids.len,
                                      false, &text, &err);
@@ -329,7 +331,7 @@ static void light_run(lc_job *job) {
     else
         l->make(l, body);
     json_object_put(body);
-    lc_http_post(l->visit->service->http, light_done, l);
+    lc_http_post_kept(l->visit->service->http, &l->post, light_done, l);
 }
 
 static void start_light(lc_visit *v, lc_exchange *x,

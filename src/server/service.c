@@ -31,6 +31,10 @@ static void *work(void *ctx) {
 
 void lc_service_submit(lc_service *s, lc_job *job) {
     lc_workers *w = &s->workers;
+    if (s->closed) {
+        job->run(job);
+        return;
+    }
     job->next = NULL;
     pthread_mutex_lock(&w->lock);
     if (w->last)
@@ -332,8 +336,9 @@ void lc_service_stop(lc_service *s) { lc_http_post(s->http, drain, s); }
 
 void lc_service_free(lc_service *s) {
     if (!s) return;
-    stop_workers(&s->workers);
-    lc_calls_free(s);
+    s->closed = true;
+    stop_workers(&s->workers);                /* what they were given is done */
+    if (s->http) lc_http_run_posted(s->http); /* all tasks have ended: so do all calls */
     lc_http_free(s->http);
     lc_grammar_vocab_free(s->vocab);
     lc_free(s);

@@ -37,7 +37,7 @@ struct lc_service {
     lc_metrics metrics;
     lc_call *calls; /* all that live */
     size_t n_calls;
-    bool draining;
+    bool draining, closed; /* closed: scheduler and workers are gone */
     uint64_t drain_until, opened_ns;
     int64_t started; /* seconds since 1970 */
 };
@@ -51,7 +51,7 @@ typedef struct lc_visit {
     const lc_dialect *dialect; /* shape of errors */
 } lc_visit;
 
-void lc_service_submit(lc_service *s, lc_job *job);
+void lc_service_submit(lc_service *s, lc_job *job); /* run at once when there are no workers */
 /* The reply's last word on the log and the counters; ends the visit. */
 void lc_visit_done(lc_visit *v, int status, const char *details);
 void lc_visit_error(lc_visit *v, lc_exchange *x, const lc_api_error *error);
@@ -63,7 +63,6 @@ void lc_random_letters(char *out, size_t n); /* NUL-terminated */
 void lc_call_begin(lc_visit *v, lc_exchange *x, const lc_dialect *dialect);
 void lc_calls_ping(lc_service *s);
 void lc_calls_cancel(lc_service *s);
-void lc_calls_free(lc_service *s); /* when neither loop, workers nor scheduler run */
 
 /* routes.c: answers, or returns false: no such route. */
 bool lc_route_light(lc_visit *v, lc_exchange *x, const char *method, const char *route);

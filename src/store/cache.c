@@ -27,8 +27,15 @@ struct lc_cache {
     lc_disk *disk; /* NULL: no such tier */
     lc_cache_block **buckets;
     lc_cache_stats stats;
-    pthread_mutex_t lock; /* of stats */
+    pthread_mutex_t lock; /* of told; never held while a disk is waited for */
+    lc_cache_stats told;  /* what stats were after the last call */
 };
+
+static void tell_stats(lc_cache *c) {
+    pthread_mutex_lock(&c->lock);
+    c->told = c->stats;
+    pthread_mutex_unlock(&c->lock);
+}
 
 /* ---- names ---- */
 
@@ -37,6 +44,8 @@ static uint64_t now_ns(void) {
     clock_gettime(CLOCK_REALTIME, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
+
+static int digit(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
 
 /* The first 128 bits of SHA-256 over secret, what comes before, and data. */
 static bool make_key(const lc_cache *c, const lc_cache_key *before, uint64_t tenant,
@@ -49,11 +58,8 @@ static bool make_key(const lc_cache *c, const lc_cache_key *before, uint64_t ten
     lc_hash_update(h, &tenant, sizeof tenant);
     lc_hash_update(h, data, size);
     lc_hash_finish(h, hex);
-    for (size_t i = 0; i < 16; i++) {
-        unsigned value = 0;
-        sscanf(hex + 2 * i, "%2x", &value);
-        out->bytes[i] = (uint8_t)value;
-    }
+    for (size_t i = 0; i < 16; i++)
+        out->bytes[i] = (uint8_t)(digit(hex[2 * i]) << 4 | digit(hex[2 * i + 1]));
     return *hex;
 }
 
@@ -233,7 +239,6 @@ int lc_cache_load(lc_cache *c, uint64_t tenant, const int32_t *tokens, size_t co
     int status = lc_kv_reserve(kv, lc_cache_match(c, tenant, tokens, count), err);
     *loaded = 0;
     if (status != LC_OK) return status;
-    pthread_mutex_lock(&c->lock);
     c->stats.queries += count;
     for (; w.at < w.blocks && w.at < kv->n_blocks && next_block(c, &w); w.at++) {
         lc_cache_block *b = find(c, &w.key);
@@ -247,7 +252,7 @@ int lc_cache_load(lc_cache *c, uint64_t tenant, const int32_t *tokens, size_t co
         c->stats.hits += LC_CACHE_BLOCK;
         if (from_disk) c->stats.hits_disk += LC_CACHE_BLOCK;
     }
-    pthread_mutex_unlock(&c->lock);
+    tell_stats(c);
     *loaded = w.at * LC_CACHE_BLOCK;
     return LC_OK;
 }
@@ -294,9 +299,8 @@ int lc_cache_save(lc_cache *c, uint64_t tenant, const int32_t *tokens, size_t co
     if (w.blocks > kv->n_blocks)
         return lc_fail(err, LC_EINVAL, "prompt cache: %zu tokens, %zu blocks of 64", count,
                        kv->n_blocks);
-    pthread_mutex_lock(&c->lock);
     for (; w.at < w.blocks && next_block(c, &w) && save_block(c, &w, kv, now); w.at++) continue;
-    pthread_mutex_unlock(&c->lock);
+    tell_stats(c);
     return LC_OK;
 }
 
@@ -306,7 +310,6 @@ int lc_cache_drop(lc_cache *c, uint64_t tenant, lc_err *err) {
     lc_disk_block file = {.data = lc_alloc(c->block_bytes)};
     if (!file.data) return lc_fail(err, LC_ENOMEM, "prompt cache: out of memory");
     if (c->disk) lc_disk_flush(c->disk);
-    pthread_mutex_lock(&c->lock);
     for (size_t i = 0; i < BUCKETS; i++)
         for (lc_cache_block *b = c->buckets[i], *next; b; b = next) {
             bool damaged;
@@ -318,7 +321,7 @@ int lc_cache_drop(lc_cache *c, uint64_t tenant, lc_err *err) {
             drop_data(c, b);
             forget(c, b);
         }
-    pthread_mutex_unlock(&c->lock);
+    tell_stats(c);
     if (c->disk) lc_disk_flush(c->disk);
     lc_free(file.data);
     return LC_OK;
@@ -330,7 +333,7 @@ void lc_cache_flush(lc_cache *c) {
 
 void lc_cache_stats_get(lc_cache *c, lc_cache_stats *out) {
     pthread_mutex_lock(&c->lock);
-    *out = c->stats;
+    *out = c->told;
     pthread_mutex_unlock(&c->lock);
     if (c->disk) out->written = lc_disk_written(c->disk, &out->disk_failed);
 }
@@ -364,6 +367,7 @@ int lc_cache_open(const lc_cache_options *options, lc_cache **out, lc_err *err) 
     }
     if (c->disk) c->stats.disk_bytes = c->stats.disk_blocks * lc_disk_file_bytes(c->disk);
     if (c->disk) make_room(c, false, now_ns());
+    tell_stats(c);
     *out = c;
     return LC_OK;
 }

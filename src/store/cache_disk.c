@@ -124,11 +124,22 @@ static bool sync_folder(const char *path) {
     return ok;
 }
 
+/* Somebody has removed them to free the disk: that is no reason to stop. */
+static bool remake_folders(const lc_disk *d, const char *path) {
+    char folder[PATH_BYTES];
+    snprintf(folder, sizeof folder, "%s", path);
+    *strrchr(folder, '/') = 0;
+    return (mkdir(d->folder, 0700) == 0 || errno == EEXIST) &&
+           (mkdir(folder, 0700) == 0 || errno == EEXIST);
+}
+
 static bool write_file(const lc_disk *d, const work *w) {
     char path[PATH_BYTES], temporary[PATH_BYTES + 8];
     path_of(d, &w->key, path);
     snprintf(temporary, sizeof temporary, "%s.part", path);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == ENOENT && remake_folders(d, path))
+        fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     bool ok = fd >= 0 && write_all(fd, (const char *)&w->header, sizeof w->header) &&
               write_all(fd, w->data, d->payload);
     if (ok) set_time(fd, w->used_ns);
@@ -201,7 +212,7 @@ static bool enqueue(lc_disk *d, lc_disk_what what, const lc_cache_key *key, uint
                     const lc_disk_block *block) {
     size_t size = sizeof(work) + (block ? d->payload : 0);
     pthread_mutex_lock(&d->lock);
-    bool full = d->queued + size > QUEUE_BYTES;
+    bool full = block && d->queued + size > QUEUE_BYTES; /* the others are small, and needed */
     pthread_mutex_unlock(&d->lock);
     work *w = full ? NULL : lc_alloc(size);
     if (!w) return false;

@@ -154,12 +154,69 @@ static void codes_of(const lc_kernels *k) {
     }
 }
 
+/* Products with codes: every kind, by row and by column, groups of 32, 64 and the whole row. */
+static void coded_products(const lc_coded_path *path, size_t rows, size_t inner, size_t columns) {
+    static const size_t sizes[] = {32, 64, 4096};
+    size_t bytes = inner * columns + 8 * columns;
+    float *x = lc_calloc(rows, inner * sizeof(float)), *c = lc_calloc(rows, columns * sizeof *c),
+          *scales = lc_calloc(inner, columns * sizeof *scales);
+    uint8_t *codes = lc_calloc(1, bytes);
+    int16_t *zeros = lc_calloc(inner, columns * sizeof *zeros);
+    if (!x || !c || !scales || !codes || !zeros) exit(1);
+    for (size_t i = 0; i < rows * inner; i++) x[i] = value();
+    for (size_t i = 0; i < inner * columns; i++) scales[i] = value(), zeros[i] = (int16_t)(i % 29);
+    for (size_t i = 0; i < bytes; i++) codes[i] = (uint8_t)(i * 89 + i / 256);
+    for (int way = 0; way < 18; way++) {
+        lc_code_kind kind = (lc_code_kind)(way % 3);
+        size_t size = sizes[way / 6], row = kind == LC_CODES_U4 ? (inner + 1) / 2 : inner;
+        size_t groups = size >= inner ? 1 : (inner + size - 1) / size;
+        bool by_column = way / 3 % 2;
+        void *left = lc_alloc(path->left_bytes(rows, inner, size)),
+             *scratch = lc_alloc(path->scratch_bytes(rows, inner, size));
+        if (!left || !scratch) exit(1);
+        path->pack(kind, size, rows, inner, x, inner, left);
+        path->multiply(&(lc_coded_product){
+            .rows = rows,
+            .k = inner,
+            .columns = columns,
+            .left = left,
+            .right = {.kind = kind,
+                      .by_column = by_column,
+                      .codes = codes,
+                      .stride = by_column ? 4 * columns : row,
+                      .size = size,
+                      .scale_type = (lc_scale_type)(way % 2 ? LC_SCALES_F32 : LC_SCALES_BF16),
+                      .scales = scales,
+                      .biases = way % 4 == 1 ? scales + 7 : NULL,
+                      .scale_row = groups,
+                      .scale_group = 1,
+                      .zeros = way % 5 == 2 ? zeros : NULL,
+                      .zero = 8},
+            .c = c,
+            .ldc = columns,
+            .scratch = scratch});
+        add(c, rows * columns * sizeof *c);
+        lc_free(left), lc_free(scratch);
+    }
+    lc_free(x), lc_free(c), lc_free(scales), lc_free(codes), lc_free(zeros);
+}
+
+/* ISA: all kernels but coded products; ISA coded: those. */
 int main(int argc, char **argv) {
     lc_isa isa;
-    if (argc != 2 || !lc_isa_from_name(argv[1], &isa)) return 2;
+    if (argc < 2 || argc > 3 || !lc_isa_from_name(argv[1], &isa)) return 2;
     const lc_kernels *k = lc_kernels_of(isa);
     if (!k) return 3;
     uint64_t fp = lc_fp_enter();
+    if (argc == 3) {
+        static const size_t coded[][3] = {
+            {1, 96, 33}, {2, 700, 20}, {7, 256, 17}, {19, 130, 40}, {37, 2080, 16}};
+        for (size_t i = 0; i < sizeof coded / sizeof *coded; i++)
+            coded_products(&k->coded, coded[i][0], coded[i][1], coded[i][2]);
+        lc_fp_leave(fp);
+        printf("%016llx\n", (unsigned long long)hash);
+        return 0;
+    }
     for (size_t n = 1; n <= 200; n += 13) rows_of(k, n);
     codes_of(k);
     static const size_t shapes[][3] = {

@@ -32,9 +32,14 @@ static bool have(const char *program) {
     return line[0] != 0;
 }
 
-static char host[128]; /* hash of this machine's scalar kernels */
+static char host[128]; /* hash of this machine's scalar kernels, and of its coded products */
+static char host_coded[128];
 /* The same, kept from the machines before: each one checks the others. */
+<<<<<<< HEAD
 static const char kept[] = "7cdcdc41e74d6491";
+=======
+static const char kept[] = "55ae85fba102ca1f", kept_coded[] = "c342fbe913621eb7";
+>>>>>>> main
 
 static int build_host(void **unused) {
     (void)unused;
@@ -48,6 +53,8 @@ static int build_host(void **unused) {
     if (getenv("LONGCAT") && strstr(getenv("LONGCAT"), "san"))
         return 0; /* that build can't be linked plainly */
     output_of(command, host);
+    snprintf(command, sizeof command, "%s/kernel_bits scalar coded", build);
+    output_of(command, host_coded);
     return 0;
 }
 
@@ -56,6 +63,7 @@ static void every_isa_of_this_machine(void **unused) {
     const char *build = getenv("LONGCAT") ? "$(dirname \"$LONGCAT\")" : "build";
     if (!host[0]) skip();
     assert_string_equal(host, kept);
+    assert_string_equal(host_coded, kept_coded);
     for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
         if (!lc_cpu_has((lc_isa)isa)) continue;
         char command[256], line[128];
@@ -63,6 +71,9 @@ static void every_isa_of_this_machine(void **unused) {
         output_of(command, line);
         print_message("# %-10s %s\n", lc_isa_name((lc_isa)isa), line);
         assert_string_equal(line, host);
+        strcat(command, " coded");
+        output_of(command, line);
+        assert_string_equal(line, host_coded);
     }
 }
 
@@ -73,22 +84,27 @@ static void neon_under_an_emulator(void **unused) {
         print_message("# left out: no cross compiler for aarch64, or no qemu-aarch64\n");
         skip();
     }
-    static const char *const isas[] = {"scalar", "neon", "neonbf16"};
+    static const struct {
+        const char *cpu, *arguments;
+    } runs[] = {{"max", "scalar"},       {"max", "neon"},       {"max", "neonbf16"},
+                {"max", "scalar coded"}, {"max", "neon coded"}, {"cortex-a53", "neon coded"}};
     char command[1024], line[128];
     snprintf(command, sizeof command,
-             "aarch64-linux-gnu-gcc -c " FLAGS "-march=armv8.2-a+bf16 "
-             "src/kernels/neonbf16/neonbf16.c -o %s/neonbf16.arm.o && "
-             "aarch64-linux-gnu-gcc -static " FLAGS SOURCES
-             "src/kernels/neon/neon.c %s/neonbf16.arm.o -lm -o %s/kernel_bits.arm && echo built",
-             build, build, build);
+             "cd %s && for f in neonbf16/neonbf16:bf16 neondot/coded:dotprod; do "
+             "aarch64-linux-gnu-gcc -c " FLAGS "-I$OLDPWD/include -I$OLDPWD/src "
+             "-march=armv8.2-a+${f#*:} $OLDPWD/src/kernels/${f%%:*}.c -o ${f#*:}.arm.o || exit 1; "
+             "done; cd - >/dev/null; aarch64-linux-gnu-gcc -static " FLAGS SOURCES
+             "src/kernels/neon/neon.c src/kernels/neon/coded.c %s/bf16.arm.o %s/dotprod.arm.o -lm "
+             "-o %s/kernel_bits.arm && echo built",
+             build, build, build, build);
     output_of(command, line);
     assert_string_equal(line, "built");
-    for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
-        snprintf(command, sizeof command, "qemu-aarch64 -cpu max %s/kernel_bits.arm %s", build,
-                 isas[i]);
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        snprintf(command, sizeof command, "qemu-aarch64 -cpu %s %s/kernel_bits.arm %s", runs[i].cpu,
+                 build, runs[i].arguments);
         output_of(command, line);
-        print_message("# aarch64 %-8s %s\n", isas[i], line);
-        assert_string_equal(line, host);
+        print_message("# aarch64 %-10s %-15s %s\n", runs[i].cpu, runs[i].arguments, line);
+        assert_string_equal(line, strchr(runs[i].arguments, ' ') ? host_coded : host);
     }
 }
 

@@ -6,13 +6,14 @@
  */
 #include "engine/grammar.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/utf8.h"
 #include "schema_check.h"
 #include "test.h"
 #include "text/toolcall.h"
+
+#include <time.h>
 
 enum { N_MODELS = 2, MOST_WORDS = 4096 };
 
@@ -331,6 +332,54 @@ static void tool_calls(void **state) {
                   n_texts);
 }
 
+/* Texts in which a tag begins are closed at the last byte of its beginning, wherever they stand. */
+static void tags_in_texts(void **state) {
+    (void)state;
+    static const char tools[] =
+        "[{\"name\":\"f\",\"parameters\":{\"properties\":{\"s\":{\"type\":\"string\"},\"l\":{"
+        "\"type\":\"array\",\"items\":{\"type\":\"string\"}}}}}]";
+    static const char *const before[] = {"", "<>s<><>", "<>l<><>[\""};
+    static const char *const words[] = {"a < b <longcat_", "</longcat_", "<<longcat_",
+                                        "<lo</longcat_", "</<longcat_"};
+    const struct model *m = &models[0];
+    struct json_object *list = parse(tools);
+    lc_grammar_spec spec = {
+        .kind = LC_GRAMMAR_TOOLS, .tools = list, .text_before = true, .seconds = 5};
+    static const char *const tags[] = {"<longcat_arg_key>", "</longcat_arg_key>",
+                                       "<longcat_arg_value>"};
+    lc_grammar *g;
+    lc_err err;
+    assert_ok(lc_grammar_new(m->vocab, &spec, &g, &err), err);
+    for (int i = 0; i < 3; i++)
+        for (int w = 0; w < 5; w++) {
+            lc_grammar_state *s;
+            assert_ok(lc_grammar_begin(g, &s, &err), err);
+            if (i > 0) {
+                int32_t call = lc_tokenizer_id(m->tokenizer, "<longcat_tool_call>");
+                assert_ok(lc_grammar_accept(s, call, &err), err);
+                assert_ok(lc_grammar_accept(s, byte_token(m, 'f'), &err), err);
+                assert_ok(lc_grammar_accept(s, byte_token(m, '\n'), &err), err);
+            }
+            int tag = 0;
+            for (const char *c = before[i]; *c; c++) {
+                if (*c == '<') {
+                    int32_t id = lc_tokenizer_id(m->tokenizer, tags[tag]);
+                    assert_ok(lc_grammar_accept(s, id, &err), err);
+                    if (tag++ == 1) assert_ok(lc_grammar_accept(s, byte_token(m, '\n'), &err), err);
+                } else if (*c != '>') {
+                    assert_ok(lc_grammar_accept(s, byte_token(m, *c), &err), err);
+                }
+            }
+            const char *c = words[w];
+            for (; c[1]; c++) assert_ok(lc_grammar_accept(s, byte_token(m, *c), &err), err);
+            assert_int_equal(lc_grammar_accept(s, byte_token(m, *c), &err), LC_EINVAL);
+            assert_ok(lc_grammar_accept(s, byte_token(m, '<'), &err), err);
+            lc_grammar_state_free(s);
+        }
+    lc_grammar_free(g);
+    json_object_put(list);
+}
+
 /* ---- what is refused ---- */
 
 static void refused(void **state) {
@@ -354,6 +403,21 @@ static void refused(void **state) {
 }
 
 /* ---- speed, memory, hostility ---- */
+
+/* Processor time, since the machine may be busy. */
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static double seconds_since(uint64_t start) { return (double)(now_ns() - start) / 1e9; }
+
+#ifdef __SANITIZE_ADDRESS__
+static const double slack = 30;
+#else
+static const double slack = 1;
+#endif
 
 /* The first model's tokens and as many pairs of them as make 131,072: about as a big vocabulary
  * shares its beginnings. */
@@ -382,14 +446,12 @@ static lc_grammar_vocab *big_vocab(lc_tokenizer **out) {
     assert_ok(lc_tokenizer_parse(text, len, "big", out, &err), err);
     json_object_put(file);
     lc_grammar_vocab *v;
-    uint64_t start = lc_clock_ns();
+    uint64_t start = now_ns();
     assert_ok(lc_grammar_vocab_new(*out, lc_tokenizer_vocab_size(*out), eos, 1, &v, &err), err);
     print_message("# vocabulary of %zu: %.0f ms\n", lc_tokenizer_vocab_size(*out),
-                  (double)(lc_clock_ns() - start) / 1e6);
+                  (double)(now_ns() - start) / 1e6);
     return v;
 }
-
-static double seconds_since(uint64_t start) { return (double)(lc_clock_ns() - start) / 1e9; }
 
 static void speed(void **state) {
     (void)state;
@@ -424,11 +486,11 @@ static void speed(void **state) {
             for (const char *c = places[i].before; *c; c++)
                 assert_ok(lc_grammar_accept(s, byte_token(&m, *c), &err), err);
             size_t small = lc_mem_current() - before;
-            uint64_t start = lc_clock_ns();
+            uint64_t start = now_ns();
             assert_ok(lc_grammar_mask(s, 1000, mask, &err), err);
             if (seconds_since(start) < first) first = seconds_since(start);
             for (int k = 0; k < 5; k++) {
-                start = lc_clock_ns();
+                start = now_ns();
                 assert_ok(lc_grammar_mask(s, 1000, mask, &err), err);
                 if (seconds_since(start) < again) again = seconds_since(start);
             }
@@ -445,7 +507,7 @@ static void speed(void **state) {
     lc_grammar_vocab_free(m.vocab);
     lc_tokenizer_free(tokenizer);
     print_message("# a state after its first mask: at most %zu KiB\n", most >> 10);
-    assert_true(slowest < 0.2 && cached < 0.005); /* a loaded machine, sanitizers */
+    assert_true(slowest < 0.04 * slack && cached < 0.0002 * slack); /* measured: 0.012, 1e-7 */
     assert_true(most < 3 << 20);
 }
 
@@ -504,7 +566,7 @@ static void hostile(void **state) {
         lc_grammar_state *s;
         lc_err err = {0};
         size_t before = lc_mem_current();
-        uint64_t start = lc_clock_ns(), mask[MOST_WORDS];
+        uint64_t start = now_ns(), mask[MOST_WORDS];
         int status = lc_grammar_new(m->vocab, &spec, &g, &err);
         double t = seconds_since(start), worst = 0;
         if (t > slowest_new) slowest_new = t;
@@ -520,7 +582,7 @@ static void hostile(void **state) {
         size_t left = lc_grammar_shortest(g) + 40;
         int k = 0;
         for (; k < 60 && !lc_grammar_complete(s); k++, left--) {
-            start = lc_clock_ns();
+            start = now_ns();
             assert_ok(lc_grammar_mask(s, left, mask, &err), err);
             if (seconds_since(start) > worst) worst = seconds_since(start);
             int32_t token = pick(m, mask, false, &d);
@@ -536,7 +598,7 @@ static void hostile(void **state) {
     }
     print_message("# hostile: %zu of %zu compiled, slowest %.2f s, slowest mask %.0f ms\n",
                   compiled, n, slowest_new, 1e3 * slowest_mask);
-    assert_true(slowest_new < 3);
+    assert_true(slowest_new < 1 * slack && slowest_mask < 1 * slack);
 }
 
 /* Each allocation fails once: LC_ENOMEM, never a crash. */
@@ -574,8 +636,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts),          cmocka_unit_test(random_answers),
         cmocka_unit_test(random_objects), cmocka_unit_test(tool_calls),
-        cmocka_unit_test(refused),        cmocka_unit_test(speed),
-        cmocka_unit_test(hostile),        cmocka_unit_test(failing_memory),
+        cmocka_unit_test(tags_in_texts),  cmocka_unit_test(refused),
+        cmocka_unit_test(speed),          cmocka_unit_test(hostile),
+        cmocka_unit_test(failing_memory),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -109,14 +109,18 @@ static void check_packed(const lc_gemm_path *path, size_t rows, size_t k, size_t
     free(scratch);
 }
 
-/* One product of a path, both ways, against dot_reference. */
+enum { GUARD = 1 << 16 }; /* bytes behind scratch that must not change */
+
+/* One product of a path, every way, against dot_reference. */
 static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
     size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
     bool bf16 = path->element == 2;
     float *left = calloc(rows * k, 4), *packed = calloc(rows * kp, 4), *c = calloc(rows * ldc, 4);
     float *right = calloc(columns * kp, 4), *a = calloc(rows * kp, 4);
     float *nk = calloc(columns * ld_nk, 4), *kn = calloc(k * ld_kn, 4);
-    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    size_t bytes = (path->scratch_bytes(rows, k) + 63) / 64 * 64;
+    char *scratch = aligned_alloc(64, bytes + GUARD);
+    memset(scratch + bytes, 0x5a, GUARD);
     for (size_t i = 0; i < rows * k; i++) left[i] = random_value();
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < k; j++)
@@ -131,7 +135,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                    path->element);
         }
     for (int way = 0; way < 3; way++) { /* nk, kn, kn with decay */
-        float decay[128];
+        float decay[320];
         for (size_t i = 0; i < rows; i++) decay[i] = i % 5 == 2 ? -1.0f : (float)(i % 5) * 0.4f;
         lc_product p = {.rows = rows,
                         .k = k,
@@ -164,6 +168,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
             }
     }
     check_packed(path, rows, k, columns, left, right);
+    for (size_t i = 0; i < GUARD; i++) assert_int_equal(scratch[bytes + i], 0x5a);
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
 }
 
@@ -185,6 +190,25 @@ static void check_products(const lc_kernels *k) {
                 check_product(&k->f32, rows[i], ks[j], columns[l]);
                 check_product(&k->bf16, rows[i], ks[j], columns[l]);
             }
+}
+
+/* So many rows and so long a k that a path cuts k into chunks, between which results wait in
+ * memory: with 256 rows a chunk is 2048 (amx.c), the last one short or whole. */
+static void every_isa_continues_after_a_chunk_of_k(void **unused) {
+    (void)unused;
+    static const size_t shapes[][3] = {{280, 2100, 100}, {300, 4128, 40}, {257, 4096, 16}};
+    size_t count = 0;
+    uint64_t fp = lc_fp_enter();
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        const lc_kernels *k = lc_kernels_of((lc_isa)isa);
+        if (!k) continue;
+        state = 1;
+        for (size_t i = 0; i < (EVERY == 1 ? 3 : 1); i++, count++)
+            check_product(&k->bf16, shapes[i][0], shapes[i][1], shapes[i][2]);
+        check_product(&k->f32, 65, 2100, 17);
+    }
+    lc_fp_leave(fp);
+    print_message("# %zu products of long rows\n", count);
 }
 
 static void check_rows(const lc_kernels *k) {
@@ -258,7 +282,10 @@ static void check_decode(const lc_kernels *k) {
             }
             got[n] = 7.0f;
             lc_coded_row row = {codes, (lc_code_kind)kind, n, size, zeros, scales, biases};
+            uint16_t halves[256];
+            halves[n] = 7;
             k->decode(&row, got);
+            k->decode_bf16(&row, halves);
             for (size_t i = 0; i < n; i++) {
                 size_t g = i / size;
                 int code = kind == LC_CODES_U4   ? codes[i / 2] >> 4 * (i % 2) & 15
@@ -266,8 +293,9 @@ static void check_decode(const lc_kernels *k) {
                                                  : (int8_t)codes[i];
                 float want = fmaf((float)code - zeros[g], scales[g], biases[g]);
                 assert_memory_equal(&got[i], &want, sizeof want);
+                assert_int_equal(halves[i], lc_f32_to_bf16(want));
             }
-            assert_true(got[n] == 7.0f);
+            assert_true(got[n] == 7.0f && halves[n] == 7);
             free(codes);
         }
 }
@@ -603,6 +631,7 @@ int main(void) {
         cmocka_unit_test(amx_is_the_written_order),
         cmocka_unit_test(neon_is_the_written_order),
         cmocka_unit_test(neonbf16_is_the_written_order),
+        cmocka_unit_test(every_isa_continues_after_a_chunk_of_k),
         cmocka_unit_test(best_passes_the_self_test),
         cmocka_unit_test(every_choice_has_the_same_bits),
         cmocka_unit_test(no_memory_no_choice),

@@ -107,6 +107,22 @@ static inline lc_v v_load_f8(const uint8_t *p) {
 }
 
 /* y[i] = table[codes[i] & 127], with the code's sign on top. */
+#define LC_LANES_U4_TABLE
+/* n codes of four bits, low halves first. A look-up takes the lowest five bits of a word; the table
+ * stands twice, so the fifth doesn't count. */
+static inline void u4_from_table(const uint16_t table[16], size_t n, const uint8_t *codes,
+                                 uint16_t *y) {
+    __m512i t = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)table));
+    for (size_t i = 0; i < n; i += 32) {
+        size_t left = n - i < 32 ? n - i : 32;
+        __mmask16 bytes = (__mmask16)((1u << (left + 1) / 2) - 1u);
+        __mmask32 words = left < 32 ? (1u << left) - 1u : ~(__mmask32)0;
+        __m512i pair = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(bytes, codes + i / 2));
+        pair = _mm512_or_si512(pair, _mm512_slli_epi32(pair, 12)); /* b and b >> 4 */
+        _mm512_mask_storeu_epi16(y + i, words, _mm512_permutexvar_epi16(pair, t));
+    }
+}
+
 #define LC_LANES_F8_TABLE
 static inline __m512i look_up(const __m512i t[4], __m256i codes) {
     __m512i w = _mm512_cvtepu8_epi16(codes);

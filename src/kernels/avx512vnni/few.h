@@ -3,19 +3,27 @@
  * strips costs more than using them once, so 16 weight rows are read as they lie, 64 bytes of each
  * in turn, into 16 registers of partial sums; at the end of a group those are added across and
  * turned together.
+ *
+ * The 16 rows are not neighbours: each begins a part of the product's rows, and the next 16 are the
+ * next row of every part. So a part is read from its beginning to its end, and memory sees 16 long
+ * streams; rows alone are too short for the hardware to fetch ahead.
  */
 #ifndef LC_KERNELS_AVX512VNNI_FEW_H
 #define LC_KERNELS_AVX512VNNI_FEW_H
 
-enum { FEW_ROWS = 4 }; /* left rows up to which this pays */
+enum {
+    FEW_ROWS = 4,    /* left rows up to which this pays */
+    FEW_PART = 16,   /* most weight rows of a part */
+    FEW_AHEAD = 256, /* bytes of a part that are fetched ahead */
+};
 
 /* k of 64 bytes of codes. */
 static inline size_t few_step(lc_code_kind kind) { return kind == LC_CODES_U4 ? 128 : 64; }
 
-static bool few_fits(const coded_work *w) {
-    size_t step = few_step(w->p->right.kind);
-    bool divides = w->size % step == 0 || step % w->size == 0;
-    return w->p->rows <= FEW_ROWS && !w->p->right.by_column && (w->groups == 1 || divides);
+static bool few_fits(const lc_coded_product *p) {
+    size_t step = few_step(p->right.kind), size = p->right.size;
+    bool divides = size % step == 0 || step % size == 0;
+    return p->rows <= FEW_ROWS && !p->right.by_column && (size >= p->k || divides);
 }
 
 /* quads[q] = lanes 4 q .. 4 q + 3 of every register added up, one row a lane. */
@@ -50,14 +58,14 @@ LC_INLINE void left_values(const char *left, size_t n, const lc_code_kind kind, 
     q[1] = _mm512_permutex2var_epi32(a, w_add(even, w_set(1)), b);
 }
 
-/* One step of 16 weight rows (`rows` of them there). */
+/* One step of 16 weight rows, `stride` bytes apart (`rows` of them there). */
 LC_INLINE void add_step(const uint8_t *codes, size_t stride, size_t rows, size_t bytes,
                         const lc_code_kind kind, const lc_w q[2], lc_w sum[STRIP]) {
     const lc_w low = w_set(0x0f0f0f0f), flip = w_set((int32_t)0x80808080u);
     bool whole = rows == STRIP && bytes == 64;
     for (size_t i = 0; i < STRIP; i++) {
         const uint8_t *from = codes + i * stride;
-        __builtin_prefetch(from + STRIP * stride); /* the next strip: rows are short streams */
+        __builtin_prefetch(from + FEW_AHEAD);
         lc_w word = whole ? w_load(from) : i < rows ? w_load_n(from, bytes) : w_zero();
         if (kind == LC_CODES_U4) {
             sum[i] = _mm512_dpbusd_epi32(sum[i], w_and(word, low), q[0]);
@@ -69,27 +77,31 @@ LC_INLINE void add_step(const uint8_t *codes, size_t stride, size_t rows, size_t
     }
 }
 
-/* Left row `row` times the columns of a strip. */
-LC_INLINE void few_strip(const coded_work *w, size_t row, size_t strip, const lc_code_kind kind) {
+static void store_spread(float *c, lc_v v, size_t n, size_t spread) {
+    float lane[STRIP];
+    v_store(lane, v);
+    for (size_t i = 0; i < n; i++) c[i * spread] = lane[i];
+}
+
+/* Left row `row` times the columns at work, which are w->spread apart. */
+LC_INLINE void few_strip(const coded_work *w, size_t row, const lc_code_kind kind) {
     const lc_coded_rows *r = &w->p->right;
     const size_t step = few_step(kind), per_byte = step / 64;
-    size_t n = coded_least(w->columns - strip * STRIP, STRIP), column = w->column + strip * STRIP;
-    size_t row_codes = (w->p->k + per_byte - 1) / per_byte;
+    size_t row_codes = (w->p->k + per_byte - 1) / per_byte, group = 0, place = 0;
     tile t = {.left = (const char *)w->p->left + row * w->row_bytes, .row = row};
     const tile_shape one = {1, 1, 1};
-    size_t group = w->group0, place = strip * w->places;
-    float *c = w->p->c + row * w->p->ldc + column;
-    t.acc[0][0] = w->k0 ? load_some(c, n) : v_zero();
-    for (size_t k = w->k0; k < w->k1;) {
+    const uint8_t *codes = r->codes + w->column * r->stride;
+    t.acc[0][0] = v_zero();
+    for (size_t k = 0; k < w->k;) {
         lc_w sum[STRIP], quads[4];
         for (int i = 0; i < STRIP; i++) sum[i] = w_zero();
-        size_t end = coded_least(w->k1, k + (w->size > step ? w->size : step));
+        size_t end = coded_least(w->k, k + (w->size > step ? w->size : step));
         for (; k < end; k += step) {
             lc_w q[2];
             left_values(t.left + k, coded_least(end - k, step), kind, q);
             size_t at = k / per_byte;
-            add_step(r->codes + column * r->stride + at, r->stride, n,
-                     coded_least(row_codes - at, 64), kind, q, sum);
+            add_step(codes + at, r->stride * w->spread, w->columns, coded_least(row_codes - at, 64),
+                     kind, q, sum);
         }
         add_across(sum, quads);
         size_t groups = w->size >= step ? 1 : coded_whole(step - (k - end), w->size) / w->size;
@@ -101,23 +113,33 @@ LC_INLINE void few_strip(const coded_work *w, size_t row, size_t strip, const lc
             end_group(&t, w, group, place, one);
         }
     }
-    lc_v result = w->k1 == w->k ? quiet(t.acc[0][0]) : t.acc[0][0];
-    if (n < LC_LANES)
-        v_store_n(c, result, n);
-    else
-        v_store(c, result);
+    store_spread(w->p->c + row * w->p->ldc + w->column, quiet(t.acc[0][0]), w->columns, w->spread);
 }
 
 static void few_rows(const coded_work *w) {
-    for (size_t strip = 0; strip * STRIP < w->columns; strip++)
-        for (size_t row = 0; row < w->p->rows; row++) {
-            if (w->p->right.kind == LC_CODES_U4)
-                few_strip(w, row, strip, LC_CODES_U4);
-            else if (w->p->right.kind == LC_CODES_U8)
-                few_strip(w, row, strip, LC_CODES_U8);
-            else
-                few_strip(w, row, strip, LC_CODES_I8);
+    take_groups(w, 0);
+    for (size_t row = 0; row < w->p->rows; row++) {
+        if (w->p->right.kind == LC_CODES_U4)
+            few_strip(w, row, LC_CODES_U4);
+        else if (w->p->right.kind == LC_CODES_U8)
+            few_strip(w, row, LC_CODES_U8);
+        else
+            few_strip(w, row, LC_CODES_I8);
+    }
+}
+
+static void few_columns(coded_work *w) {
+    w->k1 = w->k;
+    for (size_t first = 0; first < w->p->columns;) {
+        size_t left = w->p->columns - first;
+        w->spread = left < STRIP ? 1 : coded_least(left / STRIP, FEW_PART);
+        w->columns = coded_least(left, STRIP);
+        for (size_t i = 0; i < w->spread; i++) {
+            w->column = first + i;
+            few_rows(w);
         }
+        first += w->columns * w->spread;
+    }
 }
 
 #endif
