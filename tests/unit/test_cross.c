@@ -35,11 +35,7 @@ static bool have(const char *program) {
 static char host[128]; /* hash of this machine's scalar kernels, and of its coded products */
 static char host_coded[128];
 /* The same, kept from the machines before: each one checks the others. */
-<<<<<<< HEAD
-static const char kept[] = "7cdcdc41e74d6491";
-=======
-static const char kept[] = "55ae85fba102ca1f", kept_coded[] = "c342fbe913621eb7";
->>>>>>> main
+static const char kept[] = "7cdcdc41e74d6491", kept_coded[] = "c342fbe913621eb7";
 
 static int build_host(void **unused) {
     (void)unused;

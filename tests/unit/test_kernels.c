@@ -47,6 +47,8 @@ static float lane_sum_reference(const float *x, size_t n, bool squares) {
 
 static float bf16_value(float f) { return lc_bf16_to_f32(lc_f32_to_bf16(f)); }
 
+enum { GUARD = 1 << 16 }; /* bytes behind scratch that must not change */
+
 /* x [rows][cols] transposed; the caller frees it. */
 static float *transposed(const float *x, size_t rows, size_t cols, size_t ldx) {
     float *y = calloc(rows * cols, sizeof *y);
@@ -109,8 +111,6 @@ static void check_packed(const lc_gemm_path *path, size_t rows, size_t k, size_t
     free(scratch);
 }
 
-enum { GUARD = 1 << 16 }; /* bytes behind scratch that must not change */
-
 /* One product of a path, every way, against dot_reference. */
 static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
     size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
@@ -167,8 +167,8 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                              rows, k, columns, i, j, (double)c[i * ldc + j], (double)want);
             }
     }
-    check_packed(path, rows, k, columns, left, right);
     for (size_t i = 0; i < GUARD; i++) assert_int_equal(scratch[bytes + i], 0x5a);
+    check_packed(path, rows, k, columns, left, right);
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
 }
 
