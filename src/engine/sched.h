@@ -15,7 +15,7 @@
 #include "engine/grammar.h"
 #include "store/cache.h"
 
-enum { LC_TOP_LOGPROBS = 20 };
+enum { LC_TOP_LOGPROBS = 20, LC_ROUTED_LAYERS = 64 };
 
 typedef struct lc_token_logprob {
     int32_t token;
@@ -33,6 +33,8 @@ typedef struct lc_task_token {
     size_t n_top;
     float routed; /* routed experts of the row that predicted it, mean over layers; 0 for the first
                    * of an echoed prompt and where that row came from the cache */
+    uint8_t routed_by_layer[LC_ROUTED_LAYERS];
+    size_t n_layers; /* 0: not known, or a model with more layers than that */
 } lc_task_token;
 
 typedef enum lc_task_end {

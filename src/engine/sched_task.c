@@ -155,10 +155,18 @@ static void fill_logprobs(const lc_sched_job *job, const float *logits, size_t v
         out->top[i].logprob = (float)((double)out->top[i].logprob - log_sum);
 }
 
-static float mean_routed(const lc_config *c, const int32_t *routes) {
+/* How many of the chosen experts were real ones, by layer and on average. */
+static void count_routed(const lc_config *c, const int32_t *routes, lc_task_token *out) {
     size_t n = 0;
-    for (size_t i = 0; routes && i < c->layers * c->topk; i++) n += (size_t)routes[i] < c->experts;
-    return (float)((double)n / (double)c->layers);
+    for (size_t i = 0; i < c->layers; i++) {
+        size_t of_layer = 0;
+        for (size_t j = 0; j < c->topk; j++)
+            of_layer += (size_t)routes[i * c->topk + j] < c->experts;
+        if (c->layers <= LC_ROUTED_LAYERS && c->topk <= UINT8_MAX)
+            out->routed_by_layer[out->n_layers++] = (uint8_t)of_layer;
+        n += of_layer;
+    }
+    out->routed = (float)((double)n / (double)c->layers);
 }
 
 /* The event of a token that row `row` of the part predicted. */
@@ -166,7 +174,7 @@ static void describe(lc_sched_job *job, const lc_step_part *part, size_t row, co
                      int32_t token) {
     const lc_config *c = &job->session->engine->model->config;
     job->token = (lc_task_token){.own = {.token = -1}};
-    if (part->routes) job->token.routed = mean_routed(c, part->routes + row * c->layers * c->topk);
+    if (part->routes) count_routed(c, part->routes + row * c->layers * c->topk, &job->token);
     if (logits && (job->is.logprobs || job->is.top_logprobs))
         fill_logprobs(job, logits, c->vocab, token, &job->token);
 }

@@ -133,6 +133,8 @@ typedef struct lc_api_event {
     size_t n_logprobs;
     const float *routed; /* [n_routed] routed experts of each token in text, or NULL: extension */
     size_t n_routed;
+    const uint8_t *routed_layers; /* [n_routed][n_layers] the same by layer, or NULL */
+    size_t n_layers;
     const char *call_id, *name, *arguments;
     lc_api_reason reason;
     const char *stop_string;

@@ -151,6 +151,7 @@ typedef struct attached {
     const lc_api_logprob **tops;
     size_t *n_tops;
     float *routed;
+    uint8_t *layers;
 } attached;
 
 static char *bytes_of(const lc_call *c, int32_t token, size_t *len) {
@@ -170,6 +171,20 @@ static void free_attached(attached *a, size_t n) {
     lc_free(a->tops);
     lc_free(a->n_tops);
     lc_free(a->routed);
+    lc_free(a->layers);
+}
+
+static void attach_layers(const lc_choice *k, lc_api_event *event, attached *a) {
+    const lc_task_token *tokens = k->pending.tokens;
+    size_t n = k->pending.n, layers = tokens[0].n_layers;
+    for (size_t i = 1; i < n; i++)
+        if (tokens[i].n_layers != layers) return; /* of one of them nothing is known */
+    if (!layers) return;
+    a->layers = lc_calloc(n, layers);
+    for (size_t i = 0; a->layers && i < n; i++)
+        memcpy(a->layers + i * layers, tokens[i].routed_by_layer, layers);
+    event->routed_layers = a->layers;
+    event->n_layers = layers;
 }
 
 /* Moves the pending tokens into the event. Without memory the text goes without numbers. */
@@ -182,6 +197,7 @@ static void attach(lc_choice *k, lc_api_event *event, attached *a) {
     for (size_t i = 0; a->routed && i < n; i++) a->routed[i] = k->pending.tokens[i].routed;
     event->routed = a->routed;
     event->n_routed = a->routed ? n : 0;
+    if (c->request.routed) attach_layers(k, event, a);
     if (c->request.logprobs) {
         a->own = lc_calloc(n, sizeof *a->own);
         a->top = lc_calloc(n * LC_TOP_LOGPROBS, sizeof *a->top);

@@ -187,6 +187,17 @@ static void begin_chunk(const lc_api_reply *r, size_t index, lc_buf *out) {
 }
 
 /* event: whose log probabilities belong to the chunk, or NULL. */
+static void routed_by_layer(const lc_api_event *event, lc_buf *out) {
+    lc_out_open(out, "routed_layers", '[');
+    for (size_t i = 0; i < event->n_routed; i++) {
+        lc_out_open(out, NULL, '[');
+        for (size_t j = 0; j < event->n_layers; j++)
+            lc_out_int(out, NULL, event->routed_layers[i * event->n_layers + j]);
+        lc_out_close(out, ']');
+    }
+    lc_out_close(out, ']');
+}
+
 static void end_chunk(const lc_api_reply *r, const lc_api_event *event, const char *finish,
                       lc_buf *out) {
     lc_out_close(out, '}');
@@ -210,6 +221,7 @@ static void end_chunk(const lc_api_reply *r, const lc_api_event *event, const ch
         for (size_t i = 0; i < event->n_routed; i++)
             lc_out_number(out, NULL, (double)event->routed[i], 5);
         lc_out_close(out, ']');
+        if (event->routed_layers) routed_by_layer(event, out);
         lc_out_close(out, '}');
     }
     lc_out_close(out, '}');

@@ -189,8 +189,12 @@ static struct json_object *ids_json(const lc_ids *ids) {
     return list;
 }
 
-static bool flag(struct json_object *body, const char *name) {
-    return json_object_get_boolean(json_object_object_get(body, name));
+static int read_flag(struct json_object *body, const char *name, bool *out, lc_err *err) {
+    struct json_object *value = json_object_object_get(body, name);
+    if (value && json_object_get_type(value) != json_type_boolean)
+        return lc_fail(err, LC_EINVAL, "%s: true or false is needed", name);
+    *out = json_object_get_boolean(value);
+    return LC_OK;
 }
 
 /* {content | prompt, add_special, parse_special} -> {tokens, count} */
@@ -203,12 +207,14 @@ static void make_tokens(light *l, struct json_object *body) {
     int status = json_object_get_type(text) == json_type_string
                      ? LC_OK
                      : lc_fail(&err, LC_EINVAL, "content: a string is needed");
+    bool special = false, parse = false;
+    if (status == LC_OK) status = read_flag(body, "add_special", &special, &err);
+    if (status == LC_OK) status = read_flag(body, "parse_special", &parse, &err);
     if (status == LC_OK)
         status =
             lc_tokenizer_encode(s->prompter.tokenizer, json_object_get_string(text),
                                 (size_t)json_object_get_string_len(text),
-                                flag(body, "parse_special") ? LC_ENCODE_ALL : LC_ENCODE_NO_SPECIAL,
-                                flag(body, "add_special"), &ids, &err);
+                                parse ? LC_ENCODE_ALL : LC_ENCODE_NO_SPECIAL, special, &ids, &err);
     if (status == LC_OK) {
         l->out = json_object_new_object();
         json_object_object_add(l->out, "tokens", ids_json(&ids));
@@ -370,19 +376,30 @@ static void page(lc_visit *v, lc_exchange *x, const lc_page_file *file) {
     lc_buf_free(&body);
 }
 
+static const struct {
+    const char *route;
+    void (*answer)(lc_visit *v, lc_exchange *x);
+} gets[] = {
+    {"/health", health},           {"/live", health},
+    {"/api/hello", health},        {"/ready", ready},
+    {"/version", version},         {"/metrics", metrics},
+    {"/longcat/experts", experts}, {"/longcat/status", state},
+};
+
+static const struct {
+    const char *route;
+    void (*make)(light *l, struct json_object *body);
+} posts[] = {
+    {"/tokenize", make_tokens},
+    {"/detokenize", make_text},
+    {"/messages/count_tokens", make_count},
+    {"/apply-template", make_template},
+};
+
 static bool get_route(lc_visit *v, lc_exchange *x, const char *route) {
-    static const struct {
-        const char *route;
-        void (*answer)(lc_visit *v, lc_exchange *x);
-    } list[] = {
-        {"/health", health},           {"/live", health},
-        {"/api/hello", health},        {"/ready", ready},
-        {"/version", version},         {"/metrics", metrics},
-        {"/longcat/experts", experts}, {"/longcat/status", state},
-    };
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
-        if (strcmp(route, list[i].route) != 0) continue;
-        list[i].answer(v, x);
+    for (size_t i = 0; i < sizeof gets / sizeof *gets; i++) {
+        if (strcmp(route, gets[i].route) != 0) continue;
+        gets[i].answer(v, x);
         return true;
     }
     lc_page_file file;
@@ -392,15 +409,6 @@ static bool get_route(lc_visit *v, lc_exchange *x, const char *route) {
 }
 
 bool lc_route_light(lc_visit *v, lc_exchange *x, const char *method, const char *route) {
-    static const struct {
-        const char *route;
-        void (*make)(light *l, struct json_object *body);
-    } posts[] = {
-        {"/tokenize", make_tokens},
-        {"/detokenize", make_text},
-        {"/messages/count_tokens", make_count},
-        {"/apply-template", make_template},
-    };
     if (!strcmp(method, "GET") || !strcmp(method, "HEAD")) return get_route(v, x, route);
     for (size_t i = 0; i < sizeof posts / sizeof *posts && !strcmp(method, "POST"); i++) {
         if (strcmp(route, posts[i].route) != 0) continue;
@@ -408,4 +416,14 @@ bool lc_route_light(lc_visit *v, lc_exchange *x, const char *method, const char 
         return true;
     }
     return false;
+}
+
+const char *lc_route_allows(const lc_service *s, const char *route) {
+    lc_page_file file;
+    for (size_t i = 0; i < sizeof posts / sizeof *posts; i++)
+        if (!strcmp(route, posts[i].route)) return "POST";
+    for (size_t i = 0; i < sizeof gets / sizeof *gets; i++)
+        if (!strcmp(route, gets[i].route)) return "GET, HEAD";
+    bool model = !strncmp(route, "/models/", 8) && !strcmp(route + 8, s->o.model);
+    return model || !strcmp(route, "/models") || lc_page_find(route, &file) ? "GET, HEAD" : NULL;
 }

@@ -236,12 +236,14 @@ static void on_request(void *ctx, lc_exchange *x) {
     }
     if (lc_route_light(v, x, method, route)) return;
     lc_api_error e = {.status = 404, .code = "not_found"};
-    if (generates(route)) {
-        e.status = 405;
+    const char *allow = generates(route) ? "POST" : lc_route_allows(v->service, route);
+    if (allow) {
         lc_err err = {0};
-        lc_exchange_header(x, "allow", "POST", &err);
+        e = (lc_api_error){.status = 405, .code = "method_not_allowed"};
+        lc_exchange_header(x, "allow", allow, &err);
     }
-    snprintf(e.text, sizeof e.text, "%s %.200s: no such route", method, path);
+    snprintf(e.text, sizeof e.text, "%s %.200s: %s", method, path,
+             allow ? "not this method" : "no such route");
     lc_visit_error(v, x, &e);
 }
 

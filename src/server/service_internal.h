@@ -66,5 +66,7 @@ void lc_calls_cancel(lc_service *s);
 
 /* routes.c: answers, or returns false: no such route. */
 bool lc_route_light(lc_visit *v, lc_exchange *x, const char *method, const char *route);
+/* The methods of a route that has any here, for Allow; NULL: no such route. */
+const char *lc_route_allows(const lc_service *s, const char *route);
 
 #endif

@@ -84,13 +84,25 @@ static void test_routes_of_longcats_platform(void **state) {
         const char *method, *path, *body;
         long status;
     } others[] = {
-        {NULL, "/v1/models", NULL, 200},       {NULL, "/v1/models/tiny", NULL, 200},
-        {NULL, "/v1/models/other", NULL, 404}, {"HEAD", "/", NULL, 200},
-        {"HEAD", "/api/hello", NULL, 200},     {NULL, "/health", NULL, 200},
-        {NULL, "/ready", NULL, 200},           {NULL, "/version", NULL, 200},
-        {NULL, "/openapi.json", NULL, 200},    {NULL, "/api/tags", NULL, 404},
-        {NULL, "/v1/messages", NULL, 405},     {NULL, "/v1/embeddings", "{}", 404},
-        {NULL, "/page.js", NULL, 200},         {NULL, "/../etc/passwd", NULL, 404},
+        {NULL, "/v1/models", NULL, 200},
+        {NULL, "/v1/models/tiny", NULL, 200},
+        {NULL, "/v1/models/other", NULL, 404},
+        {"HEAD", "/", NULL, 200},
+        {"HEAD", "/api/hello", NULL, 200},
+        {NULL, "/health", NULL, 200},
+        {NULL, "/ready", NULL, 200},
+        {NULL, "/version", NULL, 200},
+        {NULL, "/openapi.json", NULL, 200},
+        {NULL, "/api/tags", NULL, 404},
+        {NULL, "/v1/messages", NULL, 405},
+        {NULL, "/v1/embeddings", "{}", 404},
+        {NULL, "/tokenize", NULL, 405},
+        {NULL, "/v1/models", "{}", 405},
+        {NULL, "/v1/models/tiny", "{}", 405},
+        {NULL, "/page.css", "{}", 405},
+        {NULL, "/tokenize", "{\"content\":\"a\",\"parse_special\":{}}", 400},
+        {NULL, "/page.js", NULL, 200},
+        {NULL, "/../etc/passwd", NULL, 404},
     };
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         if (others[i].method) continue; /* libcurl waits for a body behind a custom HEAD */
