@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { DEFAULT_TOKENS = 32768 }; /* as LongCat's platform; memory is kept for all of them */
+
 static void refuse(lc_call *c, int status, const char *code, const char *text) {
     c->error.status = status;
     snprintf(c->error.code, sizeof c->error.code, "%s", code);
@@ -100,7 +102,8 @@ static bool check_context(lc_call *c) {
     bool room = c->request.echo ? most <= context : most < context;
     if (room) {
         int64_t left = (int64_t)(context - most) + 1;
-        if (c->request.max_tokens < 0 || c->request.max_tokens > left) c->request.max_tokens = left;
+        if (c->request.max_tokens < 0) c->request.max_tokens = DEFAULT_TOKENS;
+        if (c->request.max_tokens > left) c->request.max_tokens = left;
         return true;
     }
     refuse(c, 400, "context_length_exceeded", "");
