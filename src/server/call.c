@@ -154,18 +154,13 @@ typedef struct attached {
     uint8_t *layers;
 } attached;
 
-static char *bytes_of(const lc_call *c, int32_t token, size_t *len) {
-    lc_buf text = {0};
-    lc_err err = {0};
-    lc_tokenizer_decode(c->service->prompter.tokenizer, &token, 1, false, &text, &err);
-    *len = text.len;
-    return text.data;
+static lc_api_logprob logprob_of(const lc_call *c, lc_token_logprob from) {
+    lc_api_logprob p = {.token = from.token, .logprob = (double)from.logprob};
+    p.text = lc_tokenizer_bytes(c->service->prompter.tokenizer, p.token, &p.len);
+    return p;
 }
 
-static void free_attached(attached *a, size_t n) {
-    for (size_t i = 0; a->own && i < n; i++) lc_free((void *)(uintptr_t)a->own[i].text);
-    for (size_t i = 0; a->top && i < n * LC_TOP_LOGPROBS; i++)
-        lc_free((void *)(uintptr_t)a->top[i].text);
+static void free_attached(attached *a) {
     lc_free(a->own);
     lc_free(a->top);
     lc_free(a->tops);
@@ -206,19 +201,11 @@ static void attach(lc_choice *k, lc_api_event *event, attached *a) {
         bool ok = a->own && a->top && a->tops && a->n_tops;
         for (size_t i = 0; ok && i < n; i++) {
             const lc_task_token *t = &k->pending.tokens[i];
-            size_t len;
-            a->own[i] = (lc_api_logprob){.token = t->token, .logprob = (double)t->own.logprob};
-            a->own[i].text = bytes_of(c, t->token, &len);
-            a->own[i].len = len;
+            a->own[i] = logprob_of(c, (lc_token_logprob){t->token, t->own.logprob});
             a->tops[i] = a->top + i * LC_TOP_LOGPROBS;
             a->n_tops[i] = t->n_top;
-            for (size_t j = 0; j < t->n_top; j++) {
-                lc_api_logprob *p = &a->top[i * LC_TOP_LOGPROBS + j];
-                *p = (lc_api_logprob){.token = t->top[j].token,
-                                      .logprob = (double)t->top[j].logprob};
-                p->text = bytes_of(c, p->token, &len);
-                p->len = len;
-            }
+            for (size_t j = 0; j < t->n_top; j++)
+                a->top[i * LC_TOP_LOGPROBS + j] = logprob_of(c, t->top[j]);
         }
         if (ok) {
             event->logprobs = a->own;
@@ -233,10 +220,9 @@ static void attach(lc_choice *k, lc_api_event *event, attached *a) {
 static void send_text(lc_choice *k, lc_api_event_kind kind, const char *text, size_t len) {
     lc_api_event event = {.kind = kind, .choice = k->index, .text = text, .len = len};
     attached a;
-    size_t n = k->pending.n;
     attach(k, &event, &a);
     send_event(k->call, &event);
-    free_attached(&a, n);
+    free_attached(&a);
 }
 
 /* An answer of which a part is missing must not pass for a whole one. */
