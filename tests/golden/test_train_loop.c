@@ -442,6 +442,10 @@ static void test_kills(void **state) {
         check_end("killed");
         remove_folder(in(folder, "killed")); /* once more from nothing */
     }
+    pid_t last = start("killed", -1); /* one goes on from a checkpoint to the end in any case */
+    for (int k = 0; k < 5000 && access(in(folder, "killed/latest"), F_OK); k++) wait_ms(2);
+    kill(last, SIGKILL);
+    assert_int_equal(waitpid(last, NULL, 0), last);
     check_end("killed");
     printf("# %d of %d runs killed at any moment, %d of them with a checkpoint, %d had finished "
            "(seed %llu): equal weights, no unreadable checkpoint\n",
