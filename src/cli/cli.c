@@ -203,3 +203,29 @@ int lc_cli_filter(lc_cli_answer *answer, void *ctx) {
     lc_fail(&err, LC_EIO, failed ? "out of memory" : "input or output failed");
     return lc_cli_fail(&err);
 }
+
+static void print_subcommands(FILE *out, const char *parent, const lc_subcommand *table,
+                              const char *hint) {
+    fprintf(out, "usage: longcat %s SUBCOMMAND [arguments]\n\nsubcommands:\n", parent);
+    for (; table->name; table++) fprintf(out, "  %-9s %s\n", table->name, table->help);
+    fprintf(out, "\n`longcat %s SUBCOMMAND --help` explains one.%s%s\n", parent, *hint ? " " : "",
+            hint);
+}
+
+int lc_cli_subcommand(const char *parent, const lc_subcommand *table, const char *hint, int argc,
+                      char **argv) {
+    const char *name = argc > 1 ? argv[1] : NULL;
+    if (!name) {
+        print_subcommands(stderr, parent, table, hint);
+        return LC_EXIT_USAGE;
+    }
+    if (!strcmp(name, "--help") || !strcmp(name, "-h")) {
+        print_subcommands(stdout, parent, table, hint);
+        return LC_EXIT_OK;
+    }
+    for (const lc_subcommand *c = table; c->name; c++)
+        if (!strcmp(name, c->name)) return c->run(argc - 1, argv + 1);
+    fprintf(stderr, "longcat: %s: no subcommand \"%s\"; `longcat %s --help` lists them\n", parent,
+            name, parent);
+    return LC_EXIT_USAGE;
+}

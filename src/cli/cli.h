@@ -79,6 +79,17 @@ bool lc_cli_line(FILE *file, lc_buf *buf);
 /* Appends the ids of "1,2,3" (commas or spaces). LC_EINVAL names what is no id. */
 int lc_cli_ids(const char *text, lc_ids *out, lc_err *err);
 
+/* A command with subcommands: `longcat PARENT NAME ...`. The table ends with a NULL name. Runs the
+ * one that argv[1] names, or prints the table; hint: a last sentence of it, or "". Returns the exit
+ * code. */
+typedef struct lc_subcommand {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} lc_subcommand;
+int lc_cli_subcommand(const char *parent, const lc_subcommand *table, const char *hint, int argc,
+                      char **argv);
+
 int lc_cmd_run(int argc, char **argv);
 int lc_cmd_chat(int argc, char **argv);
 int lc_cmd_inspect(int argc, char **argv);

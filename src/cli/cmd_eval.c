@@ -3,11 +3,7 @@
 
 #include <string.h>
 
-static const struct {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *help;
-} commands[] = {
+static const lc_subcommand commands[] = {
     {"ppl", lc_eval_ppl_cmd, "perplexity of a text: nats per token, bits per byte"},
     {"kl", lc_eval_kl_cmd, "how far a model's predictions are from another one's on a text"},
     {"needle", lc_eval_needle_cmd, "a key found again in long filler text, by length and depth"},
@@ -18,31 +14,11 @@ static const struct {
     {"draft", lc_eval_draft_cmd, "the draft module's chain behind token ids"},
     {"grad", lc_eval_grad_cmd, "losses and gradients of a batch, as safetensors"},
     {"steps", lc_eval_steps_cmd, "a few optimiser steps: losses and weights after each"},
+    {0},
 };
-enum { N_COMMANDS = sizeof commands / sizeof *commands };
-
-static void print_commands(FILE *out) {
-    fputs("usage: longcat eval SUBCOMMAND MODEL [arguments]\n\nsubcommands:\n", out);
-    for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].help);
-    fputs("\n`longcat eval SUBCOMMAND --help` explains one.\n", out);
-}
 
 int lc_cmd_eval(int argc, char **argv) {
-    const char *name = argc > 1 ? argv[1] : NULL;
-    if (!name) {
-        print_commands(stderr);
-        return LC_EXIT_USAGE;
-    }
-    if (!strcmp(name, "--help") || !strcmp(name, "-h")) {
-        print_commands(stdout);
-        return LC_EXIT_OK;
-    }
-    for (int i = 0; i < N_COMMANDS; i++)
-        if (!strcmp(name, commands[i].name)) return commands[i].run(argc - 1, argv + 1);
-    fprintf(stderr, "longcat: eval: no subcommand \"%s\"; `longcat eval --help` lists them\n",
-            name);
-    return LC_EXIT_USAGE;
+    return lc_cli_subcommand("eval", commands, "", argc, argv);
 }
 
 int lc_eval_read_ids(const lc_tensor *t, const char *path, int32_t **out, lc_err *err) {

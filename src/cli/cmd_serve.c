@@ -20,8 +20,8 @@
 
 typedef struct serve_flags {
     lc_engine_flags engine;
-    const char *config, *host, *data, *name, *certificate, *key, *prices, *prefix, *cache_ram,
-        *cache_disk;
+    lc_cli_config config;
+    const char *host, *data, *name, *certificate, *key, *prices, *prefix, *cache_ram, *cache_disk;
     lc_opt_list hosts;
     int64_t port, context, running, budget, waiting;
     double longest_wait, drain, temperature, top_p;
@@ -284,7 +284,7 @@ int lc_cmd_serve(int argc, char **argv) {
                      .temperature = 0.7,
                      .top_p = 0.95};
     const lc_opt options[] = {
-        {"config", 0, LC_OPT_STRING, &f.config, "FILE",
+        {"config", 0, LC_OPT_STRING, &f.config.path, "FILE",
          "lines of `name = value` with the names of these options; flags win", 0, 0},
         {"host", 0, LC_OPT_STRING, &f.host, "ADDRESS",
          "address to listen on (default 127.0.0.1; others need a key)", 0, 0},
@@ -339,7 +339,8 @@ int lc_cmd_serve(int argc, char **argv) {
     };
     const char *args[1];
     int n_args, code = lc_cli_parse_config(&usage, argc, argv, &f.config, args, &n_args);
-    if (code >= 0) return code;
     lc_err err = {0};
-    return serve(args[0], &f, &err) == LC_OK ? LC_EXIT_OK : lc_cli_fail(&err);
+    if (code < 0) code = serve(args[0], &f, &err) == LC_OK ? LC_EXIT_OK : lc_cli_fail(&err);
+    lc_cli_config_free(&f.config);
+    return code;
 }

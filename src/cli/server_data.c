@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MOST_LINES = 128, LINE_BYTES = 4200 };
+enum { LINE_BYTES = 4200 };
 
 /* ---- the folder ---- */
 
@@ -99,38 +99,37 @@ static char *argument_of(char *line) {
     return out;
 }
 
-static int read_config(const char *path, char **list, size_t *n, lc_err *err) {
+static int read_config(lc_cli_config *c, lc_err *err) {
+    const size_t most = sizeof c->lines / sizeof *c->lines;
     lc_buf text = {0};
-    int status = lc_file_read(path, 1 << 20, &text, err);
+    int status = lc_file_read(c->path, 1 << 20, &text, err);
     char *rest = text.data;
     for (char *line; status == LC_OK && (line = strsep(&rest, "\n"));) {
-        char *argument = argument_of(line);
-        if (!argument) continue;
-        if (*n == MOST_LINES) {
-            lc_free(argument);
-            status = lc_fail(err, LC_ELIMIT, "%s: more than %d options", path, MOST_LINES);
-        } else {
-            list[(*n)++] = argument;
-        }
+        char *argument = c->n < most ? argument_of(line) : NULL;
+        if (argument) c->lines[c->n++] = argument;
     }
+    if (status == LC_OK && c->n == most)
+        status = lc_fail(err, LC_ELIMIT, "%s: %zu options or more", c->path, most);
     lc_buf_free(&text);
     return status;
 }
 
-int lc_cli_parse_config(const lc_usage *usage, int argc, char **argv, const char **config,
+int lc_cli_parse_config(const lc_usage *usage, int argc, char **argv, lc_cli_config *config,
                         const char **args, int *n_args) {
     int code = lc_cli_parse(usage, argc, argv, args, n_args);
-    if (code >= 0 || !*config) return code;
-    static char *list[MOST_LINES]; /* options point into them until the program ends */
-    size_t n = 0;
     lc_err err = {0};
-    if (read_config(*config, list, &n, &err) != LC_OK) return lc_cli_fail(&err);
-    char **all = lc_calloc(n + (size_t)argc + 1, sizeof *all);
+    if (code >= 0 || !config->path) return code;
+    if (read_config(config, &err) != LC_OK) return lc_cli_fail(&err);
+    char **all = lc_calloc(config->n + (size_t)argc + 1, sizeof *all);
     if (!all) return LC_EXIT_FAILED;
     all[0] = argv[0];
-    memcpy(all + 1, list, n * sizeof *all);
-    memcpy(all + 1 + n, argv + 1, (size_t)(argc - 1) * sizeof *all);
-    code = lc_cli_parse(usage, (int)n + argc, all, args, n_args);
+    memcpy(all + 1, config->lines, config->n * sizeof *all);
+    memcpy(all + 1 + config->n, argv + 1, (size_t)(argc - 1) * sizeof *all);
+    code = lc_cli_parse(usage, (int)config->n + argc, all, args, n_args);
     lc_free(all);
     return code;
+}
+
+void lc_cli_config_free(lc_cli_config *config) {
+    for (size_t i = 0; i < config->n; i++) lc_free(config->lines[i]);
 }

@@ -142,7 +142,10 @@ static inline reply ask(const server *s, request r) {
     curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, take_body);
     curl_easy_setopt(c, CURLOPT_WRITEDATA, both);
     if (r.body) curl_easy_setopt(c, CURLOPT_POSTFIELDS, r.body);
-    if (r.method) curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, r.method);
+    if (r.method && !strcmp(r.method, "HEAD"))
+        curl_easy_setopt(c, CURLOPT_NOBODY, 1L);
+    else if (r.method)
+        curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, r.method);
     curl_easy_perform(c);
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &out.status);
     curl_easy_getinfo(c, CURLINFO_STARTTRANSFER_TIME, &out.first_s);
