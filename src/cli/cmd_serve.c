@@ -18,6 +18,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { WHOLE_AGENT = 24576 }; /* tokens of context with which all agents of docs/clients.md begin */
+
 typedef struct serve_flags {
     lc_engine_flags engine;
     lc_cli_config config;
@@ -251,9 +253,13 @@ static void greet(const server *s, double seconds) {
     printf("  page          %s/\n", base);
     printf("  OpenAI        %s/v1    Chat Completions, Responses, Completions\n", base);
     printf("  Anthropic     %s       Messages\n", base);
+    bool small = lc_engine_context(s->engine) < WHOLE_AGENT;
     printf("  Claude Code   ANTHROPIC_BASE_URL=%s ANTHROPIC_AUTH_TOKEN=local ANTHROPIC_MODEL=%s "
-           "claude\n",
-           base, s->name);
+           "%sclaude\n",
+           base, s->name, small ? "CLAUDE_CODE_SIMPLE=1 " : "");
+    if (small)
+        printf("\nThis context is too small for whole agents: they open with 8 to 25 thousand "
+               "tokens.\n");
     printf("\nCtrl-C stops; docs/clients.md has the lines for other agents.\n");
     fflush(stdout);
 }
