@@ -30,12 +30,8 @@ lc_optim_options lc_optim_defaults(void) {
     return o;
 }
 
-static bool muon_group(lc_param_group group) {
-    return group == LC_GROUP_MATRIX || group == LC_GROUP_PROJECTION || group == LC_GROUP_INDEXER;
-}
-
 bool lc_optim_is_muon(const lc_optim *x, const lc_param *p) {
-    return x->o.kind == LC_OPTIM_MUON && p->rank == 2 && muon_group(p->group);
+    return x->o.kind == LC_OPTIM_MUON && lc_muon_takes(p);
 }
 
 double lc_optim_rate(const lc_optim_pass *pass, const lc_param *p) {
@@ -60,6 +56,10 @@ static void make_chunks(lc_optim *x) {
     }
 }
 
+static size_t threads_of(const lc_optim_options *o) {
+    return o->pool ? (size_t)lc_pool_threads(o->pool) : 1;
+}
+
 static bool take_memory(lc_optim *x) {
     const lc_params *p = x->params;
     x->state.first = lc_params_block(p);
@@ -68,15 +68,16 @@ static bool take_memory(lc_optim *x) {
     x->chunks = lc_calloc(x->n_chunks, sizeof *x->chunks);
     x->sums = lc_calloc(x->n_chunks, sizeof *x->sums);
     if (x->o.average > 0 && !(x->state.average = lc_params_block(p))) return false;
-    size_t scratch = x->o.kind == LC_OPTIM_MUON ? lc_muon_floats(p) : 0;
-    if (scratch && !(x->scratch = lc_alloc_dense(scratch * sizeof(float), true))) return false;
-    return x->state.first && x->state.second && x->state.steps && x->chunks && x->sums;
+    x->n_workers = threads_of(&x->o);
+    x->workers = lc_calloc(x->n_workers, sizeof *x->workers);
+    return x->state.first && x->state.second && x->state.steps && x->chunks && x->sums &&
+           x->workers;
 }
 
 size_t lc_optim_bytes(const lc_params *p, const lc_optim_options *o) {
     size_t blocks = o->average > 0 ? 3 : 2;
-    return sizeof(float) *
-           (blocks * p->floats + (o->kind == LC_OPTIM_MUON ? lc_muon_floats(p) : 0));
+    return sizeof(float) * blocks * p->floats +
+           (o->kind == LC_OPTIM_MUON ? lc_muon_bytes(p, threads_of(o)) : 0);
 }
 
 int lc_optim_new(lc_params *params, const lc_optim_options *o, lc_optim **out, lc_err *err) {
@@ -103,8 +104,11 @@ void lc_optim_free(lc_optim *x) {
     lc_free(x->state.steps);
     lc_free(x->chunks);
     lc_free(x->sums);
-    lc_free(x->scratch);
-    lc_space_free(&x->space);
+    for (size_t i = 0; x->workers && i < x->n_workers; i++) {
+        lc_space_free(&x->workers[i].scratch);
+        lc_space_free(&x->workers[i].products);
+    }
+    lc_free(x->workers);
     lc_free(x);
 }
 
@@ -236,7 +240,7 @@ int lc_optim_step(lc_optim *x, const lc_update *update, double *norm, lc_err *er
     lc_pool_for(x->o.pool, x->n_chunks, 1, update_chunks, &pass);
     lc_profile_lap(x->o.profile, LC_LAP_ADAM, NULL);
     if (x->o.kind == LC_OPTIM_MUON) status = lc_muon_step(&pass, err);
-    lc_profile_lap(x->o.profile, LC_LAP_MUON, &x->space.operations);
+    lc_profile_lap(x->o.profile, LC_LAP_MUON, &x->operations);
     return status;
 }
 
