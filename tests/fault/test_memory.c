@@ -58,7 +58,8 @@ static void opening_a_model(void **unused) {
         {CASES "two-tiny-bf16", {.threads = 1, .chunk = 8}}, /* shards */
         {CASES "two-fp8", {.threads = 1, .chunk = 8, .drafts = true}},
         {CASES "int8", {.threads = 1, .chunk = 8}},
-        {"models/tiny", {.threads = 1, .chunk = 8, .drafts = true}}, /* with a tokenizer */
+        {"tests/golden/tiny-code",
+         {.threads = 1, .chunk = 8, .drafts = true}}, /* with a tokenizer */
     };
     for (size_t i = 0; i < sizeof openings / sizeof *openings; i++)
         printf("# %s: %ld allocations failed in turn\n", openings[i].dir,
@@ -270,7 +271,7 @@ static void generation(void **unused) {
     for (size_t i = 0; i < LENGTH; i++)
         s.tokens[i] = (int32_t)golden_number(golden_get(&g, "1.ids"), i);
     golden_close(&g);
-    s.engine = golden_engine("models/tiny", (golden_engine_options){.chunk = 64});
+    s.engine = golden_engine("tests/golden/tiny-code", (golden_engine_options){.chunk = 64});
     assert_ok(lc_engine_logits(s.engine, 1, &err), err);
     generated[0] = -1;
     assert_int_equal(generate(&s, &err), LC_OK); /* what it should be */

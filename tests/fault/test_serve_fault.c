@@ -46,7 +46,7 @@ static void test_what_cannot_be_recorded_is_not_answered(void **state) {
     server *s = *state;
     struct rlimit old;
     int64_t sums[3];
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     reply before = post(s, "/v1/chat/completions", question);
     assert_int_equal(before.status, 200);
     set_limit(s, RLIMIT_FSIZE, 0, &old); /* as a full disk: nothing can be written any more */
@@ -78,7 +78,7 @@ static void test_a_ledger_that_is_no_database_stops_the_start(void **state) {
     char command[700], text[512] = {0};
     put_text(in(s->folder, "accounts.db"), "this is no database, but as long as its header must be "
                                            "................................................");
-    snprintf(command, sizeof command, "%s serve models/tiny --port 0 --data %s 2>&1",
+    snprintf(command, sizeof command, "%s serve tests/golden/tiny-code --port 0 --data %s 2>&1",
              test_program(), s->folder);
     FILE *f = popen(command, "r");
     size_t n = fread(text, 1, sizeof text - 1, f);
@@ -103,7 +103,7 @@ static void test_the_cache_folder_vanishes(void **state) {
     server *s = *state;
     lc_buf body = {0};
     char first[2000] = "";
-    start_server(s, "models/tiny", (const char *[]){"--cache-ram", "1M", NULL});
+    start_server(s, "tests/golden/tiny-code", (const char *[]){"--cache-ram", "1M", NULL});
     for (int round = 0; round < 3; round++) {
         lc_buf_clear(&body);
         lc_buf_printf(&body, "{\"prompt\":\"%d ", round == 1);
@@ -153,7 +153,7 @@ static void test_no_descriptors_are_left(void **state) {
     server *s = *state;
     struct rlimit old;
     int fds[40];
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     reply before = post(s, "/v1/chat/completions", question);
     size_t files = open_files(s);
     set_limit(s, RLIMIT_NOFILE, files + 4, &old);
@@ -184,7 +184,7 @@ static void test_a_second_sigterm_ends_at_once(void **state) {
     server *s = *state;
     pthread_t threads[6];
     int64_t sums[3];
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     for (int i = 0; i < 6; i++) pthread_create(&threads[i], NULL, long_stream, s);
     for (int i = 0; i < 200 && metric(s, "num_requests_running") < 6; i++) usleep(10000);
     kill(s->pid, SIGTERM);
@@ -201,7 +201,8 @@ static void test_a_second_sigterm_ends_at_once(void **state) {
 static void test_a_full_queue_takes_all_answers_or_none(void **state) {
     server *s = *state;
     pthread_t thread;
-    start_server(s, "models/tiny", (const char *[]){"--running", "1", "--waiting", "2", NULL});
+    start_server(s, "tests/golden/tiny-code",
+                 (const char *[]){"--running", "1", "--waiting", "2", NULL});
     pthread_create(&thread, NULL, long_stream, s); /* two answers: one runs, one waits */
     for (int i = 0; i < 200 && metric(s, "num_requests_waiting") < 1; i++) usleep(10000);
     reply r = post(s, "/v1/completions", "{\"prompt\":\"x\",\"n\":4,\"max_tokens\":300}");
@@ -237,8 +238,8 @@ static void open_inside(inside *i, const char *folder) {
     lc_engine_options engine = {.threads = 1};
     char cache_folder[300];
     snprintf(cache_folder, sizeof cache_folder, "%s/prompts", folder);
-    assert_ok(lc_engine_open("models/tiny", &engine, &i->engine, &err), err);
-    assert_ok(lc_chat_template_load("models/tiny", &i->tmpl, &err), err);
+    assert_ok(lc_engine_open("tests/golden/tiny-code", &engine, &i->engine, &err), err);
+    assert_ok(lc_chat_template_load("tests/golden/tiny-code", &i->tmpl, &err), err);
     lc_cache_options cache = {.layout = lc_model_kv_layout(i->engine->model, i->engine->bf16),
                               .identity = "x",
                               .identity_size = 1,

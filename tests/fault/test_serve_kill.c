@@ -179,7 +179,7 @@ static void *be_killed_client(void *ctx) {
 
 static double start_timed(server *s, const char *const *extra) {
     uint64_t from = lc_clock_ns();
-    start_server(s, "models/tiny", extra);
+    start_server(s, "tests/golden/tiny-code", extra);
     return (double)(lc_clock_ns() - from) / 1e9;
 }
 
@@ -339,12 +339,12 @@ static void test_damaged_files_are_never_used(void **state) {
     char *answers[DAMAGED] = {0};
     static char files[2 * DAMAGED][600];
     unsigned seed = 5;
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     assert_int_equal(ask_all(s, answers), 0);
     stop_server(s, SIGTERM); /* writes what is queued */
     size_t n = list_files(s->folder, files, 2 * DAMAGED);
     assert_int_equal(n, DAMAGED);
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     for (size_t i = 0; i < n; i++) damage(files, n, i, &seed);
     assert_int_equal(ask_all(s, answers), 0);
     reply r = get(s, "/v1/longcat/status");
@@ -352,7 +352,7 @@ static void test_damaged_files_are_never_used(void **state) {
     assert_int_equal(number_at(&r, "cache.damaged"), DAMAGED);
     free_reply(&r);
     stop_server(s, SIGTERM);
-    start_server(s, "models/tiny", NULL); /* they were written anew */
+    start_server(s, "tests/golden/tiny-code", NULL); /* they were written anew */
     assert_int_equal(ask_all(s, answers), 64 * DAMAGED);
     for (int q = 0; q < DAMAGED; q++) free(answers[q]);
 }

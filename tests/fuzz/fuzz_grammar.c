@@ -23,7 +23,7 @@ static size_t size;
 
 static void load(void) {
     static const int32_t eos[] = {2};
-    must(lc_tokenizer_load("models/tiny", &tokenizer, NULL) == LC_OK);
+    must(lc_tokenizer_load("tests/golden/tiny-code", &tokenizer, NULL) == LC_OK);
     size = lc_tokenizer_vocab_size(tokenizer);
     must(lc_grammar_vocab_new(tokenizer, size, eos, 1, &vocab, NULL) == LC_OK);
 }

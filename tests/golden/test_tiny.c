@@ -1,7 +1,7 @@
 /*
- * test_tiny.c: models/tiny, a trained model, against the numbers of a float32 PyTorch reference in
- * tests/golden/tiny-code (expected.json says what each tensor is): six texts, their logits, draft
- * logits, choices and greedy continuations, and the likelihood of a held-out text.
+ * test_tiny.c: tests/golden/tiny-code, a trained model, against the numbers of a float32 PyTorch
+ * reference in tests/golden/tiny-code (expected.json says what each tensor is): six texts, their
+ * logits, draft logits, choices and greedy continuations, and the likelihood of a held-out text.
  *
  * Both sides compute in fp32 with different orders of sums, so a choice between scores less than
  * tiny_gap apart may differ; a row behind such a difference isn't compared. None differs at
@@ -9,7 +9,6 @@
  */
 #include "golden.h"
 
-#define MODEL "models/tiny"
 #define DIR "tests/golden/tiny-code"
 
 enum { TEXTS = 6, LAYERS = 4, TOP = 32, LAST = 16, STEPS = 128, CHUNK = 64 };
@@ -130,7 +129,7 @@ static size_t compare_keys(size_t text, const lc_eval_result *result, size_t row
 static void run_text(size_t text, const char *compute, lc_eval_result *result) {
     lc_err err = {0};
     lc_engine *engine = golden_engine(
-        MODEL, (golden_engine_options){.compute = compute, .chunk = CHUNK, .drafts = true});
+        DIR, (golden_engine_options){.compute = compute, .chunk = CHUNK, .drafts = true});
     const lc_tensor *ids = get(text, "ids");
     int32_t *tokens = golden_ids(ids);
     lc_eval_input input = {
@@ -205,7 +204,7 @@ static void test_greedy(void **state) {
     size_t text = *(const size_t *)*state;
     lc_err err = {0};
     lc_engine *engine =
-        golden_engine(MODEL, (golden_engine_options){.chunk = 2 * CHUNK, .drafts = false});
+        golden_engine(DIR, (golden_engine_options){.chunk = 2 * CHUNK, .drafts = false});
     const lc_tensor *ids = get(text, "ids"), *want = get(text, "greedy.ids"),
                     *margin = get(text, "greedy.margin");
     size_t vocab = lc_engine_vocab(engine), step = 0;
@@ -266,7 +265,7 @@ static void check_heldout(const char *compute, double total, double window_limit
     lc_ids ids = {0};
     assert_ok(lc_json_load(DIR "/heldout.json", 0, &json, &err), err);
     assert_ok(lc_file_read(DIR "/heldout.txt", 0, &text, &err), err);
-    lc_engine *engine = golden_engine(MODEL, (golden_engine_options){.compute = compute});
+    lc_engine *engine = golden_engine(DIR, (golden_engine_options){.compute = compute});
     assert_ok(lc_tokenizer_encode(engine->tokenizer, text.data, text.len, LC_ENCODE_PLAIN, false,
                                   &ids, &err),
               err);

@@ -21,7 +21,8 @@ typedef struct server {
     pid_t pid;
 } server;
 
-/* Starts it on models/tiny (or MODEL); extra: more arguments, NULL-terminated, or NULL. */
+/* Starts it on tests/golden/tiny-code (or MODEL); extra: more arguments, NULL-terminated, or NULL.
+ */
 static inline void start_server(server *s, const char *model, const char *const *extra) {
     const char *args[32] = {test_program(), "serve", model, "--port", "0", "--data", s->folder};
     int out[2], n = 7, log;

@@ -6,12 +6,12 @@
 #include "sched_kit.h"
 #include "unit/train_files.h"
 
-#define TINY "models/tiny"
+#define TINY "tests/golden/tiny-code"
 #define CASES "tests/golden/model/"
 
 enum { TASKS = 16 };
 
-static lc_engine *engine; /* models/tiny, bf16 */
+static lc_engine *engine; /* tests/golden/tiny-code, bf16 */
 static int32_t *text;     /* source code, as ids */
 static size_t n_text;
 
@@ -23,7 +23,7 @@ static void expect(int status, int want, const lc_err *err, const char *words) {
 static int set_up(void **state) {
     (void)state;
     golden g;
-    golden_open(&g, "tests/golden/tiny-code");
+    golden_open(&g, TINY);
     const lc_tensor *ids = golden_get(&g, "0.ids"), *more = golden_get(&g, "1.ids");
     int32_t *a = golden_ids(ids), *b = golden_ids(more);
     n_text = 2048;

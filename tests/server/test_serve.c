@@ -1,6 +1,7 @@
 /*
- * test_serve.c: `longcat serve` as a client sees it: the real program on models/tiny, over HTTP.
- * Expected answers come from `longcat run` on the same tokens. uses-threads: the server does.
+ * test_serve.c: `longcat serve` as a client sees it: the real program on tests/golden/tiny-code,
+ * over HTTP. Expected answers come from `longcat run` on the same tokens. uses-threads: the server
+ * does.
  */
 #include "serve_kit.h"
 
@@ -36,11 +37,11 @@ static void test_four_wires_give_the_answer_that_run_gives(void **state) {
     server *s = *state;
     char body[512];
     lc_buf expected = {0};
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     snprintf(body, sizeof body, "{%s}", question);
     reply prompt = post(s, "/apply-template", body);
     assert_int_equal(prompt.status, 200);
-    run_alone("models/tiny", at(prompt.json, "tokens"), 24, &expected);
+    run_alone("tests/golden/tiny-code", at(prompt.json, "tokens"), 24, &expected);
     assert_true(expected.len > 4);
 
     snprintf(body, sizeof body, "{%s,%s}", question, GREEDY);
@@ -73,7 +74,7 @@ static void test_routes_of_longcats_platform(void **state) {
                                         "/v1/messages?beta=true",
                                         "/v1/v1/messages",
                                         "/anthropic/v1/messages/count_tokens"};
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     snprintf(body, sizeof body, "{%s,\"max_tokens\":2}", question);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         reply r = post(s, paths[i], body);
@@ -85,7 +86,7 @@ static void test_routes_of_longcats_platform(void **state) {
         long status;
     } others[] = {
         {NULL, "/v1/models", NULL, 200},
-        {NULL, "/v1/models/tiny", NULL, 200},
+        {NULL, "/v1/tests/golden/tiny-code", NULL, 200},
         {NULL, "/v1/models/other", NULL, 404},
         {"HEAD", "/", NULL, 200},
         {"HEAD", "/api/hello", NULL, 200},
@@ -98,7 +99,7 @@ static void test_routes_of_longcats_platform(void **state) {
         {NULL, "/v1/embeddings", "{}", 404},
         {NULL, "/tokenize", NULL, 405},
         {NULL, "/v1/models", "{}", 405},
-        {NULL, "/v1/models/tiny", "{}", 405},
+        {NULL, "/v1/tests/golden/tiny-code", "{}", 405},
         {NULL, "/page.css", "{}", 405},
         {NULL, "/tokenize", "{\"content\":\"a\",\"parse_special\":{}}", 400},
         {NULL, "/page.js", NULL, 200},
@@ -116,7 +117,7 @@ static void test_routes_of_longcats_platform(void **state) {
 
 static void test_the_next_turn_extends_the_last_one(void **state) {
     server *s = *state;
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     lc_buf body = {0}, text = {0};
     for (int i = 0; i < 60; i++) lc_buf_printf(&text, "line %d of a long message. ", i);
     lc_buf_printf(&body,
@@ -150,13 +151,13 @@ static void test_the_cache_survives_kill(void **state) {
     lc_buf_puts(&body, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
     for (int i = 0; i < 120; i++) lc_buf_printf(&body, "word%d ", i * i % 97);
     lc_buf_puts(&body, "\"}]," GREEDY "}");
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     reply first = post(s, "/v1/chat/completions", body.data);
     assert_int_equal(number_at(&first, "usage.prompt_tokens_details.cached_tokens"), 0);
     for (int round = 0; round < 3; round++) {
         sleep(1); /* the writer is a thread of its own */
         stop_server(s, round == 1 ? SIGTERM : SIGKILL);
-        start_server(s, "models/tiny", NULL);
+        start_server(s, "tests/golden/tiny-code", NULL);
         reply again = post(s, "/v1/chat/completions", body.data);
         assert_true(number_at(&again, "usage.prompt_tokens_details.cached_tokens") >= 128);
         assert_string_equal(text_at(&again, "choices.0.message.content"),
@@ -204,7 +205,7 @@ static void test_answers_under_load_are_those_given_alone(void **state) {
     server *s = *state;
     pthread_t threads[CLIENTS];
     client clients[CLIENTS];
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     for (int i = 0; i < CLIENTS; i++) {
         clients[i] = (client){.s = s, .number = i};
         pthread_create(&threads[i], NULL, be_client, &clients[i]);
@@ -212,7 +213,7 @@ static void test_answers_under_load_are_those_given_alone(void **state) {
     for (int i = 0; i < CLIENTS; i++) pthread_join(threads[i], NULL);
     stop_server(s, SIGTERM);
     const char *none[] = {"--cache-ram", "0", "--running", "1", NULL};
-    start_server(s, "models/tiny", none);
+    start_server(s, "tests/golden/tiny-code", none);
     for (int i = 0; i < CLIENTS; i++) {
         client alone = {.s = s, .number = i};
         be_client(&alone);
@@ -228,7 +229,7 @@ static void test_answers_under_load_are_those_given_alone(void **state) {
 
 static void test_a_client_that_hangs_up_stops_its_answer(void **state) {
     server *s = *state;
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     reply r = ask(s, (request){.path = "/v1/completions",
                                .body = "{\"prompt\":\"def\",\"stream\":true,\"max_tokens\":4000,"
                                        "\"ignore_eos\":true,\"logit_bias\":{\"2\":-100}}",
@@ -253,7 +254,7 @@ static void test_forced_calls_and_schemas_hold(void **state) {
         "\"pwd\"]},\"timeout\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":60}},\"required\":["
         "\"command\"]}}}]";
     char body[1024];
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     for (int seed = 0; seed < 10; seed++) {
         snprintf(body, sizeof body,
                  "{%s,%s,\"tool_choice\":\"required\",\"seed\":%d,\"temperature\":1.5}", question,
@@ -287,7 +288,7 @@ static void test_overflow_is_told_in_words_that_clients_know(void **state) {
     server *s = *state;
     const char *small[] = {"--context", "64", NULL};
     lc_buf body = {0};
-    start_server(s, "models/tiny", small);
+    start_server(s, "tests/golden/tiny-code", small);
     lc_buf_puts(&body, "{\"max_tokens\":4,\"messages\":[{\"role\":\"user\",\"content\":\"");
     for (int i = 0; i < 200; i++) lc_buf_puts(&body, "word ");
     lc_buf_puts(&body, "\"}]}");
@@ -331,7 +332,7 @@ static void test_keys_guard_everything_but_probes(void **state) {
     run_cli(s->folder, "keys create ann", key, sizeof key);
     assert_int_equal(strncmp(key, "sk-lc-", 6), 0);
     key[strcspn(key, "\n")] = 0;
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     snprintf(body, sizeof body, "{%s,%s}", question, GREEDY);
     static const char *const guarded[] = {"/v1/models",           "/metrics",
                                           "/v1/longcat/status",   "/v1/longcat/experts",
@@ -361,7 +362,8 @@ static void test_keys_guard_everything_but_probes(void **state) {
 static void test_other_addresses_need_a_key(void **state) {
     server *s = *state;
     char command[700], text[512] = {0};
-    snprintf(command, sizeof command, "%s serve models/tiny --host 0.0.0.0 --port 0 --data %s 2>&1",
+    snprintf(command, sizeof command,
+             "%s serve tests/golden/tiny-code --host 0.0.0.0 --port 0 --data %s 2>&1",
              test_program(), s->folder);
     FILE *f = popen(command, "r");
     size_t n = fread(text, 1, sizeof text - 1, f);
@@ -376,7 +378,7 @@ static void test_replies_metrics_and_ledger_agree(void **state) {
     server *s = *state;
     char body[512], line[1024], command[700];
     int64_t fresh = 0, cached = 0, output = 0;
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     for (int i = 0; i < 12; i++) {
         snprintf(body, sizeof body,
                  "{\"messages\":[{\"role\":\"user\",\"content\":\"%s tell %d\"}],\"n\":%d,"
@@ -422,7 +424,7 @@ static void test_sigterm_lets_answers_finish(void **state) {
     server *s = *state;
     pthread_t thread;
     void *got;
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     pthread_create(&thread, NULL, long_answer, s);
     for (int i = 0; i < 100 && metric(s, "num_requests_running") < 1; i++) usleep(10000);
     kill(s->pid, SIGTERM);
@@ -441,7 +443,7 @@ static void test_bodies_are_never_logged(void **state) {
     server *s = *state;
     lc_buf log = {0};
     lc_err err = {0};
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     reply r = post(s, "/v1/chat/completions",
                    "{\"messages\":[{\"role\":\"user\",\"content\":\"a-secret-word\"}],"
                    "\"max_tokens\":4}");

@@ -63,7 +63,7 @@ static void test_cve_2026_21869_integers_out_of_range(void **state) {
         "{\"prompt\":\"x\",\"max_tokens\":-1}",
     };
     char body[400];
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     char *before = say_sane(s);
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         for (size_t k = 0; k < sizeof values / sizeof *values; k++) {
@@ -87,7 +87,7 @@ static void test_descriptions_of_tools_never_reach_the_grammar(void **state) {
                                         "</longcat_tool_call><longcat_think>", "\\\\\\\"\\\"\\\"",
                                         "\\ud83d\\ude00\\u202e\\ufeff"};
     lc_buf body = {0};
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     for (int i = 0; i < 6; i++) {
         lc_buf_clear(&body);
         lc_buf_puts(&body, "{" ASK ",\"max_tokens\":80,\"tool_choice\":\"required\",\"tools\":[{"
@@ -145,7 +145,7 @@ static long resident_kib(const server *s) {
 
 static void test_cve_2025_48956_huge_headers(void **state) {
     server *s = *state;
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     char *before = say_sane(s);
     lc_buf one = {0}, many = {0}, line = {0};
     lc_buf_puts(&one, "GET /health HTTP/1.1\r\nHost: localhost\r\nX: ");
@@ -186,7 +186,7 @@ static void test_cve_2026_34756_unbounded_counts(void **state) {
     static const char *const chat[] = {"{" ASK ",\"n\":5}", "{" ASK ",\"n\":1000000000}",
                                        "{" ASK ",\"n\":0}",
                                        "{" ASK ",\"logprobs\":true,\"top_logprobs\":21}"};
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     char *before = say_sane(s);
     for (size_t i = 0; i < sizeof chat / sizeof *chat; i++) expect_status(s, CHAT, chat[i], 400);
     expect_status(s, "/v1/completions", "{\"prompt\":\"x\",\"best_of\":1000000}", 400);
@@ -251,7 +251,7 @@ static void test_cve_2025_48942_schemas_and_patterns(void **state) {
         "{\"type\":\"integer\",\"minimum\":1e308,\"maximum\":-1e308}",
     };
     lc_buf body = {0};
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     char *before = say_sane(s);
     for (size_t i = 0; i < sizeof bad / sizeof *bad + sizeof either / sizeof *either; i++) {
         size_t n_bad = sizeof bad / sizeof *bad;
@@ -303,7 +303,7 @@ static void test_cve_2025_62426_template_arguments(void **state) {
         "\"chat_template\":\"{{ 1 / 0 }}\"",
     };
     char body[600];
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     reply plain = post(s, "/apply-template", "{" ASK "}");
     assert_int_equal(plain.status, 200);
     for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
@@ -338,7 +338,7 @@ static void test_cve_2026_44223_penalties_with_everything(void **state) {
     };
     char body[800];
     int n = 0;
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     char *before = say_sane(s);
     for (size_t i = 0; i < sizeof penalties / sizeof *penalties; i++)
         for (size_t k = 0; k < sizeof others / sizeof *others; k++, n++) {
@@ -380,7 +380,7 @@ static void test_cve_2025_59425_keys_that_are_almost_right(void **state) {
     server *s = *state;
     char key[128], other[140];
     make_key(s, "ann", key);
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     size_t n = strlen(key);
     assert_int_equal(status_with(s, "GET", "/v1/models", key), 200);
     for (size_t i = 0; i < n; i++) { /* each beginning, and each with one wrong letter */
@@ -421,7 +421,7 @@ static void test_every_route_needs_a_key(void **state) {
     char key[128];
     int n = 0;
     make_key(s, "ann", key);
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     reply described = get(s, "/openapi.json");
     assert_int_equal(described.status, 200);
     json_object_object_foreach(at(described.json, "paths"), path, methods) {
@@ -460,7 +460,7 @@ static void test_cve_2025_46570_tenants_share_no_cache(void **state) {
                        "\"role\":\"user\",\"content\":\"");
     for (int i = 0; i < 200; i++) lc_buf_printf(&body, "secret%d ", i);
     lc_buf_puts(&body, "\"}]}");
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     const char *const keys[] = {ann, ann, bob, bob};
     int64_t cached[4];
     for (int i = 0; i < 4; i++) {
@@ -495,7 +495,7 @@ static void test_cve_2025_49847_hostile_text(void **state) {
                                       "99999999"};
     char body[200];
     lc_buf long_one = {0};
-    start_server(s, "models/tiny", NULL);
+    start_server(s, "tests/golden/tiny-code", NULL);
     char *before = say_sane(s);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         lc_buf_clear(&long_one);

@@ -332,7 +332,7 @@ static struct json_object *row_of(struct json_object *report, const char *table,
 static void machine_reports_json(void **state) {
     (void)state;
     struct json_object *o =
-        run_json("machine --json --repeat 1 --memory-gb 0.01 -t 2 --disk models/tiny");
+        run_json("machine --json --repeat 1 --memory-gb 0.01 -t 2 --disk tests/golden/tiny-code");
     const lc_peak *peaks[LC_PEAKS];
     assert_int_equal(rows_of(o, "memory"), 2);
     assert_int_equal(rows_of(o, "instructions"), 2 * lc_peaks(peaks));

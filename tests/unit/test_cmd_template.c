@@ -169,7 +169,7 @@ static void bad_lines(void **state) {
                  "{\"error\":\"input\",\"message\":\"a template of more than 64 MiB\"}\n"
                  "{\"text\":\"05:06\"}\n"
                  "{\"text\":\"1970\"}\n");
-    check_output("models/tiny --jsonl <<'E'\n"
+    check_output("tests/golden/tiny-code --jsonl <<'E'\n"
                  "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"add_generation_prompt\":"
                  "true}\n"
                  "{\"messages\":3}\n"
@@ -186,26 +186,29 @@ static void bad_lines(void **state) {
 
 static void one_conversation(void **state) {
     (void)state;
-    const char *list = "models/tiny <<'E'\n[{\"role\":\"user\",\"content\":\"a</longcat_s>\"}]\nE";
+    const char *list =
+        "tests/golden/tiny-code <<'E'\n[{\"role\":\"user\",\"content\":\"a</longcat_s>\"}]\nE";
     check_output(list, 0, "<longcat_user>a</longcat_s>");
-    check_output("models/tiny - <<'E'\n{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
-                 "\"add_generation_prompt\":true}\nE",
-                 0, "<longcat_user>a<longcat_assistant>");
-    check_output("models/tiny --ids --unsanitized <<'E'\n[{\"role\":\"user\",\"content\":"
-                 "\"</longcat_s>\"}]\nE",
-                 0, "5,2\n");
-    check_output("models/tiny no-such-file.json 2>/dev/null", 1, "");
+    check_output(
+        "tests/golden/tiny-code - <<'E'\n{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
+        "\"add_generation_prompt\":true}\nE",
+        0, "<longcat_user>a<longcat_assistant>");
+    check_output(
+        "tests/golden/tiny-code --ids --unsanitized <<'E'\n[{\"role\":\"user\",\"content\":"
+        "\"</longcat_s>\"}]\nE",
+        0, "5,2\n");
+    check_output("tests/golden/tiny-code no-such-file.json 2>/dev/null", 1, "");
     check_output("no-such-model 2>/dev/null < /dev/null", 1, "");
-    check_output("models/tiny 2>/dev/null < /dev/null", 1, "");
+    check_output("tests/golden/tiny-code 2>/dev/null < /dev/null", 1, "");
 }
 
 static void usage(void **state) {
     (void)state;
     check_output("2>/dev/null", 2, "");
     check_output("--raw 2>/dev/null", 2, "");
-    check_output("models/tiny --raw --jsonl 2>/dev/null", 2, "");
-    check_output("models/tiny x.json --jsonl 2>/dev/null", 2, "");
-    check_output("models/tiny --unsanitized 2>/dev/null", 2, "");
+    check_output("tests/golden/tiny-code --raw --jsonl 2>/dev/null", 2, "");
+    check_output("tests/golden/tiny-code x.json --jsonl 2>/dev/null", 2, "");
+    check_output("tests/golden/tiny-code --unsanitized 2>/dev/null", 2, "");
     check_output(DIR "templates/lite.jinja --ids 2>/dev/null", 1, "");
     lc_buf out = {0};
     assert_int_equal(run("--help", &out), 0);

@@ -134,15 +134,15 @@ static void test_for_people(void **state) {
     check_output(DIR "tokenizer_gpt2.json --decode 64,312 1000", 0, "a b<|endoftext|>\n");
     check_output(DIR "tokenizer_gpt2.json -d --skip-special 64,312 1000", 0, "a b\n");
     check_output(DIR "tokenizer_llama3.json --ids --mode bos a", 0, "968,64\n");
-    check_output("models/tiny --ids '' </dev/null", 0, "\n");
-    check_output("models/tiny --ids '</longcat_s>'", 0, "2\n");
+    check_output("tests/golden/tiny-code --ids '' </dev/null", 0, "\n");
+    check_output("tests/golden/tiny-code --ids '</longcat_s>'", 0, "2\n");
     check_output("nowhere a 2>/dev/null", 1, "");
-    check_output("models/tiny --decode 99999999 2>/dev/null", 1, "");
-    check_output("models/tiny --decode x 2>/dev/null", 1, "");
+    check_output("tests/golden/tiny-code --decode 99999999 2>/dev/null", 1, "");
+    check_output("tests/golden/tiny-code --decode x 2>/dev/null", 1, "");
     check_output("2>/dev/null", 2, "");
-    check_output("models/tiny --mode odd a 2>/dev/null", 2, "");
-    check_output("models/tiny --stream a 2>/dev/null", 2, "");
-    check_output("models/tiny --odd 2>/dev/null", 2, "");
+    check_output("tests/golden/tiny-code --mode odd a 2>/dev/null", 2, "");
+    check_output("tests/golden/tiny-code --stream a 2>/dev/null", 2, "");
+    check_output("tests/golden/tiny-code --odd 2>/dev/null", 2, "");
 }
 
 int main(void) {

@@ -646,7 +646,8 @@ static void test_generation(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(lc_config_parse_generation(bad[i], strlen(bad[i]), "g.json", &c, &err),
                          LC_EFORMAT);
-    assert_ok(lc_config_load("models/tiny", &c, &err), err); /* has generation_config.json */
+    assert_ok(lc_config_load("tests/golden/tiny-code", &c, &err),
+              err); /* has generation_config.json */
     assert_int_equal(c.pad, 3);
 }
 
@@ -658,7 +659,7 @@ static void test_allocation_failures(void **state) {
     for (long n = 0;; n++) {
         lc_err err = {0};
         lc_mem_fail_after(n);
-        int status = lc_config_load("models/tiny", &c, &err);
+        int status = lc_config_load("tests/golden/tiny-code", &c, &err);
         lc_mem_fail_after(-1);
         assert_int_equal(lc_mem_current(), before);
         if (status == LC_OK) break;

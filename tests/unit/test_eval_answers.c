@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MODEL "models/tiny"
+#define MODEL "tests/golden/tiny-code"
 
 static char folder[] = "/tmp/longcat-answers-XXXXXX";
 static const char prompt[] = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n";

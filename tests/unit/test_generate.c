@@ -7,7 +7,7 @@
 
 #include "base/utf8.h"
 
-#define MODEL "models/tiny"
+#define MODEL "tests/golden/tiny-code"
 
 enum { MOST = 128, WINDOW = 48 };
 
@@ -226,7 +226,7 @@ static void encode(const char *text, lc_ids *ids) {
         err);
 }
 
-/* Samples of models/tiny/README.md. */
+/* Samples of tests/golden/tiny-code/README.md. */
 static void eos_ends_the_text(void **unused) {
     (void)unused;
     static const struct {

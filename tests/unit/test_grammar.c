@@ -22,7 +22,8 @@ static struct model {
     lc_tokenizer *tokenizer;
     lc_grammar_vocab *vocab;
     size_t size;
-} models[N_MODELS] = {{.path = "models/tiny"}, {.path = "tests/golden/text/tokenizer.json"}};
+} models[N_MODELS] = {{.path = "tests/golden/tiny-code"},
+                      {.path = "tests/golden/text/tokenizer.json"}};
 
 static const int32_t eos[] = {2};
 
@@ -425,7 +426,7 @@ static lc_grammar_vocab *big_vocab(lc_tokenizer **out) {
     enum { SMALL = 4096, BIG = 131072 };
     struct json_object *file;
     lc_err err;
-    assert_ok(lc_json_load("models/tiny/tokenizer.json", 0, &file, &err), err);
+    assert_ok(lc_json_load("tests/golden/tiny-code/tokenizer.json", 0, &file, &err), err);
     struct json_object *model = schema_get(file, "model"), *vocab = schema_get(model, "vocab");
     const char *texts[SMALL] = {0};
     json_object_object_foreach(vocab, key, id) {

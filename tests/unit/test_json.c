@@ -161,16 +161,18 @@ static void files_are_read_up_to_a_limit(void **state) {
     (void)state;
     struct json_object *value;
     lc_err err = {0};
-    assert_ok(lc_json_load("models/tiny/config.json", 0, &value, &err), err);
+    assert_ok(lc_json_load("tests/golden/tiny-code/config.json", 0, &value, &err), err);
     assert_true(json_object_is_type(value, json_type_object));
     json_object_put(value);
-    assert_int_equal(lc_json_load("models/tiny/config.json", 100, &value, &err), LC_ELIMIT);
+    assert_int_equal(lc_json_load("tests/golden/tiny-code/config.json", 100, &value, &err),
+                     LC_ELIMIT);
     assert_null(value);
     assert_int_equal(lc_json_load("models/none.json", 0, &value, &err), LC_ENOTFOUND);
     assert_non_null(strstr(err.text, "models/none.json: "));
     size_t before = lc_mem_current();
     lc_mem_fail_after(0);
-    assert_int_equal(lc_json_load("models/tiny/config.json", 0, &value, &err), LC_ENOMEM);
+    assert_int_equal(lc_json_load("tests/golden/tiny-code/config.json", 0, &value, &err),
+                     LC_ENOMEM);
     lc_mem_fail_after(-1);
     assert_int_equal(lc_mem_current(), before);
 }

@@ -118,7 +118,7 @@ static void test_golden_inventories(void **state) {
         {"tests/golden/model/two-fp8", 21, 16},
         {"tests/golden/model/int8", 21, 16},
         {"tests/golden/model/long", 21, 0},
-        {"models/tiny", 21, 0},
+        {"tests/golden/tiny-code", 21, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         lc_config c;
@@ -239,14 +239,14 @@ static void test_inspect_table(void **state) {
     expect("tests/data/configs/sparse.json", 0, sparse);
     const char *const tiny[] = {"12,170,272", "25.59 MiB", "all that the config asks for",
                                 "0 B copied", NULL};
-    expect("models/tiny", 0, tiny);
+    expect("tests/golden/tiny-code", 0, tiny);
     const char *const small[] = {"short", NULL};
-    expect("models/tiny --memory 20M", 0, small);
+    expect("tests/golden/tiny-code --memory 20M", 0, small);
     const char *const usage[] = {"usage: longcat inspect", NULL};
     expect("", 2, usage);
     expect("--help", 0, usage);
     const char *const size[] = {"--memory: \"12Q\" is not a size", NULL};
-    expect("models/tiny --memory 12Q", 2, size);
+    expect("tests/golden/tiny-code --memory 12Q", 2, size);
     const char *const absent[] = {"longcat: ", "absent", NULL};
     expect("tests/absent", 1, absent);
 }

@@ -500,7 +500,7 @@ static void test_memory(void **unused) {
 static void test_sources(void **unused) {
     (void)unused;
     static const char *const models[] = {"tests/golden/model/two-fp8", "tests/golden/model/int8",
-                                         "tests/golden/model/lite-odd", "models/tiny"};
+                                         "tests/golden/model/lite-odd", "tests/golden/tiny-code"};
     for (int i = 0; i < 4; i++) {
         const char *out = in_scratch("source");
         lc_config config;

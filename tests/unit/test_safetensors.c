@@ -591,7 +591,7 @@ static void test_golden_files(void **state) {
         {"tests/golden/model/two-tiny-bf16/model.safetensors.index.json", 202, 1384944},
         {"tests/golden/model/lite-odd/model.safetensors", 106, 4772192},
         {"tests/golden/model/ops/ops.safetensors", 120, 199501},
-        {"models/tiny", 348, 26834432},
+        {"tests/golden/tiny-code", 348, 26834432},
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         lc_tensors *t;

@@ -300,9 +300,12 @@ static const struct {
     const char *file;
     bool exact; /* no normalizer: ids decode to the same text */
 } tokenizers[] = {
-    {"models/tiny/tokenizer.json", true},  {GOLDEN "tokenizer.json", true},
-    {GOLDEN "tokenizer_gpt2.json", true},  {GOLDEN "tokenizer_llama3.json", true},
-    {GOLDEN "tokenizer_qwen.json", false}, {GOLDEN "tokenizer_case.json", false},
+    {"tests/golden/tiny-code/tokenizer.json", true},
+    {GOLDEN "tokenizer.json", true},
+    {GOLDEN "tokenizer_gpt2.json", true},
+    {GOLDEN "tokenizer_llama3.json", true},
+    {GOLDEN "tokenizer_qwen.json", false},
+    {GOLDEN "tokenizer_case.json", false},
 };
 
 /* One character, marks to reorder, prefixes of added tokens, white space, capitals (which the

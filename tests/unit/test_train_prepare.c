@@ -12,7 +12,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#define TOKENIZER "models/tiny/tokenizer.json" /* <longcat_assistant> 6, EOS 2 */
+#define TOKENIZER "tests/golden/tiny-code/tokenizer.json" /* <longcat_assistant> 6, EOS 2 */
 
 static lc_err err;
 static char folder[256], corpus[300], out[300];

@@ -108,7 +108,7 @@ def batches(steps):
     if not path.exists():
         from tokenizers import Tokenizer
         text = (ROOT / "tests" / "golden" / "tiny-code" / "heldout.txt").read_text()
-        ids = Tokenizer.from_file(str(ROOT / "models" / "tiny" / "tokenizer.json")).encode(text).ids
+        ids = Tokenizer.from_file(str(ROOT / "tests" / "golden" / "tiny-code" / "tokenizer.json")).encode(text).ids
         ids = torch.tensor(ids[:steps * ROWS * LENGTH], dtype=torch.int32)
         save_file({"ids": ids.view(steps, ROWS, LENGTH)}, path)
     return load_file(path)["ids"].long()

@@ -13,7 +13,7 @@ import random
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 HERE = "tests/golden/train/"
-base = json.load(open("models/tiny/tokenizer.json"))
+base = json.load(open("tests/golden/tiny-code/tokenizer.json"))
 special = [t["content"] for t in base["added_tokens"]]
 rng = random.Random(5)
 
@@ -29,7 +29,7 @@ with open(HERE + "corpus.jsonl", "w", encoding="utf-8") as f:
         f.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
 
 tokenizer = Tokenizer(models.BPE())
-tokenizer.pre_tokenizer = Tokenizer.from_file("models/tiny/tokenizer.json").pre_tokenizer
+tokenizer.pre_tokenizer = Tokenizer.from_file("tests/golden/tiny-code/tokenizer.json").pre_tokenizer
 tokenizer.decoder = decoders.ByteLevel()
 tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(
     vocab_size=1200, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
