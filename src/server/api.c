@@ -16,7 +16,7 @@ void lc_api_request_free(lc_api_request *r) {
     json_object_put(r->echoed);
     lc_free(r->prompts);
     lc_free(r->model);
-    lc_free(r->suffix);
+    lc_free((void *)(uintptr_t)r->suffix.text);
     lc_free(r->tool);
     lc_free(r->affinity);
     lc_free(r->user);

@@ -42,7 +42,7 @@ typedef struct lc_api_request {
     struct json_object *messages, *tools;
     lc_api_prompt *prompts; /* completions only */
     size_t n_prompts;
-    char *suffix; /* completions: fill in the middle */
+    lc_api_prompt suffix; /* completions: what follows the middle to be filled in, or no text */
 
     lc_api_choice choice;
     char *tool; /* NAMED */

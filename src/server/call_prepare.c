@@ -64,17 +64,36 @@ static bool make_chat_prompt(lc_call *c) {
     return false;
 }
 
+static int encode(lc_call *c, const lc_api_prompt *p, lc_encode_mode mode, lc_ids *out,
+                  lc_err *err) {
+    if (p->text)
+        return lc_tokenizer_encode(c->service->prompter.tokenizer, p->text, p->len, mode, false,
+                                   out, err);
+    lc_ids_append(out, p->ids, p->count);
+    return LC_OK;
+}
+
+/* Prefix, suffix, middle, as `longcat train data --fim` writes it. */
+static int encode_fim(lc_call *c, const lc_api_prompt *p, lc_ids *out, lc_err *err) {
+    lc_fim_tokens fim;
+    if (!lc_tokenizer_fim(c->service->prompter.tokenizer, &fim))
+        return lc_fail(err, LC_EINVAL,
+                       "suffix: this model has no tokens to fill in the middle of a text");
+    lc_ids_push(out, fim.prefix);
+    int status = encode(c, p, LC_ENCODE_PLAIN, out, err);
+    lc_ids_push(out, fim.suffix);
+    if (status == LC_OK) status = encode(c, &c->request.suffix, LC_ENCODE_PLAIN, out, err);
+    lc_ids_push(out, fim.middle);
+    return status;
+}
+
 static bool make_plain_prompts(lc_call *c) {
-    const lc_tokenizer *t = c->service->prompter.tokenizer;
     lc_err err = {0};
     int status = LC_OK;
     for (size_t i = 0; i < c->n_prompts && status == LC_OK; i++) {
         const lc_api_prompt *p = &c->request.prompts[i];
-        if (p->text)
-            status =
-                lc_tokenizer_encode(t, p->text, p->len, LC_ENCODE_ALL, false, &c->prompts[i], &err);
-        else
-            lc_ids_append(&c->prompts[i], p->ids, p->count);
+        status = c->request.suffix.text ? encode_fim(c, p, &c->prompts[i], &err)
+                                        : encode(c, p, LC_ENCODE_ALL, &c->prompts[i], &err);
         if (status == LC_OK && c->prompts[i].failed)
             status = lc_fail(&err, LC_ENOMEM, "prompt: out of memory");
         if (status == LC_OK && !c->prompts[i].len)

@@ -1,7 +1,7 @@
 /*
  * dialect_completions.c: OpenAI's legacy completions: prompts as text or token ids, echo and log
- * probabilities, which make a server a target of evaluation harnesses. No filling in the middle:
- * the model family has no tokens for it.
+ * probabilities, which make a server a target of evaluation harnesses, and `suffix`, which editors
+ * use to fill in the middle.
  */
 #include "server/canonical.h"
 #include "server/sse.h"
@@ -100,7 +100,8 @@ static void read_numbers(lc_fields *f, struct json_object *body, lc_api_request 
     r->top_logprobs = (size_t)tops;
     lc_field_bool(f, body, "echo", &r->echo);
     if (lc_field_string(f, body, "suffix", &suffix) && suffix && json_object_get_string_len(suffix))
-        lc_fields_refuse(f, "suffix", "this model can't fill in the middle of a text");
+        take_text(f, suffix, &r->suffix);
+    if (r->suffix.text && r->echo) lc_fields_refuse(f, "echo", "can't be combined with suffix");
 }
 
 static int parse(struct json_object *body, lc_header_fn *header, void *ctx, lc_api_request *r,

@@ -190,6 +190,21 @@ int32_t lc_tokenizer_id(const lc_tokenizer *tokenizer, const char *content) {
     return lc_vocab_find(&tokenizer->vocab, content, strlen(content), LC_IN_MODEL | LC_IN_ADDED);
 }
 
+bool lc_tokenizer_fim(const lc_tokenizer *tokenizer, lc_fim_tokens *out) {
+    static const char *const names[][3] = {
+        {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"},
+        {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"},
+        {"<longcat_fim_prefix>", "<longcat_fim_suffix>", "<longcat_fim_middle>"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        *out = (lc_fim_tokens){.prefix = lc_tokenizer_id(tokenizer, names[i][0]),
+                               .suffix = lc_tokenizer_id(tokenizer, names[i][1]),
+                               .middle = lc_tokenizer_id(tokenizer, names[i][2])};
+        if (out->prefix >= 0 && out->suffix >= 0 && out->middle >= 0) return true;
+    }
+    return false;
+}
+
 static bool is_known(const lc_tokenizer *tokenizer, int32_t id) {
     return id >= 0 && (size_t)id < tokenizer->vocab.n_ids && tokenizer->vocab.flags[id];
 }

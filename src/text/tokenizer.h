@@ -54,6 +54,14 @@ bool lc_decode_finish(lc_decode_stream *stream, lc_buf *out);
 size_t lc_tokenizer_vocab_size(const lc_tokenizer *tokenizer); /* highest id + 1 */
 int32_t lc_tokenizer_id(const lc_tokenizer *tokenizer,
                         const char *content); /* exact token or added token; -1 */
+
+/* The tokens around the parts of a text whose middle is to be filled in, prefix first, in the
+ * spellings that tokenizers use. false: there are none. */
+typedef struct lc_fim_tokens {
+    int32_t prefix, suffix, middle;
+} lc_fim_tokens;
+bool lc_tokenizer_fim(const lc_tokenizer *tokenizer, lc_fim_tokens *out);
+
 /* Raw content of a token as in the file (not decoded); NULL for an unused id. */
 const char *lc_tokenizer_content(const lc_tokenizer *tokenizer, int32_t id);
 bool lc_tokenizer_is_special(const lc_tokenizer *tokenizer, int32_t id);

@@ -46,20 +46,8 @@ static int find_token(run *r, const char *token, int32_t *id) {
     return lc_fail(r->err, LC_EINVAL, "%s: has no token \"%s\"", r->options->tokenizer, token);
 }
 
-/* The names that tokenizers use for filling in the middle. */
 static int find_fim(run *r) {
-    static const char *const names[][3] = {
-        {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"},
-        {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"},
-        {"<longcat_fim_prefix>", "<longcat_fim_suffix>", "<longcat_fim_middle>"},
-    };
-    lc_encoder *e = &r->encoder;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        e->fim_prefix = lc_tokenizer_id(e->tokenizer, names[i][0]);
-        e->fim_suffix = lc_tokenizer_id(e->tokenizer, names[i][1]);
-        e->fim_middle = lc_tokenizer_id(e->tokenizer, names[i][2]);
-        if (e->fim_prefix >= 0 && e->fim_suffix >= 0 && e->fim_middle >= 0) return LC_OK;
-    }
+    if (lc_tokenizer_fim(r->encoder.tokenizer, &r->encoder.fim_tokens)) return LC_OK;
     return lc_fail(r->err, LC_EINVAL,
                    "%s: has no tokens to fill in the middle (<fim_prefix>, <fim_suffix>, "
                    "<fim_middle>, or the same in <|...|>)",

@@ -56,11 +56,11 @@ static void encode_fim(const lc_encoder *e, lc_item *item, const char *text, siz
                        const lc_rng_block *r) {
     size_t a = place(text, len, r->word[2]), b = place(text, len, r->word[3]);
     size_t from = a < b ? a : b, to = a < b ? b : a;
-    lc_ids_push(&item->ids, e->fim_prefix);
+    lc_ids_push(&item->ids, e->fim_tokens.prefix);
     encode_plain(e, item, text, from);
-    lc_ids_push(&item->ids, e->fim_suffix);
+    lc_ids_push(&item->ids, e->fim_tokens.suffix);
     encode_plain(e, item, text + to, len - to);
-    lc_ids_push(&item->ids, e->fim_middle);
+    lc_ids_push(&item->ids, e->fim_tokens.middle);
     encode_plain(e, item, text + from, to - from);
     item->fim++;
 }

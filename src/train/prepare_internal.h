@@ -22,7 +22,7 @@ typedef struct lc_encoder {
     lc_chat_template *chat; /* NULL until a conversation comes */
     lc_exclude *exclude;    /* or NULL */
     int32_t eos, assistant; /* assistant -1: the tokenizer has no such token */
-    int32_t fim_prefix, fim_suffix, fim_middle;
+    lc_fim_tokens fim_tokens;
     double fim;
     uint64_t seed;
     bool near;

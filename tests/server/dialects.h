@@ -77,6 +77,7 @@ static inline void dump_lists(struct json_object *o, const lc_api_request *r) {
         json_object_array_add(list, ids);
     }
     if (r->n_prompts) dump_json(o, "prompts", list);
+    dump_text(o, "suffix", r->suffix.text);
     json_object_put(list);
 }
 

@@ -25,6 +25,8 @@ static const request_case requests[] = {
      "\"stop\":[\"\\n\\n\"],\"stream\":true}",
      "{\"prompts\":[\"a\"],\"max_tokens\":0,\"logprobs\":true,\"n\":2,\"stops\":[\"\\n\\n\"],"
      "\"stream\":true}"},
+    {"{\"prompt\":[\"a\",\"b\"],\"suffix\":\"z\"}",
+     "{\"prompts\":[\"a\",\"b\"],\"suffix\":\"z\",\"max_tokens\":16}"},
     {"{\"prompt\":\"a\",\"logprobs\":null,\"max_tokens\":null}",
      "{\"prompts\":[\"a\"],\"max_tokens\":16}"},
 };
@@ -50,7 +52,8 @@ static const refusal_case refusals[] = {
     {"{\"prompt\":\"a\",\"logprobs\":true}", "logprobs: must be an integer"},
     {"{\"prompt\":\"a\",\"max_tokens\":-1}", "max_tokens: must be from 0"},
     {"{\"prompt\":\"a\",\"echo\":1}", "echo: must be true or false"},
-    {"{\"prompt\":\"a\",\"suffix\":\"z\"}", "suffix: this model can't fill in"},
+    {"{\"prompt\":\"a\",\"suffix\":\"z\",\"echo\":true}", "echo: can't be combined with suffix"},
+    {"{\"prompt\":\"a\",\"suffix\":7}", "suffix: must be a string"},
 };
 
 static void reads_requests(void **state) {
