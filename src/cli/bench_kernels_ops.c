@@ -44,7 +44,7 @@ static void set_rows(attention *a, size_t m, size_t context) {
 static int fill_cache(attention *a, bool bf16, size_t positions) {
     lc_kv_layout layout = {.slots = 1, .width = WIDTH, .element = bf16 ? 2 : 4};
     lc_kv_init(&a->kv, &layout);
-    int status = lc_kv_reserve(&a->kv, positions, a->b->err);
+    int status = lc_kv_reserve(&a->kv, 0, positions, a->b->err);
     for (size_t i = 0; i < positions && status == LC_OK; i++) {
         float row[WIDTH];
         lc_kernel_floats(a->b, i * WIDTH, WIDTH, row);

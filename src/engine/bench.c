@@ -111,7 +111,7 @@ static int fill_session(lc_session *s, size_t sequence, size_t n, lc_err *err) {
                        s->engine->context);
     if (s->tokens.len > n) s->tokens.len = n;
     int status = extend_tokens(s->engine, sequence, n, &s->tokens, err);
-    if (status == LC_OK) status = lc_kv_reserve(&s->kv, n, err);
+    if (status == LC_OK) status = lc_kv_reserve(&s->kv, 0, n, err);
     if (status != LC_OK) return status;
     fill_task t = {s, first};
     if (n > s->length) lc_pool_for(s->engine->pool, s->kv.n_blocks - first, 1, fill_blocks, &t);

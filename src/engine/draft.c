@@ -111,7 +111,7 @@ int lc_session_draft_traced(lc_session *s, int32_t next, size_t count, int32_t *
                      ? LC_OK
                      : lc_fail(err, LC_ENOMEM, "draft: out of memory");
     if (status == LC_OK) status = lc_engine_logits(e, 1, err);
-    if (status == LC_OK) status = lc_kv_reserve(&s->mtp_kv, s->length + count, err);
+    if (status == LC_OK) status = lc_kv_reserve(&s->mtp_kv, s->length, s->length + count, err);
     if (status == LC_OK) status = run_chain(&c, next, count, out, trace, err);
     lc_free(c.tokens);
     lc_free(c.previous);

@@ -147,7 +147,7 @@ static int run_pass(run *r, int k, lc_err *err) {
         int status = LC_OK;
         for (size_t b = b0; b < b0 + r->seqs; b++) {
             lc_kv_init(&r->kv[b], &layout);
-            if (status == LC_OK) status = lc_kv_reserve(&r->kv[b], r->length, err);
+            if (status == LC_OK) status = lc_kv_reserve(&r->kv[b], 0, r->length, err);
         }
         for (size_t t = 0; t < r->length && status == LC_OK; t += r->chunk) {
             r->first_t = t;
@@ -245,7 +245,7 @@ double lc_eval_nll_row(const lc_kernels *k, size_t vocab, float *logits, int32_t
 static int nll_window(lc_engine *e, lc_kv *kv, const int32_t *tokens, size_t n, lc_eval_nll *out,
                       lc_err *err) {
     size_t vocab = e->model->config.vocab;
-    int status = lc_kv_reserve(kv, n, err);
+    int status = lc_kv_reserve(kv, 0, n, err);
     for (size_t t = 0; t < n && status == LC_OK;) {
         size_t m = n - t < e->chunk ? n - t : e->chunk;
         for (size_t i = 0; i < m; i++) {

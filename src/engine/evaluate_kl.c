@@ -56,8 +56,8 @@ static int compare_window(side s[2], const int32_t *tokens, size_t n, lc_eval_kl
                           lc_err *err) {
     size_t vocab = lc_engine_vocab(s[0].e);
     size_t chunk = s[0].e->chunk < s[1].e->chunk ? s[0].e->chunk : s[1].e->chunk;
-    int status = lc_kv_reserve(&s[0].kv, n, err);
-    if (status == LC_OK) status = lc_kv_reserve(&s[1].kv, n, err);
+    int status = lc_kv_reserve(&s[0].kv, 0, n, err);
+    if (status == LC_OK) status = lc_kv_reserve(&s[1].kv, 0, n, err);
     for (size_t t = 0; t < n && status == LC_OK;) {
         size_t m = n - t < chunk ? n - t : chunk;
         status = forward(&s[0], tokens, t, m, err);

@@ -74,8 +74,9 @@ static int set_list(lc_session *s, const int32_t *tokens, size_t count, size_t c
         s->tokens.failed = false;
         return lc_fail(err, LC_ENOMEM, "session: out of memory");
     }
-    int status = lc_kv_reserve(&s->kv, count, err);
-    if (status == LC_OK && s->engine->drafts) status = lc_kv_reserve(&s->mtp_kv, count, err);
+    int status = lc_kv_reserve(&s->kv, common, count, err);
+    if (status == LC_OK && s->engine->drafts)
+        status = lc_kv_reserve(&s->mtp_kv, common, count, err);
     return status;
 }
 
@@ -129,8 +130,8 @@ int lc_session_push(lc_session *s, int32_t token, lc_err *err) {
     if (count > e->context)
         return lc_fail(err, LC_ELIMIT, "%zu tokens are more than the context of %zu", count,
                        e->context);
-    int status = lc_kv_reserve(&s->kv, count, err);
-    if (status == LC_OK && e->drafts) status = lc_kv_reserve(&s->mtp_kv, count, err);
+    int status = lc_kv_reserve(&s->kv, s->length, count, err);
+    if (status == LC_OK && e->drafts) status = lc_kv_reserve(&s->mtp_kv, s->length, count, err);
     if (status != LC_OK) return status;
     if (!lc_ids_push(&s->tokens, token)) {
         s->tokens.failed = false;

@@ -84,7 +84,7 @@ static lc_cache_block *add(lc_cache *c, const lc_cache_key *key) {
 
 static void drop_data(lc_cache *c, lc_cache_block *b) {
     if (!b->data) return;
-    lc_free(b->data);
+    lc_kv_block_drop(b->data);
     b->data = NULL;
     c->stats.ram_blocks--;
     c->stats.ram_bytes -= c->block_bytes;
@@ -212,13 +212,13 @@ static void describe(lc_cache_block *b, const chain *w) {
 /* Reads the block's file into b->data. False: it isn't there, isn't whole, or isn't this block. */
 static bool fetch(lc_cache *c, lc_cache_block *b, const chain *w, uint64_t now) {
     if (!b->file || !make_room(c, true, now)) return false;
-    lc_disk_block file = {.data = lc_alloc(c->block_bytes)};
+    lc_disk_block file = {.data = lc_kv_block_new(c->block_bytes)};
     bool damaged = false;
     if (!file.data) return false;
     if (!lc_disk_read(c->disk, &b->key, &file, &damaged)) {
         if (damaged) c->stats.damaged++;
         drop_file(c, b);
-        lc_free(file.data);
+        lc_kv_block_drop(file.data);
         return false;
     }
     b->parent = file.parent;
@@ -236,28 +236,29 @@ int lc_cache_load(lc_cache *c, uint64_t tenant, const int32_t *tokens, size_t co
                   size_t *loaded, lc_err *err) {
     chain w = begin_chain(c, tenant, tokens, count ? count - 1 : 0);
     uint64_t now = now_ns();
-    int status = lc_kv_reserve(kv, lc_cache_match(c, tenant, tokens, count), err);
+    int status = LC_OK;
     *loaded = 0;
-    if (status != LC_OK) return status;
+    if (kv->n_blocks) return lc_fail(err, LC_EINVAL, "prompt cache: the sequence isn't empty");
     c->stats.queries += count;
-    for (; w.at < w.blocks && w.at < kv->n_blocks && next_block(c, &w); w.at++) {
+    for (; w.at < w.blocks && next_block(c, &w); w.at++) {
         lc_cache_block *b = find(c, &w.key);
         bool from_disk = b && !b->data;
         if (!b || (from_disk && !fetch(c, b, &w, now)) || !same(b, &w)) {
             if (b) forget(c, b);
             break;
         }
-        memcpy(kv->blocks[w.at], b->data, c->block_bytes);
+        status = lc_kv_append(kv, b->data, err);
+        if (status != LC_OK) break;
         use(c, b, now, true);
         c->stats.hits += LC_CACHE_BLOCK;
         if (from_disk) c->stats.hits_disk += LC_CACHE_BLOCK;
     }
     tell_stats(c);
     *loaded = w.at * LC_CACHE_BLOCK;
-    return LC_OK;
+    return status;
 }
 
-/* The writer takes a copy; a block that it refuses is offered again at the next save. */
+/* A block that the writer refuses is offered again at the next save. */
 static void save_file(lc_cache *c, lc_cache_block *b, uint64_t now) {
     if (!c->disk || b->file || !make_room(c, false, now)) return;
     lc_disk_block file = {.key = b->key, .parent = b->parent, .tenant = b->tenant, .data = b->data};
@@ -276,13 +277,8 @@ static bool save_block(lc_cache *c, const chain *w, const lc_kv *kv, uint64_t no
         if (!make_room(c, true, now)) return false;
         b = find(c, &w->key); /* may have been forgotten just now */
         if (!b) b = add(c, &w->key);
-        char *data = b ? lc_alloc(c->block_bytes) : NULL;
-        if (!data) {
-            if (b) forget(c, b);
-            return false;
-        }
-        memcpy(data, kv->blocks[w->at], c->block_bytes);
-        b->data = data;
+        if (!b) return false;
+        b->data = lc_kv_block_share(kv->blocks[w->at]);
         describe(b, w);
         c->stats.ram_blocks++;
         c->stats.ram_bytes += c->block_bytes;
@@ -378,7 +374,7 @@ void lc_cache_close(lc_cache *c) {
     for (size_t i = 0; i < BUCKETS && c->buckets; i++)
         for (lc_cache_block *b = c->buckets[i], *next; b; b = next) {
             next = b->next;
-            lc_free(b->data);
+            lc_kv_block_drop(b->data);
             lc_free(b);
         }
     lc_free(c->buckets);

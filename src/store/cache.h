@@ -41,11 +41,11 @@ void lc_cache_close(lc_cache *cache);
 /* Longest known beginning of tokens, in tokens (a multiple of LC_CACHE_BLOCK, < count: the last
  * token must be computed for its logits). Nothing is read. */
 size_t lc_cache_match(lc_cache *cache, uint64_t tenant, const int32_t *tokens, size_t count);
-/* Fills kv (reserves) with the longest beginning that is really there, from both tiers; *loaded
- * tokens, 0 on a miss. Never fails for a damaged file. */
+/* Gives an empty kv the blocks of the longest beginning that is really there, from both tiers;
+ * *loaded tokens, 0 on a miss. Never fails for a damaged file. */
 int lc_cache_load(lc_cache *cache, uint64_t tenant, const int32_t *tokens, size_t count, lc_kv *kv,
                   size_t *loaded, lc_err *err);
-/* Keeps the whole blocks of tokens[0..count) that aren't kept yet; copies from kv. */
+/* Keeps the whole blocks of tokens[0..count) that aren't kept yet, shared with kv. */
 int lc_cache_save(lc_cache *cache, uint64_t tenant, const int32_t *tokens, size_t count,
                   const lc_kv *kv, lc_err *err);
 /* Forgets a tenant in both tiers. */

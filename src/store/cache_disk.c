@@ -37,8 +37,7 @@ typedef struct work {
     lc_disk_what what;
     lc_cache_key key;
     uint64_t used_ns;
-    file_header header; /* WRITE */
-    char data[];        /* WRITE: payload */
+    lc_disk_block block; /* WRITE: with a reference to its data */
 } work;
 
 struct lc_disk {
@@ -84,18 +83,20 @@ static bool key_of(const char *name, lc_cache_key *key) {
 
 /* ---- writing ---- */
 
-static void describe(file_header *h, const lc_disk_block *b, size_t payload) {
+static file_header header_of(const lc_disk_block *b, size_t payload) {
     XXH128_hash_t hash = XXH3_128bits(b->data, payload);
-    memset(h, 0, sizeof *h);
-    memcpy(h->magic, magic, sizeof magic);
-    h->payload = payload;
-    h->key = b->key;
-    h->parent = b->parent;
-    h->tenant = b->tenant;
-    memcpy(h->tokens, b->tokens, sizeof h->tokens);
-    h->payload_hash[0] = hash.low64;
-    h->payload_hash[1] = hash.high64;
-    h->header_hash = XXH3_64bits(h, offsetof(file_header, header_hash));
+    file_header h;
+    memset(&h, 0, sizeof h);
+    memcpy(h.magic, magic, sizeof magic);
+    h.payload = payload;
+    h.key = b->key;
+    h.parent = b->parent;
+    h.tenant = b->tenant;
+    memcpy(h.tokens, b->tokens, sizeof h.tokens);
+    h.payload_hash[0] = hash.low64;
+    h.payload_hash[1] = hash.high64;
+    h.header_hash = XXH3_64bits(&h, offsetof(file_header, header_hash));
+    return h;
 }
 
 static bool write_all(int fd, const char *data, size_t size) {
@@ -135,13 +136,14 @@ static bool remake_folders(const lc_disk *d, const char *path) {
 
 static bool write_file(const lc_disk *d, const work *w) {
     char path[PATH_BYTES], temporary[PATH_BYTES + 8];
+    file_header header = header_of(&w->block, d->payload);
     path_of(d, &w->key, path);
     snprintf(temporary, sizeof temporary, "%s.part", path);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0 && errno == ENOENT && remake_folders(d, path))
         fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    bool ok = fd >= 0 && write_all(fd, (const char *)&w->header, sizeof w->header) &&
-              write_all(fd, w->data, d->payload);
+    bool ok = fd >= 0 && write_all(fd, (const char *)&header, sizeof header) &&
+              write_all(fd, w->block.data, d->payload);
     if (ok) set_time(fd, w->used_ns);
     ok = ok && fdatasync(fd) == 0;
     int why = errno;
@@ -198,6 +200,7 @@ static void *write_queue(void *ctx) {
         pthread_mutex_unlock(&d->lock);
         do_work(d, w);
         size_t size = sizeof *w + (w->what == LC_DISK_WRITE ? d->payload : 0);
+        lc_kv_block_drop(w->block.data);
         lc_free(w);
         pthread_mutex_lock(&d->lock);
         d->queued -= size;
@@ -214,15 +217,12 @@ static bool enqueue(lc_disk *d, lc_disk_what what, const lc_cache_key *key, uint
     pthread_mutex_lock(&d->lock);
     bool full = block && d->queued + size > QUEUE_BYTES; /* the others are small, and needed */
     pthread_mutex_unlock(&d->lock);
-    work *w = full ? NULL : lc_alloc(size);
+    work *w = full ? NULL : lc_alloc(sizeof *w);
     if (!w) return false;
-    w->next = NULL;
-    w->what = what;
-    w->key = *key;
-    w->used_ns = used_ns;
+    *w = (work){.what = what, .key = *key, .used_ns = used_ns};
     if (block) {
-        describe(&w->header, block, d->payload);
-        memcpy(w->data, block->data, d->payload);
+        w->block = *block;
+        lc_kv_block_share(block->data);
     }
     pthread_mutex_lock(&d->lock);
     if (d->last)

@@ -30,7 +30,7 @@ typedef enum lc_disk_what { LC_DISK_WRITE, LC_DISK_TOUCH, LC_DISK_REMOVE } lc_di
 
 typedef struct lc_disk lc_disk;
 
-/* What a file holds; data is payload bytes (lc_kv_block_bytes of the layout). */
+/* What a file holds; data is a block of payload bytes (lc_kv_block_bytes of the layout). */
 typedef struct lc_disk_block {
     lc_cache_key key, parent;
     uint64_t tenant;
@@ -44,7 +44,7 @@ int lc_disk_open(const char *folder, size_t payload,
                  void (*found)(void *ctx, const lc_cache_key *key, uint64_t used_ns), void *ctx,
                  lc_disk **out, lc_err *err);
 void lc_disk_close(lc_disk *disk); /* writes what is queued */
-/* Copies the block; false if the queue is full (nothing is lost but the copy on the disk). */
+/* Takes a reference to the data; false if the queue is full (nothing is lost but the file). */
 bool lc_disk_write(lc_disk *disk, const lc_disk_block *block, uint64_t used_ns);
 void lc_disk_touch(lc_disk *disk, const lc_cache_key *key, uint64_t used_ns);
 void lc_disk_remove(lc_disk *disk, const lc_cache_key *key);

@@ -388,7 +388,7 @@ static void test_long(void **state) {
     lc_kv kv;
     lc_kv_layout layout = lc_model_kv_layout(r.engine->model, false);
     lc_kv_init(&kv, &layout);
-    assert_ok(lc_kv_reserve(&kv, ids->count, &err), err);
+    assert_ok(lc_kv_reserve(&kv, 0, ids->count, &err), err);
     for (size_t m; r.first < ids->count; r.first += m) {
         m = ids->count - r.first < r.engine->chunk ? ids->count - r.first : r.engine->chunk;
         long_step(&r, &kv, tokens, m, !a->alt);

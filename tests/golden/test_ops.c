@@ -429,7 +429,7 @@ static bool indexer_open(indexer *x, lc_isa isa) {
     lc_config config = {.rope_dim = ROPE, .nope_dim = ROPE, .rope = {.theta = 1e4}};
     lc_kv_layout layout = {.indexers = 1, .index_dim = DIM, .element = sizeof(float)};
     lc_kv_init(&x->kv, &layout);
-    assert_ok(lc_kv_reserve(&x->kv, m, &err), err);
+    assert_ok(lc_kv_reserve(&x->kv, 0, m, &err), err);
     assert_ok(lc_rope_init(&x->rope, &config, &err), err);
     x->h = own(x, golden_floats(get("indexer.h")));
     x->c_q = own(x, golden_floats(get("indexer.c_q")));

@@ -86,7 +86,7 @@ static void test_routes_of_longcats_platform(void **state) {
         long status;
     } others[] = {
         {NULL, "/v1/models", NULL, 200},
-        {NULL, "/v1/tests/golden/tiny-code", NULL, 200},
+        {NULL, "/v1/models/tiny-code", NULL, 200},
         {NULL, "/v1/models/other", NULL, 404},
         {"HEAD", "/", NULL, 200},
         {"HEAD", "/api/hello", NULL, 200},
@@ -99,7 +99,7 @@ static void test_routes_of_longcats_platform(void **state) {
         {NULL, "/v1/embeddings", "{}", 404},
         {NULL, "/tokenize", NULL, 405},
         {NULL, "/v1/models", "{}", 405},
-        {NULL, "/v1/tests/golden/tiny-code", "{}", 405},
+        {NULL, "/v1/models/tiny-code", "{}", 405},
         {NULL, "/page.css", "{}", 405},
         {NULL, "/tokenize", "{\"content\":\"a\",\"parse_special\":{}}", 400},
         {NULL, "/page.js", NULL, 200},

@@ -198,7 +198,7 @@ static void fill_caches(const attention *x, bool bf16, lc_kv kv[SEQUENCES]) {
     lc_kv_layout layout = {.slots = 2, .width = width, .element = bf16 ? 2 : 4};
     for (size_t s = 0; s < SEQUENCES; s++) {
         lc_kv_init(&kv[s], &layout);
-        assert_ok(lc_kv_reserve(&kv[s], LENGTH, &err), err);
+        assert_ok(lc_kv_reserve(&kv[s], 0, LENGTH, &err), err);
         for (size_t pos = 0; pos < LENGTH; pos++)
             for (size_t c = 0; c < width; c++) {
                 float v = cached(x, bf16, s, pos, c);
@@ -481,7 +481,7 @@ static void index_caches(index_run *r, bool bf16) {
     lc_err err = {0};
     for (size_t s = 0; s < 2; s++) {
         lc_kv_init(&r->kv[s], &layout);
-        assert_ok(lc_kv_reserve(&r->kv[s], LENGTH, &err), err);
+        assert_ok(lc_kv_reserve(&r->kv[s], 0, LENGTH, &err), err);
         for (size_t i = 0; i < LENGTH * INDEX_DIM; i++) {
             float v = uniform(20 + s, i);
             uint16_t half = lc_f32_to_bf16(v);

@@ -56,7 +56,7 @@ static uint8_t expected(const int32_t *list, size_t block, size_t i) {
 
 static void fill(lc_kv *kv, const int32_t *list, size_t count) {
     lc_kv_init(kv, &layout);
-    assert_ok(lc_kv_reserve(kv, count, &err), err);
+    assert_ok(lc_kv_reserve(kv, 0, count, &err), err);
     for (size_t b = 0; b < count / BLOCK; b++) {
         uint8_t first = expected(list, b, 0);
         for (size_t i = 0; i < lc_kv_block_bytes(&layout); i++)
@@ -103,6 +103,28 @@ static void test_hits_whole_blocks_of_the_same_beginning(void **state) {
     save(c, 1, other, LONG);
     assert_int_equal(load(c, 1, other, LONG), LONG - BLOCK);
     assert_int_equal(load(c, 1, tokens, LONG), 5 * BLOCK);
+    lc_cache_close(c);
+}
+
+/* A sequence that goes back into a block it shares writes into a copy. */
+static void test_who_writes_gets_a_block_of_its_own(void **state) {
+    (void)state;
+    lc_cache *c = open_cache(NULL, 100, 0);
+    lc_kv kv;
+    size_t loaded = 0;
+    save(c, 1, tokens, 5 * BLOCK);
+    lc_kv_init(&kv, &layout);
+    assert_ok(lc_cache_load(c, 1, tokens, LONG, &kv, &loaded, &err), err);
+    assert_int_equal(loaded, 5 * BLOCK);
+    char *first = kv.blocks[0], *shared = kv.blocks[3];
+    lc_kv_trim(&kv, 3 * BLOCK + 7);
+    assert_ok(lc_kv_reserve(&kv, 3 * BLOCK + 7, LONG, &err), err);
+    assert_ptr_equal(kv.blocks[0], first);
+    assert_ptr_not_equal(kv.blocks[3], shared);
+    assert_memory_equal(kv.blocks[3], shared, lc_kv_block_bytes(&layout));
+    memset(kv.blocks[3], 0, lc_kv_block_bytes(&layout));
+    assert_int_equal(load(c, 1, tokens, LONG), 5 * BLOCK);
+    lc_kv_free(&kv);
     lc_cache_close(c);
 }
 
@@ -291,6 +313,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_hits_whole_blocks_of_the_same_beginning, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_who_writes_gets_a_block_of_its_own, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_tenants_share_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_survives_a_restart_and_another_model_finds_nothing,
                                         set_up, tear_down),

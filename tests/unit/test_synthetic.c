@@ -332,7 +332,7 @@ static void the_router_spreads_its_load(void **state) {
     assert_ok(lc_session_open(engine, &session, &err), err);
     int32_t tokens[TOKENS];
     for (int i = 0; i < TOKENS; i++) tokens[i] = 3 + i * 131 % 500;
-    assert_ok(lc_kv_reserve(&session->kv, TOKENS, &err), err);
+    assert_ok(lc_kv_reserve(&session->kv, 0, TOKENS, &err), err);
     for (size_t i = 0; i < TOKENS; i++) engine->rows[i] = (lc_row){&session->kv, i, 0, tokens, i};
     size_t last = TOKENS - 1;
     float *logits = calloc(512, sizeof *logits);
