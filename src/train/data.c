@@ -21,7 +21,7 @@
 enum { STEP = 64, EPOCHS_KEPT = 2 };
 
 /* The streams of random numbers: purpose in the high bits. */
-enum { STREAM_MIX = 1, STREAM_EPOCH = 2 };
+enum { STREAM_MIX = 1, STREAM_EPOCH = 2, STREAM_ORDER = 3 };
 static uint64_t stream(uint64_t purpose, uint64_t source, uint64_t n) {
     return purpose << 56 | source << 40 | (n & 0xFFFFFFFFFFu);
 }
@@ -52,7 +52,7 @@ typedef struct mix_block {
 
 struct lc_train_data {
     source *sources;
-    size_t n_sources, length, extra;
+    size_t n_sources, length, extra, window;
     uint64_t seed, checksum, clock;
     mix_block mix;
     pthread_mutex_t lock; /* guards the tables */
@@ -167,6 +167,19 @@ static int place_cut(lc_train_data *data, source *s, uint64_t at, walk *w, size_
     return LC_OK;
 }
 
+/* Sequences of a cut source that change places with each other. */
+static uint64_t window_of(const lc_train_data *data) {
+    return data->window > data->length ? data->window / data->length : 1;
+}
+
+/* The k-th sequence in the order of reading -> in the order of the stream. */
+static uint64_t shuffled(const lc_train_data *data, const source *s, uint64_t k) {
+    uint64_t window = window_of(data), block = k / window;
+    lc_shuffle shuffle;
+    lc_shuffle_init(&shuffle, window, data->seed, stream(STREAM_ORDER, s->key, block));
+    return block * window + lc_shuffle_at(&shuffle, k % window);
+}
+
 /* ---- whole sources ---- */
 
 /* Moves over the documents of one sequence: as many as fit into T + extra, but at least one. */
@@ -277,7 +290,8 @@ int lc_train_sequence(lc_train_data *data, uint64_t number, lc_train_row *row, l
                        (unsigned long long)number);
     pthread_mutex_lock(&data->lock);
     source *s = pick(data, number, &k);
-    at = s->start + k * data->length; /* below 2^56 + 2^36 * 2^24 */
+    if (!s->whole) k = shuffled(data, s, k);
+    at = s->start + k * data->length; /* below 2^56 + 2^37 * 2^24 */
     int status =
         s->whole ? place_whole(data, s, k, &w, err) : place_cut(data, s, at, &w, &skip, err);
     pthread_mutex_unlock(&data->lock);
@@ -308,7 +322,8 @@ int lc_train_used(lc_train_data *data, uint64_t number, uint64_t *used, lc_err *
         uint64_t n = count_of(data, s, number);
         walk w;
         if (s->whole) status = place_whole(data, s, n, &w, err);
-        if (!status) used[i] = s->whole ? doc_number(&w) : s->start + n * data->length;
+        uint64_t window = window_of(data), ends = (n + window - 1) / window * window;
+        if (!status) used[i] = s->whole ? doc_number(&w) : s->start + ends * data->length;
     }
     pthread_mutex_unlock(&data->lock);
     return status;
@@ -365,7 +380,7 @@ static int open_source(lc_train_data *data, const lc_train_source *from, size_t 
 }
 
 static uint64_t checksum(const lc_train_data *data) {
-    uint64_t head[4] = {data->seed, data->length, data->extra, data->n_sources};
+    uint64_t head[5] = {data->seed, data->length, data->extra, data->window, data->n_sources};
     uint64_t sum = XXH3_64bits(head, sizeof head);
     for (size_t i = 0; i < data->n_sources; i++) {
         const source *s = &data->sources[i];
@@ -380,6 +395,9 @@ static int check_spec(const lc_train_spec *spec, lc_err *err) {
     if (!spec->n_sources || spec->n_sources > LC_TRAIN_SOURCES_MAX)
         return lc_fail(err, LC_EINVAL, "training data: %zu sources; 1 to %d are possible",
                        spec->n_sources, LC_TRAIN_SOURCES_MAX);
+    if (spec->window > LC_TRAIN_LENGTH_MAX)
+        return lc_fail(err, LC_EINVAL, "training data: windows of %zu tokens; at most %d",
+                       spec->window, LC_TRAIN_LENGTH_MAX);
     if (!spec->length || spec->length > LC_TRAIN_LENGTH_MAX || spec->extra > LC_TRAIN_LENGTH_MAX)
         return lc_fail(err, LC_EINVAL, "training data: sequences of %zu tokens; 1 to %d",
                        spec->length, LC_TRAIN_LENGTH_MAX);
@@ -404,6 +422,7 @@ int lc_train_data_open(const lc_train_spec *spec, lc_train_data **out, lc_err *e
     data->seed = spec->seed;
     data->length = spec->length;
     data->extra = spec->extra;
+    data->window = spec->window;
     for (size_t i = 0; i < spec->n_sources && !status; i++)
         status = open_source(data, &spec->sources[i], i, err);
     if (!status) {

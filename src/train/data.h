@@ -4,12 +4,13 @@
  * any rank reads its own sequences without the others', and a checkpoint stores one integer.
  *
  *   mix      Every 4,096 sequences hold each source in proportion to its weight (largest remainder,
- *            at least one), in an order shuffled anew each time; a source's own
- *            sequences keep theirs.
+ *            at least one), in an order shuffled anew each time.
  *   shuffle  A source's documents run through a new permutation in each epoch (shuffle.h, keyed by
  *            seed, epoch and source). Sources repeat without end.
  *   packing  Documents stand one behind the other, each ended by its EOS. Sequence k of a source
- *            takes the next T tokens, cutting documents at both ends. A source with `whole` set is
+ *            takes the next T tokens, cutting documents at both ends. Sequences are shuffled
+ *            within windows: neighbours are parts of one document, and a step should see many
+ *            documents. A source with `whole` set is
  *            never cut: a document that doesn't fit opens the next sequence, the rest of this one
  * is filled with EOS that nobody learns, and a document longer than T + extra loses its tail. For
  * conversations.
@@ -44,6 +45,7 @@ typedef struct lc_train_spec {
     uint64_t seed;
     size_t length; /* T: rows of a sequence */
     size_t extra;  /* tokens beyond them, targets only: 1 + draft steps */
+    size_t window; /* tokens of a source within which its sequences are shuffled */
 } lc_train_spec;
 
 typedef struct lc_train_data lc_train_data;
@@ -74,8 +76,8 @@ typedef struct lc_train_row {
 int lc_train_sequence(lc_train_data *data, uint64_t number, lc_train_row *row, lc_err *err);
 
 /* Where each source stands after sequences 0..number-1, as the `start` of a following stage (which
- * may have other lengths and weights): tokens, or documents of a `whole` source. used: [n_sources].
- */
+ * may have other lengths and weights): tokens, to the end of the window that was begun, or
+ * documents of a `whole` source. used: [n_sources]. */
 int lc_train_used(lc_train_data *data, uint64_t number, uint64_t *used, lc_err *err);
 
 #endif

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { WINDOW = 1 << 20 /* tokens: some hundred documents */ };
+
 /* ---- opening ---- */
 
 static int check_kind(const lc_feed_options *o, const lc_train_data *data, lc_err *err) {
@@ -69,7 +71,8 @@ static lc_train_spec spec_of(const lc_recipe *r, size_t stage, const uint64_t *u
     return (lc_train_spec){.sources = sources,
                            .n_sources = n,
                            .seed = (uint64_t)r->seed,
-                           .length = (size_t)s->context};
+                           .length = (size_t)s->context,
+                           .window = WINDOW};
 }
 
 /* Moves `used` past a whole stage. */
@@ -104,8 +107,10 @@ int lc_feed_open(const lc_feed_options *o, lc_feed **out, lc_err *err) {
 int lc_feed_open_folder(const lc_feed_options *o, const char *folder, size_t sequences,
                         lc_feed **out, lc_err *err) {
     lc_train_source source = {.folder = folder, .weight = 1};
-    lc_train_spec spec = {
-        .sources = &source, .n_sources = 1, .length = (size_t)o->recipe->stages[o->stage].context};
+    lc_train_spec spec = {.sources = &source,
+                          .n_sources = 1,
+                          .length = (size_t)o->recipe->stages[o->stage].context,
+                          .window = WINDOW};
     return make_feed(o, &spec, sequences, out, err);
 }
 

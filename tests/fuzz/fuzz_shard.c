@@ -88,7 +88,7 @@ static void use_manifest(const uint8_t *data, size_t size) {
     static const int32_t tokens[] = {5, 6, 2};
     const lc_shard_kind kind = {2, 10, 2, {0}};
     const lc_train_source source = {folder(), 1, false, 0};
-    const lc_train_spec spec = {&source, 1, 1, 8, 1};
+    const lc_train_spec spec = {&source, 1, 1, 8, 1, 16};
     lc_train_data *train;
     lc_shard_writer *w;
     lc_err err = {0};

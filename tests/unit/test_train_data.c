@@ -241,12 +241,12 @@ typedef struct setup {
     const made *made[3];
     lc_train_source source[3];
     uint64_t seed;
-    size_t length, extra;
+    size_t length, extra, window;
 } setup;
 
 static lc_train_data *open_data(const setup *s) {
     lc_train_data *data;
-    lc_train_spec spec = {s->source, s->n, s->seed, s->length, s->extra};
+    lc_train_spec spec = {s->source, s->n, s->seed, s->length, s->extra, s->window};
     assert_ok(lc_train_data_open(&spec, &data, &err), err);
     return data;
 }
@@ -275,7 +275,7 @@ static void test_cut_stream(void **state) {
     made m;
     make_docs(&m, 130, 5, true);
     write_set(in(folder, "s"), &m, true);
-    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0, 0}}, 11, 64, 2};
+    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0, 0}}, 11, 64, 2, 0};
     lc_train_data *data = open_data(&s);
     size_t total = 0, at = 0, doc = 0, orders[2][DOCS_MAX], seen[2] = {0}, checked = 0;
     for (size_t d = 0; d < m.n; d++) total += m.length[d];
@@ -316,12 +316,54 @@ static void test_cut_stream(void **state) {
     free_docs(&m);
 }
 
+/* With windows the same sequences come, each once in its window; neighbours part; a following stage
+ * begins behind the window that was begun. */
+static void test_windows(void **state) {
+    (void)state;
+    enum { LENGTH = 32, WINDOW = 40 /* sequences */ };
+    made m;
+    make_docs(&m, 130, 5, true);
+    write_set(in(folder, "s"), &m, true);
+    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0, 0}}, 11, LENGTH, 2, 0};
+    lc_train_data *plain = open_data(&s);
+    s.window = WINDOW * LENGTH + 7;
+    lc_train_data *mixed = open_data(&s);
+    assert_true(lc_train_data_checksum(plain) != lc_train_data_checksum(mixed));
+    row r, want;
+    size_t neighbours = 0;
+    for (uint64_t first = 0; first < 5 * WINDOW; first += WINDOW) {
+        bool seen[WINDOW] = {false};
+        size_t last = 0;
+        for (uint64_t k = first; k < first + WINDOW; k++) {
+            get(mixed, k, &r);
+            size_t place = 0;
+            while (place < WINDOW && (seen[place] || memcmp(get(plain, first + place, &want), &r,
+                                                            offsetof(row, r)) != 0))
+                place++;
+            assert_true(place < WINDOW);
+            seen[place] = true;
+            neighbours += place == last + 1;
+            last = place;
+        }
+    }
+    printf("# %zu of %d sequences follow their neighbour\n", neighbours, 5 * WINDOW);
+    assert_true(neighbours < 5 * WINDOW / 8); /* one in a window is expected */
+    for (uint64_t stop = 0; stop < 3 * WINDOW; stop += 7) {
+        uint64_t used;
+        assert_ok(lc_train_used(mixed, stop, &used, &err), err);
+        assert_int_equal(used, (stop + WINDOW - 1) / WINDOW * WINDOW * LENGTH);
+    }
+    lc_train_data_close(plain);
+    lc_train_data_close(mixed);
+    free_docs(&m);
+}
+
 static void test_whole_documents(void **state) {
     (void)state;
     made m;
     make_docs(&m, 150, 6, false);
     write_set(in(folder, "s"), &m, false);
-    setup s = {1, {&m}, {{in(folder, "s"), 1, true, 0, 0}}, 4, 100, 1};
+    setup s = {1, {&m}, {{in(folder, "s"), 1, true, 0, 0}}, 4, 100, 1, 0};
     lc_train_data *data = open_data(&s);
     size_t docs = 0, filled = 0;
     row r;
@@ -364,7 +406,8 @@ static void test_mix_and_order(void **state) {
     write_set(in(folder, "a"), &a, false);
     write_set(in(folder, "b"), &b, false);
     setup s = {2, {&a, &b}, {{in(folder, "a"), 3, false, 0, 0}, {in(folder, "b"), 1, true, 0, 0}},
-               9, 32,       1};
+               9, 32,       1,
+               0};
     lc_train_data *data = open_data(&s);
     size_t of_b = 0, runs = 0, last = 2;
     row r, again;
@@ -405,7 +448,8 @@ static void test_stages(void **state) {
     make_docs(&m, 150, 6, false);
     write_set(in(folder, "s"), &m, false);
     setup s = {2, {&m}, {{in(folder, "s"), 1, false, 0, 0}, {in(folder, "s"), 2, true, 0, 0}},
-               4, 50,   1};
+               4, 50,   1,
+               0};
     lc_train_data *first = open_data(&s);
     for (uint64_t stop = 0; stop < 9000; stop = stop * 2 + 1) {
         row r, want;
@@ -446,7 +490,8 @@ static void test_threads(void **state) {
     make_docs(&a, 300, 7, false);
     write_set(in(folder, "a"), &a, false);
     setup s = {2, {&a, &a}, {{in(folder, "a"), 1, true, 0, 0}, {in(folder, "a"), 1, false, 9, 0}},
-               9, 128,      2};
+               9, 128,      2,
+               0};
     job j = {open_data(&s), calloc(512, sizeof(row))};
     lc_train_data *alone = open_data(&s);
     assert_ok(lc_pool_new(3, &pool, &err), err);
@@ -463,7 +508,7 @@ static void test_threads(void **state) {
 
 static void refuse(const setup *s, int code, const char *text) {
     lc_train_data *data;
-    lc_train_spec spec = {s->source, s->n, s->seed, s->length, s->extra};
+    lc_train_spec spec = {s->source, s->n, s->seed, s->length, s->extra, s->window};
     assert_int_equal(lc_train_data_open(&spec, &data, &err), code);
     assert_non_null(strstr(err.text, text));
     assert_null(data);
@@ -474,7 +519,7 @@ static void test_refusals(void **state) {
     made m;
     make_docs(&m, 20, 1, false);
     write_set(in(folder, "s"), &m, false);
-    setup s = {1, {&m}, {{in(folder, "s"), 0, false, 0, 0}}, 1, 64, 1};
+    setup s = {1, {&m}, {{in(folder, "s"), 0, false, 0, 0}}, 1, 64, 1, 0};
     refuse(&s, LC_EINVAL, "weight");
     s.source[0].weight = 1;
     s.length = 0;
@@ -500,7 +545,7 @@ static void test_late_damage(void **state) {
     made m;
     make_docs(&m, 20, 1, false);
     write_set(in(folder, "s"), &m, false);
-    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0, 0}}, 1, 512, 1};
+    setup s = {1, {&m}, {{in(folder, "s"), 1, false, 0, 0}}, 1, 512, 1, 0};
     lc_train_data *data = open_data(&s);
     assert_int_equal(truncate(in(in(folder, "s"), "0.tokens"), 130), 0);
     row r = {.r = {.tokens = r.tokens, .starts = r.starts, .mask = r.mask}};
@@ -521,6 +566,7 @@ int main(void) {
         T(test_writer_refuses),
         T(test_damage_is_named),
         T(test_cut_stream),
+        T(test_windows),
         T(test_whole_documents),
         T(test_mix_and_order),
         T(test_stages),
