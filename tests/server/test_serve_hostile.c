@@ -179,6 +179,52 @@ static void test_cve_2025_48956_huge_headers(void **state) {
     lc_buf_free(&line);
 }
 
+/* ---- CVE-2025-52887, CVE-2025-53628, CVE-2026-29076: headers and lines of a body ---- */
+
+static void repeat(lc_buf *out, size_t n, const char *text) {
+    while (n--) lc_buf_puts(out, text);
+}
+
+static void test_cve_2025_53628_lines_without_end(void **state) {
+    static const char head[] =
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+    enum { SIZE = 1 << 20 };
+    server *s = *state;
+    start_server(s, "tests/golden/tiny-code", NULL);
+    char *before = say_sane(s);
+    lc_buf bodies[4] = {0};
+    for (int i = 0; i < 3; i++) lc_buf_puts(&bodies[i], head);
+    repeat(&bodies[0], SIZE, "0"); /* a chunk's size */
+    lc_buf_puts(&bodies[1], "2;");
+    repeat(&bodies[1], SIZE, "a"); /* a chunk's extension */
+    lc_buf_puts(&bodies[2], "2\r\n{}\r\n0\r\n");
+    repeat(&bodies[2], SIZE / 8, "A: bcd\r\n"); /* trailers */
+    lc_buf_puts(&bodies[2], "\r\n");
+    lc_buf_printf(&bodies[3],
+                  "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                  "Content-Type: multipart/form-data; boundary=b\r\n"
+                  "Content-Length: %d\r\n\r\n--b\r\nContent-Disposition: form-data; "
+                  "filename*=\"",
+                  SIZE);
+    repeat(&bodies[3], SIZE, "a''%");
+    long memory = resident_kib(s);
+    for (int round = 0; round < 20; round++)
+        for (int i = 0; i < 4; i++) {
+            int status = send_raw(s->port, bodies[i].data, bodies[i].len);
+            /* 0: reset while it was still sending */
+            if (status && (status < 400 || status >= 500)) fail_msg("body %d: %d", i, status);
+        }
+    long more = resident_kib(s) - memory;
+    printf("# 80 bodies of 1 MB and more: %ld KiB more resident\n", more);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(more < 8192);
+#endif
+    expect_well(s, before);
+    free(before);
+    for (int i = 0; i < 4; i++) lc_buf_free(&bodies[i]);
+}
+
 /* ---- CVE-2026-34756: unbounded n ---- */
 
 static void test_cve_2026_34756_unbounded_counts(void **state) {
@@ -538,6 +584,7 @@ int main(void) {
         TEST(test_cve_2026_21869_integers_out_of_range),
         TEST(test_descriptions_of_tools_never_reach_the_grammar),
         TEST(test_cve_2025_48956_huge_headers),
+        TEST(test_cve_2025_53628_lines_without_end),
         TEST(test_cve_2026_34756_unbounded_counts),
         TEST(test_cve_2025_48942_schemas_and_patterns),
         TEST(test_cve_2025_62426_template_arguments),
