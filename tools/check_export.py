@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Checks that checkpoints of `longcat train run` are what other programs read: trains a small model
-of Flash's type and one of Flash-Lite's for some steps, loads the first in transformers and the
-second in mlx-lm, and compares the perplexity of a text with `longcat eval ppl`.
+"""Checks that checkpoints of `longcat train run` are what other programs read: trains small models
+of the types of Flash, Flash-Lite and Flash-Lite-Sparse for some steps, loads them in transformers,
+mlx-lm and mlx-vlm, and compares the perplexity of a text with `longcat eval ppl`. With --sparse
+MODEL that model (in F32 or BF16) is compared instead of the last one.
 
-    tools/check_export.py WORK [--python transformers=PATH] [--python mlx=PATH] [--steps N]
+    tools/check_export.py WORK [--python transformers=PATH] [--python mlx=PATH]
+                               [--python mlx_vlm=PATH] [--steps N] [--sparse MODEL]
 
 WORK: a folder for everything. --python: an interpreter that has the packages (default: this one);
 bench/peers makes such environments under WORK/venv/torch and WORK/venv/mlx. A package that isn't
@@ -33,13 +35,23 @@ BASE = {
     "mla_scale_kv_lora": True, "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
     "max_position_embeddings": 1024, "tie_word_embeddings": False, "bos_token_id": 1,
     "eos_token_id": 2, "initializer_range": 0.02, "use_cache": True, "torch_dtype": "float32"}
-# mlx-lm leaves mlx's default eps in the norms inside attention
+# mlx-lm and mlx-vlm leave mlx's default eps in the norms inside attention; mlx-vlm adds n-grams to
+# the whole word, across ends of text
 MODELS = {
     "transformers": ({**BASE, "architectures": ["LongcatFlashForCausalLM"],
                       "model_type": "longcat_flash"}, []),
     "mlx": ({**BASE, "architectures": ["LongcatFlashNgramForCausalLM"],
              "model_type": "longcat_flash_ngram", "emb_neighbor_num": 3, "emb_split_num": 2,
-             "ngram_vocab_size_ratio": 4}, ["--set", "mla_eps=1e-5"])}
+             "ngram_vocab_size_ratio": 4}, ["--set", "mla_eps=1e-5"]),
+    "mlx_vlm": ({**BASE, "architectures": ["LongcatCausalLM"],
+                 "model_type": "longcat_flash_sparse", "attention_method": "LSA",
+                 "oe_neighbor_num": 3, "oe_split_num": 2, "oe_vocab_size_ratio": 4,
+                 "index_n_heads": 16, "index_head_dim": 16, "index_topk": 32,
+                 "index_init_tokens": 4, "index_local_tokens": 16, "index_k_norm_type": "rms",
+                 "cli_factor": 2},
+                ["--set", "mla_eps=1e-5", "--set", "k_norm_eps=1e-5", "--set",
+                 "ngram_fusion=full_word", "--set", "ngram_eos_reset=false"])}
+PACKAGES = {"transformers": "transformers", "mlx": "mlx_lm", "mlx_vlm": "mlx_vlm"}
 RECIPE = """[model]
 config = {config}
 tokenizer = {tokenizer}
@@ -88,13 +100,13 @@ def train(work, name, steps):
     return run / "latest"
 
 
-def windows(model, text):
+def windows(model, text, window):
     """The text's tokens in windows, as `longcat eval ppl` has them."""
     line = json.dumps({"text": text.read_text()}) + "\n"
     out = subprocess.run([PROGRAM, "tokenize", str(model), "--jsonl"], input=line, text=True,
                          stdout=subprocess.PIPE, check=True).stdout
     ids = json.loads(out)["ids"]
-    return [ids[i:i + WINDOW] for i in range(0, len(ids), WINDOW)]
+    return [ids[i:i + window] for i in range(0, len(ids), window)]
 
 
 def with_transformers(folder):
@@ -132,22 +144,41 @@ def with_transformers(folder):
 def with_mlx(folder):
     from importlib.metadata import version
     import mlx.core as mx
-    import numpy as np
     from mlx_lm.utils import load_model
     mx.set_default_device(mx.cpu)
     model, _ = load_model(pathlib.Path(folder).resolve())
+    return (lambda ids: log_softmax(model(mx.array([ids]))[0]),
+            f"mlx-lm {version('mlx-lm')}, longcat_flash_ngram")
 
-    def logits(ids):
-        x = np.array(model(mx.array([ids]))[0].astype(mx.float32), dtype=np.float64)
-        x -= x.max(-1, keepdims=True)
-        return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
-    return logits, f"mlx-lm {version('mlx-lm')}, longcat_flash_ngram"
+def with_mlx_vlm(folder):
+    from importlib.metadata import version
+    import mlx.core as mx
+    from mlx_vlm.models.longcat_flash_sparse import Model, ModelConfig
+    mx.set_default_device(mx.cpu)
+    folder = pathlib.Path(folder).resolve()
+    config = json.loads((folder / "config.json").read_text()) | {"attention_method": "LSA"}
+    model = Model(ModelConfig.from_dict(config))
+    weights = {k: v.astype(mx.float32) for k, v in mx.load(str(folder / "model.safetensors")).items()}
+    model.load_weights(list(model.sanitize(weights).items()))
+    return (lambda ids: log_softmax(model(mx.array([ids])).logits[0]),
+            f"mlx-vlm {version('mlx-vlm')}, longcat_flash_sparse")
+
+
+def log_softmax(rows):
+    import mlx.core as mx
+    import numpy as np
+    x = np.array(rows.astype(mx.float32), dtype=np.float64)
+    x -= x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+LOADERS = {"transformers": with_transformers, "mlx": with_mlx, "mlx_vlm": with_mlx_vlm}
 
 
 def worker(name, folder, ids):
     """In the interpreter that has the packages: nats of the windows in a file of JSON."""
-    logits, what = (with_transformers if name == "transformers" else with_mlx)(folder)
+    logits, what = LOADERS[name](folder)
     nats = predicted = 0
     for window in json.loads(pathlib.Path(ids).read_text()):
         if len(window) > 1:
@@ -157,16 +188,17 @@ def worker(name, folder, ids):
     print(json.dumps({"what": what, "nats": nats / predicted}))
 
 
-def check(work, name, python, steps):
-    model = train(work, name, steps)
-    if subprocess.run([python, "-c", f"import {'mlx_lm' if name == 'mlx' else name}"],
+def check(work, name, python, options):
+    if subprocess.run([python, "-c", f"import {PACKAGES[name]}"],
                       stderr=subprocess.DEVNULL, check=False).returncode:
         print(f"{name}: is not installed there, left out")
         return True
+    given = name == "mlx_vlm" and options.sparse
+    model, window = (given, 1024) if given else (train(work, name, options.steps), WINDOW)
     text, ids = work / "text.txt", work / "ids.json"
     text.write_text(TEXT.read_text()[:TEXT_BYTES])
-    ids.write_text(json.dumps(windows(model, text)))
-    ours = json.loads(longcat("eval", "ppl", model, "--text", text, "--window", WINDOW, "--compute",
+    ids.write_text(json.dumps(windows(model, text, window)))
+    ours = json.loads(longcat("eval", "ppl", model, "--text", text, "--window", window, "--compute",
                               "f32", "--json", *MODELS[name][1]))["nats_per_token"]
     result = subprocess.run([python, __file__, "worker", name, model, ids], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False,
@@ -177,7 +209,8 @@ def check(work, name, python, steps):
     theirs = json.loads(result.stdout.splitlines()[-1])
     a, b = math.exp(ours), math.exp(theirs["nats"])
     good = abs(a - b) <= 1e-4 * b
-    print(f"{MODELS[name][0]['model_type']} after {steps} steps: perplexity {a:.5f}, "
+    what = given or f"{MODELS[name][0]['model_type']} after {options.steps} steps"
+    print(f"{what}: perplexity {a:.5f}, "
           f"{theirs['what']}: {b:.5f}, relative difference {abs(a - b) / b:.1e}: "
           f"{'equal' if good else 'FAILED'}")
     return good
@@ -191,10 +224,11 @@ def main():
     p.add_argument("work", type=pathlib.Path)
     p.add_argument("--python", action="append", default=[], metavar="NAME=PATH")
     p.add_argument("--steps", type=int, default=100)
+    p.add_argument("--sparse", metavar="MODEL")
     options = p.parse_args()
     pythons = dict(x.split("=", 1) for x in options.python)
     options.work.mkdir(parents=True, exist_ok=True)
-    good = [check(options.work.resolve(), name, pythons.get(name, sys.executable), options.steps)
+    good = [check(options.work.resolve(), name, pythons.get(name, sys.executable), options)
             for name in MODELS]
     return not all(good)
 
