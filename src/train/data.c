@@ -395,9 +395,9 @@ static int check_spec(const lc_train_spec *spec, lc_err *err) {
     if (!spec->n_sources || spec->n_sources > LC_TRAIN_SOURCES_MAX)
         return lc_fail(err, LC_EINVAL, "training data: %zu sources; 1 to %d are possible",
                        spec->n_sources, LC_TRAIN_SOURCES_MAX);
-    if (spec->window > LC_TRAIN_LENGTH_MAX)
-        return lc_fail(err, LC_EINVAL, "training data: windows of %zu tokens; at most %d",
-                       spec->window, LC_TRAIN_LENGTH_MAX);
+    if (spec->window > LC_TRAIN_WINDOW_MAX)
+        return lc_fail(err, LC_EINVAL, "training data: windows of %zu tokens; at most %zu",
+                       spec->window, LC_TRAIN_WINDOW_MAX);
     if (!spec->length || spec->length > LC_TRAIN_LENGTH_MAX || spec->extra > LC_TRAIN_LENGTH_MAX)
         return lc_fail(err, LC_EINVAL, "training data: sequences of %zu tokens; 1 to %d",
                        spec->length, LC_TRAIN_LENGTH_MAX);

@@ -29,6 +29,7 @@ enum {
     LC_TRAIN_LENGTH_MAX = 1 << 24,
     LC_TRAIN_NUMBER_BITS = 36, /* sequence numbers are below 2^36 */
 };
+#define LC_TRAIN_WINDOW_MAX ((size_t)1 << 40)
 
 typedef struct lc_train_source {
     const char *folder; /* written by `longcat train data` */

@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { WINDOW = 1 << 20 /* tokens: some hundred documents */ };
-
 /* ---- opening ---- */
 
 static int check_kind(const lc_feed_options *o, const lc_train_data *data, lc_err *err) {
@@ -72,7 +70,7 @@ static lc_train_spec spec_of(const lc_recipe *r, size_t stage, const uint64_t *u
                            .n_sources = n,
                            .seed = (uint64_t)r->seed,
                            .length = (size_t)s->context,
-                           .window = WINDOW};
+                           .window = (size_t)r->window};
 }
 
 /* Moves `used` past a whole stage. */
@@ -110,7 +108,7 @@ int lc_feed_open_folder(const lc_feed_options *o, const char *folder, size_t seq
     lc_train_spec spec = {.sources = &source,
                           .n_sources = 1,
                           .length = (size_t)o->recipe->stages[o->stage].context,
-                          .window = WINDOW};
+                          .window = (size_t)o->recipe->window};
     return make_feed(o, &spec, sequences, out, err);
 }
 

@@ -119,8 +119,8 @@ static void write_rows(void *ctx, size_t begin, size_t end, int thread) {
     const matrix *m = ctx;
     float *w = m->pass->optim->params->values + m->param->offset;
     float keep = lc_optim_keep(m->pass, m->param);
-    float rate = (float)(lc_optim_rate(m->pass, m->param) * 0.2 *
-                         sqrt((double)m->cols)); /* cols = max */
+    float rate =
+        (float)(lc_optim_rate(m->pass, m->param) * 0.2 * sqrt((double)m->cols)); /* cols = max */
     (void)thread;
     for (size_t i = begin; i < end; i++) {
         const float *from = m->x + i * m->cols;

@@ -18,7 +18,7 @@ struct lc_optim {
     lc_optim_state state;
     struct lc_optim_chunk *chunks; /* every tensor in pieces */
     size_t n_chunks;
-    double *sums; /* [n_chunks] squares of the gradient */
+    double *sums;            /* [n_chunks] squares of the gradient */
     lc_muon_worker *workers; /* [n_workers]: one for each thread */
     size_t n_workers;
     double operations; /* of Muon's products so far; whoever measures takes them from here */

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "train/data.h"
 #include "train/recipe_internal.h"
 
 #include <ctype.h>
@@ -46,6 +47,7 @@ static const lc_key model_keys[] = {
 static const lc_key train_keys[] = {
     PATH("run", run),
     COUNT("seed", seed, 0, 9007199254740992.0),
+    COUNT("window", window, 0, (double)LC_TRAIN_WINDOW_MAX),
     COUNT("lanes", lanes, 1, 65536),
     CHOICE("compute", compute_f32, "bf16 f32"),
     CHOICE("optimizer", optimizer, "adamw muon"),
@@ -322,6 +324,7 @@ static int take_line(parser *p, char *line) {
 static void set_defaults(lc_recipe *r) {
     lc_optim_options o = lc_optim_defaults();
     r->grow = 1;
+    r->window = 1 << 20;
     r->std = 0.02;
     r->embedding_std = 0.02;
     r->ngram_std = 0.02;

@@ -51,7 +51,7 @@ typedef struct lc_recipe {
     int64_t base_width; /* width at which the rates were found; 0 = this one */
 
     char *run;
-    int64_t seed, lanes;
+    int64_t seed, window, lanes;
     int64_t compute_f32, optimizer; /* bool; lc_optim_kind */
     double beta1, beta2, eps, momentum, weight_decay, clip, average;
     double rates[LC_GROUP_COUNT];
