@@ -280,7 +280,7 @@ static size_t list_files(const char *folder, char (*out)[600], size_t most) {
         DIR *dir = opendir(path);
         for (struct dirent *e; dir && (e = readdir(dir));)
             if (strlen(e->d_name) == 35 && n < most)
-                snprintf(out[n++], 600, "%s/%s", path, e->d_name);
+                snprintf(out[n++], 600, "%s/%.35s", path, e->d_name);
         if (dir) closedir(dir);
     }
     return n;
