@@ -57,7 +57,6 @@ def results(r):
             if name.startswith("window"):
                 lines.append(row("`tiny-code/heldout.txt`, " + name, 145405, number(x["nats_per_token"]), "**%s**" % number(x["bits_per_byte"]),
                                  number(r["tiny"]["zstd"]), number(r["tiny"]["xz"])))
-        lines += ["", "(models/tiny's first weights had 1.965 bits a byte on `tiny-code/heldout.txt`, window 512.)"]
     lines.append("")
     lines += head("what", "result")
     if "draft" in r:
