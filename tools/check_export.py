@@ -2,7 +2,7 @@
 """Checks that checkpoints of `longcat train run` are what other programs read: trains small models
 of the types of Flash, Flash-Lite and Flash-Lite-Sparse for some steps, loads them in transformers,
 mlx-lm and mlx-vlm, and compares the perplexity of a text with `longcat eval ppl`. With --sparse
-MODEL that model (in F32 or BF16) is compared instead of the last one.
+MODEL that model (in F32 or BF16) is compared instead of the last one, in windows of index_topk.
 
     tools/check_export.py WORK [--python transformers=PATH] [--python mlx=PATH]
                                [--python mlx_vlm=PATH] [--steps N] [--sparse MODEL]
@@ -193,8 +193,10 @@ def check(work, name, python, options):
                       stderr=subprocess.DEVNULL, check=False).returncode:
         print(f"{name}: is not installed there, left out")
         return True
-    given = name == "mlx_vlm" and options.sparse
-    model, window = (given, 1024) if given else (train(work, name, options.steps), WINDOW)
+    given, window = name == "mlx_vlm" and options.sparse, WINDOW
+    model = given or train(work, name, options.steps)
+    if given:  # as many keys as the indexer may choose: equal scores can't be told apart
+        window = json.loads((pathlib.Path(given) / "config.json").read_text())["index_topk"]
     text, ids = work / "text.txt", work / "ids.json"
     text.write_text(TEXT.read_text()[:TEXT_BYTES])
     ids.write_text(json.dumps(windows(model, text, window)))
