@@ -185,6 +185,10 @@ static void do_work(lc_disk *d, const work *w) {
     }
 }
 
+static size_t size_of(const lc_disk *d, const work *w) {
+    return sizeof *w + (w->what == LC_DISK_WRITE ? d->payload : 0);
+}
+
 static void *write_queue(void *ctx) {
     lc_disk *d = ctx;
     pthread_mutex_lock(&d->lock);
@@ -199,7 +203,7 @@ static void *write_queue(void *ctx) {
         d->busy = true;
         pthread_mutex_unlock(&d->lock);
         do_work(d, w);
-        size_t size = sizeof *w + (w->what == LC_DISK_WRITE ? d->payload : 0);
+        size_t size = size_of(d, w);
         lc_kv_block_drop(w->block.data);
         lc_free(w);
         pthread_mutex_lock(&d->lock);
@@ -211,19 +215,16 @@ static void *write_queue(void *ctx) {
     return NULL;
 }
 
-static bool enqueue(lc_disk *d, lc_disk_what what, const lc_cache_key *key, uint64_t used_ns,
-                    const lc_disk_block *block) {
-    size_t size = sizeof(work) + (block ? d->payload : 0);
+static bool enqueue(lc_disk *d, work job) {
+    size_t size = size_of(d, &job);
+    bool write = job.what == LC_DISK_WRITE; /* the others are small, and needed */
     pthread_mutex_lock(&d->lock);
-    bool full = block && d->queued + size > QUEUE_BYTES; /* the others are small, and needed */
+    bool full = write && d->queued + size > QUEUE_BYTES;
     pthread_mutex_unlock(&d->lock);
     work *w = full ? NULL : lc_alloc(sizeof *w);
     if (!w) return false;
-    *w = (work){.what = what, .key = *key, .used_ns = used_ns};
-    if (block) {
-        w->block = *block;
-        lc_kv_block_share(block->data);
-    }
+    *w = job;
+    if (write) lc_kv_block_share(w->block.data);
     pthread_mutex_lock(&d->lock);
     if (d->last)
         d->last->next = w;
@@ -237,15 +238,16 @@ static bool enqueue(lc_disk *d, lc_disk_what what, const lc_cache_key *key, uint
 }
 
 bool lc_disk_write(lc_disk *d, const lc_disk_block *block, uint64_t used_ns) {
-    return enqueue(d, LC_DISK_WRITE, &block->key, used_ns, block);
+    return enqueue(
+        d, (work){.what = LC_DISK_WRITE, .key = block->key, .used_ns = used_ns, .block = *block});
 }
 
 void lc_disk_touch(lc_disk *d, const lc_cache_key *key, uint64_t used_ns) {
-    enqueue(d, LC_DISK_TOUCH, key, used_ns, NULL);
+    enqueue(d, (work){.what = LC_DISK_TOUCH, .key = *key, .used_ns = used_ns});
 }
 
 void lc_disk_remove(lc_disk *d, const lc_cache_key *key) {
-    enqueue(d, LC_DISK_REMOVE, key, 0, NULL);
+    enqueue(d, (work){.what = LC_DISK_REMOVE, .key = *key});
 }
 
 void lc_disk_flush(lc_disk *d) {

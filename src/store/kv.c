@@ -12,7 +12,7 @@ typedef struct head {
     _Alignas(64) atomic_size_t references;
 } head;
 
-static head *head_of(const char *block) { return (head *)(uintptr_t)block - 1; }
+static head *head_of(char *block) { return (head *)(void *)block - 1; }
 
 char *lc_kv_block_new(size_t bytes) {
     head *h = lc_alloc(sizeof *h + bytes);
