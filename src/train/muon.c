@@ -223,10 +223,11 @@ static void step_small(void *ctx, size_t begin, size_t end, int thread) {
 }
 
 int lc_muon_step(const lc_optim_pass *pass, lc_err *err) {
+    lc_optim_pass shared = *pass;
     lc_optim *o = pass->optim;
     int status = LC_OK;
     for (size_t i = 0; i < o->n_workers; i++) o->workers[i].status = LC_OK;
-    lc_pool_for(o->o.pool, o->params->count, 1, step_small, (void *)(uintptr_t)pass);
+    lc_pool_for(o->o.pool, o->params->count, 1, step_small, &shared);
     for (size_t i = 0; i < o->n_workers && status == LC_OK; i++) {
         status = o->workers[i].status;
         if (status != LC_OK && err) *err = o->workers[i].err;

@@ -140,11 +140,11 @@ static double tree(const lc_optim *x, const double *of, size_t begin, size_t end
     return tree(x, of, begin, middle) + tree(x, of, middle, end);
 }
 
-static int take_norm(const lc_optim_pass *pass, double *norm, lc_err *err) {
+static int take_norm(lc_optim_pass *pass, double *norm, lc_err *err) {
     lc_optim *x = pass->optim;
     double *of = lc_calloc(x->params->count, sizeof *of);
     if (!of) return lc_fail(err, LC_ENOMEM, "gradient norm: out of memory");
-    lc_pool_for(x->o.pool, x->n_chunks, 1, sum_squares, (void *)(uintptr_t)pass);
+    lc_pool_for(x->o.pool, x->n_chunks, 1, sum_squares, pass);
     for (size_t i = 0; i < x->n_chunks; i++) of[x->chunks[i].param] += x->sums[i];
     *norm = sqrt(tree(x, of, 0, x->params->count));
     int status = LC_OK;

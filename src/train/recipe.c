@@ -116,7 +116,7 @@ static const lc_key stage_keys[] = {
 };
 
 #define SECTION(name, named, keys)                                                                 \
-    { name, named, keys, sizeof keys / sizeof *keys }
+    { name, named, keys, sizeof(keys) / sizeof *(keys) }
 const lc_section lc_recipe_sections[LC_SECTION_COUNT] = {
     SECTION("model", false, model_keys), SECTION("train", false, train_keys),
     SECTION("eval", false, eval_keys),   SECTION("source", true, source_keys),
