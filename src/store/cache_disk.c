@@ -217,9 +217,9 @@ static void *write_queue(void *ctx) {
 
 static bool enqueue(lc_disk *d, work job) {
     size_t size = size_of(d, &job);
-    bool write = job.what == LC_DISK_WRITE; /* the others are small, and needed */
+    bool write = job.what == LC_DISK_WRITE;
     pthread_mutex_lock(&d->lock);
-    bool full = write && d->queued + size > QUEUE_BYTES;
+    bool full = write && d->queued + size > QUEUE_BYTES; /* the others are small, and needed */
     pthread_mutex_unlock(&d->lock);
     work *w = full ? NULL : lc_alloc(sizeof *w);
     if (!w) return false;
