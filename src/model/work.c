@@ -140,7 +140,7 @@ int lc_work_new(const lc_model *model, lc_work_size size, lc_pool *pool, lc_work
     *out = NULL;
     size_t bytes = lc_work_bytes(&model->config, size);
     lc_work *w = lc_calloc(1, sizeof *w);
-    void *block = w && bytes != SIZE_MAX ? lc_alloc(bytes) : NULL;
+    void *block = w && bytes != SIZE_MAX ? lc_alloc_dense(bytes, false) : NULL;
     if (!block) {
         lc_free(w);
         return lc_fail(err, LC_ENOMEM,

@@ -2,12 +2,12 @@
  * amx.c: BF16 products with tdpbf16ps, which has the order of numerics.md 1 in hardware; the rest
  * is AVX-512.
  *
- * nk products compute the transposed result: weight rows are the left tile and are read where they
- * lie, 32 of them at a time, while all step rows of a block pass; those stay in the second cache.
- * (Copying weight rows together for the first cache was slower at every size: the copy waits for
- * memory, while 32 rows read side by side are 32 streams that the hardware fetches ahead.) The
- * step's rows are the right tile: 16 rows are packed as [block][pair of k][row][2]. A group's tiles
- * are as wide as the group, so a single row costs a single column.
+ * nk products compute the transposed result: weight rows are the left tile. With few step rows they
+ * are read where they lie, 32 at a time, side by side: streams that the hardware fetches ahead.
+ * With many, as many as fit into the second cache are copied into whole tiles first, whose rows
+ * don't compete for places of the first cache, and all step rows pass them, the next ones fetched
+ * meanwhile. The step's rows are the right tile: 16 rows are packed as [block][pair of k][row][2].
+ * A group's tiles are as wide as the group, so a single row costs a single column.
  *
  * kn products have the natural orientation; pairs of right rows are interleaved into tiles.
  * Products whose right side is packed once for many uses are packed.h.
@@ -18,12 +18,13 @@
 #include "kernels/avx512/transpose.h"
 
 enum {
-    TILE = 16,       /* rows of a tile, and columns of fp32 */
-    WIDE = 512,      /* weight rows of a task with many step rows */
-    ROW_BLOCK = 256, /* step rows */
-    PAIRS = 16,      /* rows of a right tile: pairs of k */
-    KEPT = 1 << 19,  /* elements of them that stay in the second cache: 1 MiB */
-    C_GROUP = 1024,  /* floats of the results of 32 weight rows and 32 step rows */
+    TILE = 16,          /* rows of a tile, and columns of fp32 */
+    WIDE = 512,         /* weight rows of a task with many step rows */
+    PAIRS = 16,         /* rows of a right tile: pairs of k */
+    C_GROUP = 1024,     /* floats of the results of 32 weight rows and 32 step rows */
+    COPIED_ROWS = 128,  /* step rows from which on weight rows are copied */
+    COPIED_PAIRS = 16,  /* of tiles of weight rows, at most */
+    COPIED = 384 << 10, /* elements of them that stay in the second cache beside the step's rows */
 };
 
 typedef struct tile_config {
@@ -93,57 +94,61 @@ static void pack_step_rows(size_t rows, size_t k, const float *x, size_t ldx, vo
     }
 }
 
-/* 32 weight rows against a pair of groups of step rows, over some blocks of k. */
+/* 32 weight rows against a pair of groups of step rows. */
 typedef struct nk_block {
-    const uint16_t *w[2]; /* two tiles of weight rows, at the first block */
-    size_t ld;            /* elements from weight row to weight row */
-    const uint32_t *x[2]; /* two groups of step rows, at the first block */
+    const uint16_t *w[2]; /* two tiles of weight rows, at the first block of k */
+    size_t ld, step;      /* elements from weight row to weight row, from block to block */
+    const uint32_t *x[2]; /* two groups of step rows */
     size_t n[2];          /* rows of each group */
     size_t blocks;
     float *c; /* where the results will go: 2 lines a row, fetched meanwhile */
     size_t ldc;
+    const char *next; /* step rows that follow, NEXT lines a block: fetched meanwhile */
 } nk_block;
 
-enum { FETCH = 2 }; /* lines of c a block of k */
+enum { FETCH = 2, NEXT = 8 }; /* lines of c, of step rows a block of k */
+
+static inline void fetch_next(const nk_block *k, size_t b, size_t part) {
+    for (size_t i = part * NEXT / 4; i < (part + 1) * NEXT / 4; i++)
+        __builtin_prefetch(k->next + (b * NEXT + i) * 64, 0, 2);
+}
 
 /* two_w, two_x are constants in every call. Results accumulate in tiles 0-3. */
 static inline __attribute__((always_inline)) void run_blocks(const nk_block *k, const bool two_w,
-                                                             const bool two_x) {
+                                                             const bool two_x, const bool fetch) {
     size_t w_row = k->ld * sizeof *k->w[0], lines = two_x ? 4 * TILE : 2 * k->n[0];
     for (size_t b = 0; b < k->blocks; b++) {
         for (size_t i = b * FETCH; i < (b + 1) * FETCH && i < lines; i++)
             __builtin_prefetch(k->c + i / 2 * k->ldc + i % 2 * TILE, 1);
-        _tile_loadd(4, k->w[0] + b * LC_K_BLOCK, w_row);
+        _tile_loadd(4, k->w[0] + b * k->step, w_row);
+        if (fetch) fetch_next(k, b, 0);
         _tile_loadd(6, k->x[0] + b * PAIRS * k->n[0], k->n[0] * 4);
+        if (fetch) fetch_next(k, b, 1);
         _tile_dpbf16ps(0, 4, 6);
         if (two_w) {
-            _tile_loadd(5, k->w[1] + b * LC_K_BLOCK, w_row);
+            _tile_loadd(5, k->w[1] + b * k->step, w_row);
+            if (fetch) fetch_next(k, b, 2);
             _tile_dpbf16ps(2, 5, 6);
         }
         if (!two_x) continue;
         _tile_loadd(7, k->x[1] + b * PAIRS * k->n[1], k->n[1] * 4);
+        if (fetch) fetch_next(k, b, 3);
         _tile_dpbf16ps(1, 4, 7);
         if (two_w) _tile_dpbf16ps(3, 5, 7);
     }
 }
 
 static void run_block(const nk_block *k, bool two_w, bool two_x) {
-    if (two_w && two_x)
-        run_blocks(k, true, true);
+    if (two_w && two_x && k->next)
+        run_blocks(k, true, true, true);
+    else if (two_w && two_x)
+        run_blocks(k, true, true, false);
     else if (two_w)
-        run_blocks(k, true, false);
+        run_blocks(k, true, false, false);
     else if (two_x)
-        run_blocks(k, false, true);
+        run_blocks(k, false, true, false);
     else
-        run_blocks(k, false, false);
-}
-
-/* The results of a pair of groups wait in c: four tiles of [weight row][step row]. */
-static void load_results(const float *c, bool two_w, bool two_x) {
-    _tile_loadd(0, c, 64);
-    if (two_x) _tile_loadd(1, c + 256, 64);
-    if (two_w) _tile_loadd(2, c + 512, 64);
-    if (two_w && two_x) _tile_loadd(3, c + 768, 64);
+        run_blocks(k, false, false, false);
 }
 
 static void store_results(float *c, bool two_w, bool two_x) {
@@ -169,82 +174,102 @@ static void write_tile(float *c, size_t ldc, const float *tile, size_t rows, siz
     for (size_t i = 0; i < rows; i++) _mm512_mask_storeu_epi32(c + i * ldc, mask, r[i]);
 }
 
-/* k of a chunk. */
-static size_t chunk_of(size_t rows, size_t k) {
-    return at_most(k, KEPT / at_most(rows, ROW_BLOCK) / LC_K_BLOCK * LC_K_BLOCK);
-}
+/* 32 weight rows, at most, where they lie or copied. */
+typedef struct nk_rows {
+    const uint16_t *w[2];
+    size_t n, ld, step;
+    size_t column; /* of the first */
+} nk_rows;
 
-/* Where a product is. */
-typedef struct nk_state {
-    const lc_product *p;
-    size_t k;
-    size_t column, columns; /* panel of weight rows */
-    size_t row, rows;       /* block of step rows */
-    size_t chunk, length;   /* of k */
-    float *results;         /* [32 weight rows][pair of groups] x C_GROUP, between chunks */
-    tile_config config;
-} nk_state;
-
-/* A chunk of 32 weight rows from `column` against the pair of groups from `row`. */
-static void pair_of_groups(nk_state *n, size_t column, size_t row) {
-    const lc_product *p = n->p;
-    size_t left_over = n->column + n->columns - column;
-    size_t w0 = at_most(left_over, TILE), w1 = at_most(left_over - w0, TILE);
+/* Weight rows against the pair of groups from `row`; next may be NULL. */
+static void pair_of_groups(const lc_product *p, const nk_rows *w, size_t row, const char *next,
+                           tile_config *config) {
+    size_t k = lc_pad_k(p->k), w0 = at_most(w->n, TILE), w1 = w->n - w0;
     size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
-    const uint32_t *left = (const uint32_t *)p->left + row * n->k / 2;
-    const uint16_t *weights = (const uint16_t *)p->right + column * p->ld + n->chunk;
-    float *out = p->c + row * p->ldc + column;
+    const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
+    float *out = p->c + row * p->ldc + w->column, *c = p->scratch;
     nk_block block = {
-        .w = {weights, weights + TILE * p->ld},
-        .ld = p->ld,
-        .x = {left + n->chunk / 2 * x0, left + TILE * n->k / 2 + n->chunk / 2 * x1},
+        .w = {w->w[0], w->w[1]},
+        .ld = w->ld,
+        .step = w->step,
+        .x = {left, left + TILE * k / 2},
         .n = {x0, x1},
-        .blocks = n->length / LC_K_BLOCK,
+        .blocks = k / LC_K_BLOCK,
         .c = out,
         .ldc = p->ldc,
+        .next = next,
     };
-    float *c = n->results;
-    if (n->length < n->k) {
-        size_t pairs = (n->rows + 2 * TILE - 1) / (2 * TILE), pair = (row - n->row) / (2 * TILE);
-        c += ((column - n->column) / (2 * TILE) * pairs + pair) * C_GROUP;
-    }
-    configure(&n->config, w0, w1, x0, x1);
-    if (n->chunk)
-        load_results(c, w1 > 0, x1 > 0);
-    else
-        zero_results(w1 > 0, x1 > 0);
+    configure(config, w0, w1, x0, x1);
+    zero_results(w1 > 0, x1 > 0);
     run_block(&block, w1 > 0, x1 > 0);
     store_results(c, w1 > 0, x1 > 0);
-    if (n->chunk + n->length < n->k) return;
     write_tile(out, p->ldc, c, x0, w0);
     if (x1) write_tile(out + TILE * p->ldc, p->ldc, c + 256, x1, w0);
     if (w1) write_tile(out + TILE, p->ldc, c + 512, x0, w1);
     if (w1 && x1) write_tile(out + TILE * p->ldc + TILE, p->ldc, c + 768, x1, w1);
 }
 
-/* Results of all columns wait between chunks, else of one pair of groups. */
-static size_t results_floats(size_t rows, size_t k) {
-    if (chunk_of(rows, lc_pad_k(k)) == lc_pad_k(k)) return C_GROUP;
-    return (at_most(rows, ROW_BLOCK) + 31) / 32 * (WIDE / 32) * C_GROUP;
+static nk_rows rows_in_place(const lc_product *p, size_t column) {
+    const uint16_t *w = (const uint16_t *)p->right + column * p->ld;
+    return (nk_rows){.w = {w, w + TILE * p->ld},
+                     .n = at_most(p->columns - column, 2 * TILE),
+                     .ld = p->ld,
+                     .step = LC_K_BLOCK,
+                     .column = column};
 }
 
-static void panel_chunk(nk_state *n) {
-    for (size_t column = n->column; column < n->column + n->columns; column += 2 * TILE)
-        for (size_t row = n->row; row < n->row + n->rows; row += 2 * TILE)
-            pair_of_groups(n, column, row);
+/* Weight rows from `column` on as whole tiles, [block of k][16 rows][32], 16 rows after 16. */
+static nk_rows copy_rows(const lc_product *p, size_t column, uint16_t *copy) {
+    nk_rows in = rows_in_place(p, column), out = in;
+    size_t k = lc_pad_k(p->k);
+    out.ld = LC_K_BLOCK;
+    out.step = TILE * LC_K_BLOCK;
+    for (size_t i = 0; i < 2; i++) out.w[i] = copy + i * TILE * k;
+    for (size_t r = 0; r < in.n; r++) {
+        const uint16_t *from = in.w[r / TILE] + r % TILE * in.ld;
+        uint16_t *to = copy + r / TILE * TILE * k + r % TILE * LC_K_BLOCK;
+        for (size_t b = 0; b < k / LC_K_BLOCK; b++)
+            _mm512_storeu_si512(to + b * out.step, _mm512_loadu_si512(from + b * LC_K_BLOCK));
+    }
+    return out;
+}
+
+/* Pairs of weight tiles whose copies stay in the second cache. */
+static size_t copied_pairs(size_t k) {
+    size_t n = COPIED / (lc_pad_k(k) * 2 * TILE);
+    return n < 1 ? 1 : at_most(n, COPIED_PAIRS);
+}
+
+static void multiply_copied(const lc_product *p, tile_config *config) {
+    size_t k = lc_pad_k(p->k), most = copied_pairs(p->k);
+    uint16_t *copies = (uint16_t *)((float *)p->scratch + C_GROUP);
+    for (size_t column = 0; column < p->columns;) {
+        nk_rows w[COPIED_PAIRS];
+        size_t n = 0;
+        for (; n < most && column < p->columns; n++, column += 2 * TILE)
+            w[n] = copy_rows(p, column, copies + n * 2 * TILE * k);
+        finish_stores();
+        for (size_t row = 0; row < p->rows; row += 2 * TILE) {
+            const char *next = (const char *)p->left + (row + 2 * TILE) * k * sizeof *copies;
+            size_t lines = row + 4 * TILE <= p->rows ? k : 0;
+            for (size_t i = 0; i < n; i++) {
+                size_t begin = i * k / LC_K_BLOCK * NEXT;
+                pair_of_groups(p, &w[i], row, begin < lines ? next + begin * 64 : NULL, config);
+            }
+        }
+    }
 }
 
 static void amx_multiply_nk(const lc_product *p) {
-    nk_state n = {.p = p, .k = lc_pad_k(p->k), .results = p->scratch};
+    tile_config config = {0};
     finish_stores();
-    for (; n.column < p->columns; n.column += n.columns) {
-        n.columns = at_most(p->columns - n.column, WIDE);
-        for (n.row = 0; n.row < p->rows; n.row += n.rows) {
-            n.rows = at_most(p->rows - n.row, ROW_BLOCK);
-            for (n.chunk = 0; n.chunk < n.k; n.chunk += n.length) {
-                n.length = at_most(n.k - n.chunk, chunk_of(p->rows, n.k));
-                panel_chunk(&n);
-            }
+    if (p->rows >= COPIED_ROWS) {
+        multiply_copied(p, &config);
+    } else {
+        for (size_t column = 0; column < p->columns; column += 2 * TILE) {
+            nk_rows w = rows_in_place(p, column);
+            for (size_t row = 0; row < p->rows; row += 2 * TILE)
+                pair_of_groups(p, &w, row, NULL, &config);
         }
     }
     _tile_release();
@@ -349,8 +374,9 @@ static void amx_multiply_kn(const lc_product *p) {
 }
 
 static size_t amx_scratch(size_t rows, size_t k) {
-    size_t nk = results_floats(rows, k) * sizeof(float),
+    size_t nk = C_GROUP * sizeof(float),
            kn = (interleaved_floats(k) + 4 * TILE * TILE) * sizeof(float);
+    if (rows >= COPIED_ROWS) nk += copied_pairs(k) * 2 * TILE * lc_pad_k(k) * sizeof(uint16_t);
     if (packed_scratch(rows) > nk) nk = packed_scratch(rows);
     return nk > kn ? nk : kn;
 }

@@ -58,75 +58,97 @@ typedef struct block {
     size_t row, strip;
     const char *left;
     const uint8_t *words[2];
-    float acc[2 * TILE][2][STRIP];
-    int32_t sums[2][4 * TILE_SUMS]; /* [parity of the group][rows][strip] */
+    /* [16 rows][strip] tiles of [16][16]: 4 KiB each, so that a load of one never looks like a
+     * young store to the other */
+    float acc[4 * TILE_SUMS];
+    int32_t sums[4 * TILE_SUMS];
 } block;
 
-/* Sums of k0 .. k1-1 to `sums`. two_rows, two_strips are constants in every call. */
-LC_INLINE void multiply_tiles(block *b, size_t k0, size_t k1, int32_t *sums, const bool two_rows,
-                              const bool two_strips) {
-    size_t step = tile_k(b->w), row_bytes = b->w->row_bytes;
+/* Tile [a][s] of a block: left rows 16 a and on, strip s. */
+static inline size_t at_tile(size_t a, size_t s) { return (2 * a + s) * TILE_SUMS; }
+
+/* A group whose sums lie in b->sums. */
+typedef struct done_group {
+    size_t group, place; /* place of its first strip's scales */
+    bool zeros, biases;  /* constants in every call: whether weights have them */
+} done_group;
+
+/* The sums of tile [a][s] join. */
+LC_INLINE void join_tile(block *b, const done_group *g, size_t a, size_t s) {
+    const coded_work *w = b->w;
+    const size_t groups = w->groups, row_bytes = w->row_bytes, at = g->place + s * w->places;
+    const char *left = b->left + a * TILE * row_bytes + w->k + g->group * sizeof(float);
+    const int32_t *start = g->zeros ? NULL : w->start + (b->row + a * TILE) * groups + g->group;
+    const int32_t *sums = b->sums + at_tile(a, s);
+    float *accs = b->acc + at_tile(a, s);
+    lc_v scale = v_load(w->scales + at), bias = g->biases ? v_load(w->biases + at) : v_zero();
+    lc_w zero = g->zeros ? w_load(w->zeros + at) : w_zero();
+    for (size_t r = 0; r < TILE; r++, left += row_bytes) {
+        const float *step = (const float *)(const void *)left;
+        int32_t sum = ((const int32_t *)(const void *)step)[groups];
+        lc_w shift = g->zeros ? w_sub(w_zero(), w_mul(zero, w_set(sum))) : w_set(start[r * groups]);
+        lc_v acc = v_load(accs + r * STRIP), by = v_set(*step);
+        acc = v_fma(w_floats(w_add(w_load(sums + r * STRIP), shift)), v_mul(by, scale), acc);
+        if (g->biases) acc = v_fma(v_set((float)sum), v_mul(by, bias), acc);
+        v_store(accs + r * STRIP, acc);
+    }
+}
+
+/* One tile's width of k. With `done`, a former group joins between the products, tile by tile: the
+ * processor looks some hundred instructions ahead, and finds both kinds of work there. two_rows,
+ * two_strips are constants in every call. */
+LC_INLINE void multiply_step(block *b, size_t k, const done_group *done, const bool two_rows,
+                             const bool two_strips) {
+    size_t row_bytes = b->w->row_bytes, word = (k - b->w->k0) * STRIP;
+    _tile_loadd(4, b->left + k, row_bytes);
+    _tile_loadd(6, b->words[0] + word, 4 * STRIP);
+    _tile_dpbsud(0, 4, 6);
+    if (done) join_tile(b, done, 0, 0);
+    if (two_strips) {
+        _tile_loadd(7, b->words[1] + word, 4 * STRIP);
+        _tile_dpbsud(1, 4, 7);
+        if (done) join_tile(b, done, 0, 1);
+    }
+    if (!two_rows) return;
+    _tile_loadd(5, b->left + TILE * row_bytes + k, row_bytes);
+    _tile_dpbsud(2, 5, 6);
+    if (done) join_tile(b, done, 1, 0);
+    if (!two_strips) return;
+    _tile_dpbsud(3, 5, 7);
+    if (done) join_tile(b, done, 1, 1);
+}
+
+/* Sums of k0 .. k1-1, to b->sums after those of `done` have joined. */
+LC_INLINE void multiply_tiles(block *b, size_t k0, size_t k1, const done_group *done,
+                              const bool two_rows, const bool two_strips) {
+    size_t step = tile_k(b->w);
     _tile_zero(0);
     if (two_strips) _tile_zero(1);
     if (two_rows) _tile_zero(2);
     if (two_rows && two_strips) _tile_zero(3);
-    for (size_t k = k0; k < k1; k += step) {
-        size_t word = (k - b->w->k0) * STRIP;
-        _tile_loadd(4, b->left + k, row_bytes);
-        _tile_loadd(6, b->words[0] + word, 4 * STRIP);
-        _tile_dpbsud(0, 4, 6);
-        if (two_strips) {
-            _tile_loadd(7, b->words[1] + word, 4 * STRIP);
-            _tile_dpbsud(1, 4, 7);
-        }
-        if (!two_rows) continue;
-        _tile_loadd(5, b->left + TILE * row_bytes + k, row_bytes);
-        _tile_dpbsud(2, 5, 6);
-        if (two_strips) _tile_dpbsud(3, 5, 7);
-    }
-    _tile_stored(0, sums, 4 * STRIP);
-    if (two_strips) _tile_stored(1, sums + TILE_SUMS, 4 * STRIP);
-    if (two_rows) _tile_stored(2, sums + 2 * TILE_SUMS, 4 * STRIP);
-    if (two_rows && two_strips) _tile_stored(3, sums + 3 * TILE_SUMS, 4 * STRIP);
+    multiply_step(b, k0, done, two_rows, two_strips);
+    for (size_t k = k0 + step; k < k1; k += step) multiply_step(b, k, NULL, two_rows, two_strips);
+    finish_stores();
+    _tile_stored(0, b->sums, 4 * STRIP);
+    if (two_strips) _tile_stored(1, b->sums + at_tile(0, 1), 4 * STRIP);
+    if (two_rows) _tile_stored(2, b->sums + at_tile(1, 0), 4 * STRIP);
+    if (two_rows && two_strips) _tile_stored(3, b->sums + at_tile(1, 1), 4 * STRIP);
     finish_stores();
 }
 
-LC_INLINE lc_w sum_of(const int32_t *sums, size_t r, int s) {
-    return w_load(sums + (r / TILE * 2 + (size_t)s) * TILE_SUMS + r % TILE * STRIP);
+LC_INLINE void join_tiles(block *b, const done_group *g, const bool two_rows,
+                          const bool two_strips) {
+    for (size_t a = 0; a < (two_rows ? 2 : 1); a++)
+        for (size_t s = 0; s < (two_strips ? 2 : 1); s++) join_tile(b, g, a, s);
 }
 
-/* What a row's sum of a group begins from, or the stored zeros times its values' sum. */
-LC_INLINE lc_w shift_of(const coded_work *w, size_t row, size_t group, size_t at, int32_t sum) {
-    if (w->start) return w_set(w->start[row * w->groups + group]);
-    return w_sub(w_zero(), w_mul(w_load(w->zeros + at), w_set(sum)));
+static size_t columns_of(const block *b, size_t s) {
+    return coded_least(b->w->columns - (b->strip + s) * STRIP, STRIP);
 }
 
-LC_INLINE void join_group(block *b, size_t group, size_t place, const int32_t *tiles,
-                          const size_t rows, const int strips) {
+static float *place_of(const block *b, size_t r, size_t s) {
     const coded_work *w = b->w;
-    for (size_t r = 0; r < rows; r++) {
-        const char *end = b->left + r * w->row_bytes + w->k;
-        const float *steps = (const float *)(const void *)end;
-        int32_t sum = ((const int32_t *)(const void *)(steps + w->groups))[group];
-        lc_v step = v_set(steps[group]);
-        for (int s = 0; s < strips; s++) {
-            size_t at = place + (size_t)s * w->places;
-            lc_w whole = w_add(sum_of(tiles, r, s), shift_of(w, b->row + r, group, at, sum));
-            lc_v acc = v_load(b->acc[r][s]);
-            acc = v_fma(w_floats(whole), v_mul(step, v_load(w->scales + at)), acc);
-            if (w->biases) acc = v_fma(v_set((float)sum), v_mul(step, v_load(w->biases + at)), acc);
-            v_store(b->acc[r][s], acc);
-        }
-    }
-}
-
-static size_t columns_of(const block *b, int s) {
-    return coded_least(b->w->columns - (b->strip + (size_t)s) * STRIP, STRIP);
-}
-
-static float *place_of(const block *b, size_t r, int s) {
-    const coded_work *w = b->w;
-    return w->p->c + (b->row + r) * w->p->ldc + w->column + (b->strip + (size_t)s) * STRIP;
+    return w->p->c + (b->row + r) * w->p->ldc + w->column + (b->strip + s) * STRIP;
 }
 
 static void store_some(float *c, lc_v v, size_t n) {
@@ -136,60 +158,71 @@ static void store_some(float *c, lc_v v, size_t n) {
         v_store(c, v);
 }
 
+static inline size_t at_row(size_t r, size_t s) { return at_tile(r / TILE, s) + r % TILE * STRIP; }
+
+#define LC_EACH_ROW                                                                                \
+    for (size_t r = 0; r < (two_rows ? 2 * TILE : TILE); r++)                                      \
+        for (size_t s = 0; s < (two_strips ? 2 : 1); s++)
+
 /* A part of the only group: c carries whole sums between chunks. */
-LC_INLINE void only_group(block *b, const bool two_rows, const bool two_strips) {
+LC_INLINE void only_group(block *b, const done_group *only, const bool two_rows,
+                          const bool two_strips) {
     const coded_work *w = b->w;
-    size_t rows = two_rows ? 2 * TILE : TILE;
-    int strips = two_strips ? 2 : 1;
-    multiply_tiles(b, w->k0, w->k1, b->sums[0], two_rows, two_strips);
-    for (size_t r = 0; r < rows && w->k0; r++)
-        for (int s = 0; s < strips; s++) {
-            int32_t *to = b->sums[0] + (r / TILE * 2 + (size_t)s) * TILE_SUMS + r % TILE * STRIP;
+    multiply_tiles(b, w->k0, w->k1, NULL, two_rows, two_strips);
+    if (w->k0) LC_EACH_ROW {
+            int32_t *to = b->sums + at_row(r, s);
             lc_v before = load_some(place_of(b, r, s), columns_of(b, s));
             w_store(to, w_add(w_load(to), w_bits(before)));
         }
     if (!waits(w)) {
         memset(b->acc, 0, sizeof b->acc);
-        join_group(b, 0, b->strip * w->places, b->sums[0], rows, strips);
+        join_tiles(b, only, two_rows, two_strips);
     }
-    for (size_t r = 0; r < rows; r++)
-        for (int s = 0; s < strips; s++)
-            store_some(place_of(b, r, s),
-                       waits(w) ? v_bits(sum_of(b->sums[0], r, s)) : quiet(v_load(b->acc[r][s])),
-                       columns_of(b, s));
+    LC_EACH_ROW store_some(place_of(b, r, s),
+                           waits(w) ? v_bits(w_load(b->sums + at_row(r, s)))
+                                    : quiet(v_load(b->acc + at_row(r, s))),
+                           columns_of(b, s));
 }
 
-/* The groups of a chunk: one's sums join while the next one's multiply. */
-LC_INLINE void whole_groups(block *b, const bool two_rows, const bool two_strips) {
+/* The groups of a chunk: one's sums join while the next one's multiply, and before they are
+ * stored, so that no load waits behind a store that waits for tiles. */
+LC_INLINE void whole_groups(block *b, done_group *done, const bool two_rows,
+                            const bool two_strips) {
     const coded_work *w = b->w;
-    size_t rows = two_rows ? 2 * TILE : TILE, group = w->group0, place = b->strip * w->places;
-    int strips = two_strips ? 2 : 1, parity = 0;
-    for (size_t r = 0; r < rows; r++)
-        for (int s = 0; s < strips; s++)
-            v_store(b->acc[r][s],
-                    w->k0 ? load_some(place_of(b, r, s), columns_of(b, s)) : v_zero());
-    for (size_t k = w->k0; k < w->k1; k += w->size, parity ^= 1) {
-        multiply_tiles(b, k, coded_least(w->k1, k + w->size), b->sums[parity], two_rows,
-                       two_strips);
-        if (k == w->k0) continue;
-        join_group(b, group++, place, b->sums[parity ^ 1], rows, strips);
-        place += STRIP;
+    LC_EACH_ROW v_store(b->acc + at_row(r, s),
+                        w->k0 ? load_some(place_of(b, r, s), columns_of(b, s)) : v_zero());
+    size_t k = w->k0, size = w->size;
+    multiply_tiles(b, k, coded_least(w->k1, k + size), NULL, two_rows, two_strips);
+    for (k += size; k < w->k1; k += size, done->group++, done->place += STRIP)
+        multiply_tiles(b, k, coded_least(w->k1, k + size), done, two_rows, two_strips);
+    join_tiles(b, done, two_rows, two_strips);
+    LC_EACH_ROW {
+        lc_v acc = v_load(b->acc + at_row(r, s));
+        store_some(place_of(b, r, s), w->k1 == w->k ? quiet(acc) : acc, columns_of(b, s));
     }
-    join_group(b, group, place, b->sums[parity ^ 1], rows, strips);
-    for (size_t r = 0; r < rows; r++)
-        for (int s = 0; s < strips; s++) {
-            lc_v acc = v_load(b->acc[r][s]);
-            store_some(place_of(b, r, s), w->k1 == w->k ? quiet(acc) : acc, columns_of(b, s));
-        }
+}
+
+LC_INLINE void run_groups(block *b, const bool two_rows, const bool two_strips, const bool zeros,
+                          const bool biases) {
+    const coded_work *w = b->w;
+    done_group done = {w->groups == 1 ? 0 : w->group0, b->strip * w->places, zeros, biases};
+    if (w->groups == 1)
+        only_group(b, &done, two_rows, two_strips);
+    else
+        whole_groups(b, &done, two_rows, two_strips);
 }
 
 static void run_block(block *b, const bool two_rows, const bool two_strips) {
-    for (size_t r = 0; r < (two_rows ? 2 * TILE : TILE); r++) /* in time for the results */
-        for (int s = 0; s < (two_strips ? 2 : 1); s++) __builtin_prefetch(place_of(b, r, s), 1);
-    if (b->w->groups == 1)
-        only_group(b, two_rows, two_strips);
+    LC_EACH_ROW __builtin_prefetch(place_of(b, r, s), 1); /* in time for the results */
+    bool zeros = !b->w->start, biases = b->w->biases != NULL;
+    if (zeros && biases)
+        run_groups(b, two_rows, two_strips, true, true);
+    else if (zeros)
+        run_groups(b, two_rows, two_strips, true, false);
+    else if (biases)
+        run_groups(b, two_rows, two_strips, false, true);
     else
-        whole_groups(b, two_rows, two_strips);
+        run_groups(b, two_rows, two_strips, false, false);
 }
 
 static size_t run_tiles(const coded_work *w, size_t row, size_t rows, size_t strip, size_t strips) {
