@@ -52,14 +52,6 @@ class Server:
             rss = int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) * 1024
         return rss, len(os.listdir(f"/proc/{pid}/fd"))
 
-    def cpu(self):
-        """Processor seconds of its threads so far, whatever else runs on the machine."""
-        tasks, total = f"/proc/{self.process.pid}/task", 0
-        for t in os.listdir(tasks):
-            with open(f"{tasks}/{t}/schedstat") as f:
-                total += int(f.read().split()[0])
-        return total / 1e9
-
     def ledger(self):
         """request id -> (fresh, cached, output)"""
         db = sqlite3.connect(f"file:{self.folder}/accounts.db?mode=ro", uri=True)

@@ -128,7 +128,8 @@ static int open_cache(server *s, const char *model, const lc_server_data *data, 
                                 .identity_size = strlen(hex),
                                 .ram_bytes = ram,
                                 .folder = disk ? folder : NULL,
-                                .disk_bytes = disk};
+                                .disk_bytes = disk,
+                                .pool = s->engine->pool};
     memcpy(options.secret, data->secret, sizeof options.secret);
     return lc_cache_open(&options, &s->cache, err);
 }
@@ -190,6 +191,7 @@ static int open_all(server *s, const char *model, lc_err *err) {
     }
     if (status == LC_OK) status = check_exposure(f, s->accounts, &keys, err);
     if (status == LC_OK) status = lc_engine_open(model, &engine, &s->engine, err);
+    if (status == LC_OK) status = lc_engine_warm_up(s->engine, err);
     if (status == LC_OK && !s->engine->tokenizer)
         status = lc_fail(err, LC_ENOTFOUND, "%s: tokenizer.json is missing", model);
     if (status == LC_OK) status = open_template(s, model, err);

@@ -45,6 +45,9 @@ struct lc_session {
     bool has_hidden;
 };
 
+/* Computes a token for nothing, and with a small model some more, so that the first real ones find
+ * weights and work memory in place; not for a model that is larger than RAM. */
+int lc_engine_warm_up(lc_engine *engine, lc_err *err);
 /* Grows the engine's logits buffer to n rows. */
 int lc_engine_logits(lc_engine *engine, size_t n, lc_err *err);
 /* From now on steps keep which entries their rows chose (lc_step_part.routes). */

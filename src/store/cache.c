@@ -17,7 +17,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { BUCKETS = 1 << 16 };
+enum { BUCKETS = 1 << 16, READ_AHEAD = 64 };
 static const double half_life = 6 * 3600; /* seconds */
 
 struct lc_cache {
@@ -209,24 +209,67 @@ static void describe(lc_cache_block *b, const chain *w) {
     b->described = true;
 }
 
-/* Reads the block's file into b->data. False: it isn't there, isn't whole, or isn't this block. */
-static bool fetch(lc_cache *c, lc_cache_block *b, const chain *w, uint64_t now) {
-    if (!b->file || !make_room(c, true, now)) return false;
-    lc_disk_block file = {.data = lc_kv_block_new(c->block_bytes)};
-    bool damaged = false;
-    if (!file.data) return false;
-    if (!lc_disk_read(c->disk, &b->key, &file, &damaged)) {
-        if (damaged) c->stats.damaged++;
-        drop_file(c, b);
-        lc_kv_block_drop(file.data);
-        return false;
+/* Files of consecutive blocks, read together by all threads. */
+typedef struct read_ahead {
+    lc_cache *c;
+    size_t first, n; /* blocks of the chain */
+    struct {
+        lc_disk_block block;
+        bool whole, damaged;
+    } files[READ_AHEAD];
+} read_ahead;
+
+static void read_files(void *ctx, size_t begin, size_t end, int thread) {
+    read_ahead *a = ctx;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        lc_disk_block *file = &a->files[i].block;
+        a->files[i].whole =
+            file->data && lc_disk_read(a->c->disk, &file->key, file, &a->files[i].damaged);
     }
-    b->parent = file.parent;
-    b->tenant = file.tenant;
-    memcpy(b->tokens, file.tokens, sizeof b->tokens);
+}
+
+static void drop_ahead(read_ahead *a) {
+    for (size_t i = 0; i < a->n; i++) lc_kv_block_drop(a->files[i].block.data);
+    a->n = 0;
+}
+
+/* Block w->at and those behind it, as long as they are in files only; files that aren't whole are
+ * forgotten. */
+static void read_from(read_ahead *a, chain w) {
+    drop_ahead(a);
+    a->first = w.at;
+    do {
+        const lc_cache_block *b = find(a->c, &w.key);
+        if (!b || b->data || !b->file) break;
+        memset(&a->files[a->n], 0, sizeof *a->files);
+        a->files[a->n].block.key = w.key;
+        a->files[a->n++].block.data = lc_kv_block_new(a->c->block_bytes);
+    } while (a->n < READ_AHEAD && ++w.at < w.blocks && next_block(a->c, &w));
+    lc_pool_for(a->c->o.pool, a->n, 1, read_files, a);
+    for (size_t i = 0; i < a->n; i++) {
+        if (a->files[i].whole || !a->files[i].block.data) continue;
+        lc_cache_block *b = find(a->c, &a->files[i].block.key);
+        if (a->files[i].damaged) a->c->stats.damaged++;
+        drop_file(a->c, b);
+        if (i > 0) forget(a->c, b); /* the first is the caller's */
+    }
+}
+
+/* Takes the block from its file. False: it isn't there, isn't whole, or isn't this block. */
+static bool fetch(read_ahead *a, lc_cache_block *b, const chain *w, uint64_t now) {
+    lc_cache *c = a->c;
+    if (!b->file || !make_room(c, true, now)) return false;
+    if (w->at - a->first >= a->n) read_from(a, *w);
+    if (!a->files[w->at - a->first].whole) return false;
+    lc_disk_block *file = &a->files[w->at - a->first].block;
+    b->parent = file->parent;
+    b->tenant = file->tenant;
+    memcpy(b->tokens, file->tokens, sizeof b->tokens);
     b->depth = (uint32_t)w->at;
     b->described = true;
-    b->data = file.data;
+    b->data = file->data;
+    file->data = NULL;
     c->stats.ram_blocks++;
     c->stats.ram_bytes += c->block_bytes;
     return true;
@@ -239,11 +282,14 @@ int lc_cache_load(lc_cache *c, uint64_t tenant, const int32_t *tokens, size_t co
     int status = LC_OK;
     *loaded = 0;
     if (kv->n_blocks) return lc_fail(err, LC_EINVAL, "prompt cache: the sequence isn't empty");
+    read_ahead *ahead = lc_calloc(1, sizeof *ahead);
+    if (!ahead) return lc_fail(err, LC_ENOMEM, "prompt cache: out of memory");
+    ahead->c = c;
     c->stats.queries += count;
     for (; w.at < w.blocks && next_block(c, &w); w.at++) {
         lc_cache_block *b = find(c, &w.key);
         bool from_disk = b && !b->data;
-        if (!b || (from_disk && !fetch(c, b, &w, now)) || !same(b, &w)) {
+        if (!b || (from_disk && !fetch(ahead, b, &w, now)) || !same(b, &w)) {
             if (b) forget(c, b);
             break;
         }
@@ -253,6 +299,8 @@ int lc_cache_load(lc_cache *c, uint64_t tenant, const int32_t *tokens, size_t co
         c->stats.hits += LC_CACHE_BLOCK;
         if (from_disk) c->stats.hits_disk += LC_CACHE_BLOCK;
     }
+    drop_ahead(ahead);
+    lc_free(ahead);
     tell_stats(c);
     *loaded = w.at * LC_CACHE_BLOCK;
     return status;

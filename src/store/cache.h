@@ -19,6 +19,7 @@
 #ifndef LC_STORE_CACHE_H
 #define LC_STORE_CACHE_H
 
+#include "base/pool.h"
 #include "store/kv.h"
 
 enum { LC_CACHE_BLOCK = LC_KV_BLOCK };
@@ -31,6 +32,7 @@ typedef struct lc_cache_options {
     const char *folder; /* NULL = no disk tier; made with mode 0700 */
     uint64_t disk_bytes;
     uint8_t secret[32]; /* of the server: keys the hash */
+    lc_pool *pool;      /* reads files together; NULL: the caller alone */
 } lc_cache_options;
 
 typedef struct lc_cache lc_cache;

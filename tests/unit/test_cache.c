@@ -35,6 +35,8 @@ static int tear_down(void **state) {
     return 0;
 }
 
+static lc_pool *pool; /* of three threads: files are read in any order */
+
 static lc_cache *open_cache(const char *disk, size_t ram_blocks, uint64_t disk_bytes) {
     lc_cache *c = NULL;
     lc_cache_options o = {.layout = layout,
@@ -42,7 +44,8 @@ static lc_cache *open_cache(const char *disk, size_t ram_blocks, uint64_t disk_b
                           .identity_size = 5,
                           .ram_bytes = ram_blocks * lc_kv_block_bytes(&layout),
                           .folder = disk,
-                          .disk_bytes = disk_bytes};
+                          .disk_bytes = disk_bytes,
+                          .pool = pool};
     assert_ok(lc_cache_open(&o, &c, &err), err);
     return c;
 }
@@ -260,6 +263,48 @@ static void test_detects_every_damaged_file(void **state) {
     assert_int_equal(detected, damaged);
 }
 
+/* Files are read many at a time: those behind a damaged one serve again once it was computed. */
+static void test_reads_many_files_at_a_time(void **state) {
+    (void)state;
+    enum { BLOCKS = 150, BAD = 100 };
+    static int32_t list[BLOCKS * BLOCK + 1];
+    static char paths[BLOCKS][512];
+    static struct stat before[BLOCKS];
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) list[i] = (int32_t)(i * i % 1009);
+    lc_cache *c = open_cache(folder, 2 * BLOCKS, 1 << 24);
+    save(c, 1, list, BAD * BLOCK);
+    lc_cache_flush(c);
+    size_t n = list_files(paths, BLOCKS);
+    assert_int_equal(n, BAD);
+    for (size_t i = 0; i < n; i++) assert_int_equal(stat(paths[i], &before[i]), 0);
+    save(c, 1, list, (BAD + 2) * BLOCK);
+    lc_cache_flush(c);
+    n = list_files(paths, BLOCKS);
+    for (size_t i = 0; i < n; i++) { /* the two new ones */
+        struct stat st;
+        bool old = false;
+        assert_int_equal(stat(paths[i], &st), 0);
+        for (size_t j = 0; j < BAD; j++) old |= st.st_ino == before[j].st_ino;
+        if (old) continue;
+        int fd = open(paths[i], O_RDWR);
+        char byte;
+        assert_int_equal(pread(fd, &byte, 1, st.st_size - 1), 1);
+        byte ^= 1;
+        assert_int_equal(pwrite(fd, &byte, 1, st.st_size - 1), 1);
+        close(fd);
+    }
+    save(c, 1, list, BLOCKS * BLOCK);
+    lc_cache_close(c);
+    c = open_cache(folder, 2 * BLOCKS, 1 << 24);
+    assert_int_equal(load(c, 1, list, BLOCKS * BLOCK + 1), BAD * BLOCK);
+    lc_cache_stats s;
+    lc_cache_stats_get(c, &s);
+    assert_int_equal(s.damaged, 2);
+    save(c, 1, list, BLOCKS * BLOCK);
+    assert_int_equal(load(c, 1, list, BLOCKS * BLOCK + 1), BLOCKS * BLOCK);
+    lc_cache_close(c);
+}
+
 static void test_no_torn_block_after_kill(void **state) {
     (void)state;
     size_t found = 0;
@@ -320,9 +365,13 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_evicts_leaves_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_keeps_to_the_disk_budget, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_detects_every_damaged_file, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_reads_many_files_at_a_time, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_torn_block_after_kill, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_full_disk_costs_the_disk_tier_only, set_up,
                                         tear_down),
     };
-    return test_main(tests);
+    assert_int_equal(lc_pool_new(3, &pool, &err), LC_OK);
+    int result = test_main(tests);
+    lc_pool_free(pool);
+    return result;
 }
