@@ -99,7 +99,14 @@ def describe(w, hidden, heads, q_rank, dense_layers, ffn):
     w.add_expert_weights_scale(shape.LONGCAT["routed_scaling_factor"])
     w.add_expert_gating_func(gguf.ExpertGatingFuncType.SOFTMAX)
     w.add_rope_dimension_count(shape.ROPE)
-    w.add_tokenizer_model("none")
+    special = ["<unk>", "<s>", "</s>", "\n"]  # a vocabulary of words, for llama-server, which prints what it samples
+    types = [gguf.TokenType.UNKNOWN] + 2 * [gguf.TokenType.CONTROL] + (shape.VOCAB - 3) * [gguf.TokenType.NORMAL]
+    w.add_tokenizer_model("llama")
+    w.add_token_list(special + [f"w{i}" for i in range(len(special), shape.VOCAB)])
+    w.add_token_scores([0.0] * shape.VOCAB)
+    w.add_token_types(types)
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
 
 
 def write(path, kind, hidden=shape.HIDDEN, heads=shape.HEADS, q_rank=shape.Q_RANK,

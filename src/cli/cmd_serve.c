@@ -40,6 +40,7 @@ typedef struct server {
     lc_sched *sched;
     lc_service *service;
     char *name; /* the served id */
+    bool keys;  /* each request needs one */
 } server;
 
 /* ---- what makes two models different to the cache ---- */
@@ -180,7 +181,6 @@ static char *name_of(const char *model, const char *given) {
 static int open_all(server *s, const char *model, lc_err *err) {
     const serve_flags *f = s->f;
     lc_server_data data;
-    bool keys = false;
     char path[4200], text[65];
     lc_engine_options engine = lc_cli_engine_options(&f->engine);
     engine.context = (size_t)f->context;
@@ -189,7 +189,7 @@ static int open_all(server *s, const char *model, lc_err *err) {
         snprintf(path, sizeof path, "%s/accounts.db", data.folder);
         status = lc_accounts_open(path, f->prices, &s->accounts, err);
     }
-    if (status == LC_OK) status = check_exposure(f, s->accounts, &keys, err);
+    if (status == LC_OK) status = check_exposure(f, s->accounts, &s->keys, err);
     if (status == LC_OK) status = lc_engine_open(model, &engine, &s->engine, err);
     if (status == LC_OK) status = lc_engine_warm_up(s->engine, err);
     if (status == LC_OK && !s->engine->tokenizer)
@@ -218,7 +218,7 @@ static int open_all(server *s, const char *model, lc_err *err) {
         .tmpl = s->tmpl,
         .replay = s->replay,
         .accounts = s->accounts,
-        .keys = keys,
+        .keys = s->keys,
         .model = s->name,
         .metrics_prefix = f->prefix,
         .sampling = {.temperature = (float)f->temperature, .top_p = (float)f->top_p},
@@ -246,19 +246,29 @@ static void close_all(server *s) {
     lc_free(s->name);
 }
 
+/* The address that a client types: 0.0.0.0 and :: stand for all of this machine's. */
+static void print_base(const server *s, char *out, size_t size) {
+    char name[256];
+    const char *host = s->f->host;
+    if ((!strcmp(host, "0.0.0.0") || !strcmp(host, "::")) && !gethostname(name, sizeof name))
+        host = name;
+    bool ipv6 = strchr(host, ':');
+    snprintf(out, size, "%s://%s%s%s:%d", s->f->certificate ? "https" : "http", ipv6 ? "[" : "",
+             host, ipv6 ? "]" : "", lc_service_port(s->service));
+}
+
 static void greet(const server *s, double seconds) {
-    char base[300];
-    snprintf(base, sizeof base, "%s://%s:%d", s->f->certificate ? "https" : "http", s->f->host,
-             lc_service_port(s->service));
+    char base[400];
+    print_base(s, base, sizeof base);
     printf("longcat " LC_VERSION " serves %s (context %zu) at %s, ready after %.1f s\n\n", s->name,
            lc_engine_context(s->engine), base, seconds);
     printf("  page          %s/\n", base);
     printf("  OpenAI        %s/v1    Chat Completions, Responses, Completions\n", base);
     printf("  Anthropic     %s       Messages\n", base);
     bool small = lc_engine_context(s->engine) < WHOLE_AGENT;
-    printf("  Claude Code   ANTHROPIC_BASE_URL=%s ANTHROPIC_AUTH_TOKEN=local ANTHROPIC_MODEL=%s "
+    printf("  Claude Code   ANTHROPIC_BASE_URL=%s ANTHROPIC_AUTH_TOKEN=%s ANTHROPIC_MODEL=%s "
            "%sclaude\n",
-           base, s->name, small ? "CLAUDE_CODE_SIMPLE=1 " : "");
+           base, s->keys ? "<key>" : "local", s->name, small ? "CLAUDE_CODE_SIMPLE=1 " : "");
     if (small)
         printf("\nThis context is too small for whole agents: they open with 8 to 25 thousand "
                "tokens.\n");

@@ -8,6 +8,7 @@
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -58,7 +59,9 @@ static void finalize(lc_replay *r) {
 
 static bool open_file(lc_replay *r, const char *path) {
     sqlite3_stmt *last = NULL;
+    mode_t old = umask(0077);
     bool ok = sqlite3_open(path, &r->db) == SQLITE_OK && prepare(r);
+    umask(old);
     if (ok &&
         sqlite3_prepare_v2(r->db, "SELECT max(used) FROM answer", -1, &last, NULL) == SQLITE_OK &&
         sqlite3_step(last) == SQLITE_ROW)

@@ -4,12 +4,12 @@
  * the schema. A mask is never empty, the answer ends within its budget, and an answer by a schema
  * is JSON.
  */
-#include "base/clock.h"
 #include "base/rng.h"
 #include "engine/grammar.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { HEAD = 4, MOST_WORDS = 128, MOST_STEPS = 200 };
 
@@ -40,10 +40,10 @@ static lc_grammar *compile(const uint8_t *head, struct json_object *schema) {
     json_object_object_add(tool, "name", json_object_new_string("f"));
     json_object_object_add(tool, "parameters", json_object_get(schema));
     json_object_array_add(tools, tool);
-    uint64_t start = lc_clock_ns();
+    clock_t start = clock(); /* of this process: the machine may be busy with others */
     lc_err err = {0};
     int status = lc_grammar_new(vocab, &spec, &g, &err);
-    must(lc_clock_ns() - start < 5000000000u);
+    must(clock() - start < 5 * CLOCKS_PER_SEC);
     must((status == LC_OK) == (g != NULL) && (status == LC_OK || err.text[0]));
     json_object_put(tools);
     return g;

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #define GREEDY "\"temperature\":0,\"max_tokens\":24"
 
@@ -458,6 +459,19 @@ static void test_bodies_are_never_logged(void **state) {
     lc_buf_free(&log);
 }
 
+static void test_what_it_keeps_is_the_owners_alone(void **state) {
+    server *s = *state;
+    static const char *const names[] = {"accounts.db", "answers.db", "secret", "prompts"};
+    start_server(s, "tests/golden/tiny-code", NULL);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[400];
+        struct stat st;
+        snprintf(path, sizeof path, "%s/%s", s->folder, names[i]);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_mode & 0077, 0);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, new_server, end_server)
 
 int main(void) {
@@ -475,6 +489,7 @@ int main(void) {
         TEST(test_replies_metrics_and_ledger_agree),
         TEST(test_sigterm_lets_answers_finish),
         TEST(test_bodies_are_never_logged),
+        TEST(test_what_it_keeps_is_the_owners_alone),
     };
     curl_global_init(CURL_GLOBAL_DEFAULT);
     return test_main(tests);
