@@ -124,7 +124,7 @@ static int choose_weights(job *j, const train_flags *f, lc_err *err) {
                            .balance = (float)j->by.balance,
                            .router_z = (float)j->by.router_z,
                            .hidden_z = (float)j->by.hidden_z,
-                           .target_topk = j->by.topk};
+                           .balance_form.target_topk = j->by.topk};
     for (size_t k = 0; k < c->mtp_steps; k++) w->mtp[k] = (float)(j->by.mtp / (double)c->mtp_steps);
     if (c->index_heads) {
         w->kl = (float)j->by.kl;
@@ -348,7 +348,7 @@ static lc_tensor tensor_of(const lc_param *p, const float *block) {
 static int add_index_loss(job *j, const char *stage, float *grad, output *o, lc_err *err) {
     lc_loss_weights alone = {.kl = (float)(j->rows * j->length),
                              .kl_stage = j->weights.kl_stage,
-                             .target_topk = j->weights.target_topk};
+                             .balance_form.target_topk = j->weights.balance_form.target_topk};
     lc_losses losses;
     char prefix[32];
     int status = job_run(j, 0, &alone, grad, &losses, err);
@@ -468,7 +468,7 @@ static int stepper_open(job *j, lc_optim_kind kind, stepper *s, lc_err *err) {
 static int stepper_run(job *j, stepper *s, size_t i, terms *t, lc_err *err) {
     lc_losses losses;
     double norm;
-    lc_bias_rule rule = {.rate = 0.1, .target_topk = j->weights.target_topk};
+    lc_bias_rule rule = {.rate = 0.1, .target_topk = j->weights.balance_form.target_topk};
     memset(s->grad, 0, j->params->floats * sizeof *s->grad);
     int status = job_run(j, i, &j->weights, s->grad, &losses, err);
     lc_update update = {1e-3, s->learns, s->grad};

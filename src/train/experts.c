@@ -371,18 +371,21 @@ int lc_moe_back(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w
 /* ---- losses on router scores ---- */
 
 void lc_balance_shares(const lc_moe_shape *shape, const int64_t *counts, int64_t tokens,
-                       double target_topk, float *shares) {
-    double chosen_zero = 0, identities = (double)shape->topk - target_topk;
-    for (size_t e = 0; e < shape->zero_experts; e++)
-        chosen_zero += (double)counts[shape->experts + e];
-    /* mean over zero entries of f_e Z / (K - K_e) */
-    double zero = identities > 0 && tokens ? chosen_zero / (double)tokens / identities : 0;
-    for (size_t e = 0; e < entries_of(shape); e++) {
-        double routed = tokens && target_topk > 0 ? (double)counts[e] / (double)tokens *
-                                                        (double)shape->experts / target_topk
-                                                  : 0;
-        shares[e] = (float)(e < shape->experts ? routed : zero);
+                       lc_balance_form form, float *shares) {
+    size_t groups = form.groups ? form.groups : shape->experts, size = shape->experts / groups;
+    double identities = (double)shape->topk - form.target_topk;
+    int64_t zeros = 0;
+    for (size_t e = shape->experts; e < entries_of(shape); e++) zeros += counts[e];
+    for (size_t first = 0; first < shape->experts; first += size) {
+        int64_t chosen = 0;
+        for (size_t e = first; e < first + size; e++) chosen += counts[e];
+        double share = tokens && form.target_topk > 0
+                           ? (double)chosen / (double)tokens * (double)groups / form.target_topk
+                           : 0;
+        for (size_t e = first; e < first + size; e++) shares[e] = (float)share;
     }
+    double zero = identities > 0 && tokens ? (double)zeros / (double)tokens / identities : 0;
+    for (size_t e = shape->experts; e < entries_of(shape); e++) shares[e] = (float)zero;
 }
 
 static void loss_rows(void *ctx, size_t begin, size_t end, int thread) {

@@ -76,10 +76,15 @@ int lc_moe_back(const lc_tape *t, const lc_moe_shape *shape, const lc_moe_net *w
                 const float *u, const lc_moe_state *s, lc_router_weights losses, const float *dout,
                 float *du, lc_err *err);
 
-/* c_e of spec 5.2 (expert level) from counts and tokens of a step: the balance loss is the mean
- * over tokens of sum c_e p_e. */
+/* c_e of spec 5.2 from counts and tokens of a step: the balance loss is the mean over tokens of
+ * sum c_e p_e. Experts are balanced in `groups` equal groups of neighbours (the device level), 0 =
+ * each alone; identities are one group more. */
+typedef struct lc_balance_form {
+    size_t groups;      /* divides the number of experts */
+    double target_topk; /* K_e: wanted routed experts a token */
+} lc_balance_form;
 void lc_balance_shares(const lc_moe_shape *shape, const int64_t *counts, int64_t tokens,
-                       double target_topk, float *shares);
+                       lc_balance_form form, float *shares);
 /* Sums over a sequence's tokens of sum_e c_e p_e and of lse^2, added to its place in balance and
  * z [sequences of the tape]. */
 void lc_router_losses(const lc_tape *t, const lc_moe_shape *shape, size_t m, const lc_moe_state *s,

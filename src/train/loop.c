@@ -240,7 +240,7 @@ static int evaluate(loop *l, double *out) {
     lc_counts totals = {0};
     lc_loss_weights only = {.lm = 1};
     lc_batch all = lc_feed_batch(f, 0, f->sequences);
-    only.target_topk = l->weights.target_topk;
+    only.balance_form = l->weights.balance_form;
     if (l->weights.kl_stage == LC_KL_WARMUP) only.kl_stage = LC_KL_WARMUP; /* dense attention */
     lc_net_count(l->net, &all, &totals);
     int status = LC_OK;

@@ -253,7 +253,7 @@ static int moe_forward(const pass *p, size_t layer) {
     if (status != LC_OK) return status;
     const int64_t *counts = p->batch->balance_counts;
     lc_balance_shares(&n->moe, counts ? counts + layer * entries : n->counts,
-                      counts ? p->batch->balance_tokens : (int64_t)p->m, p->weights->target_topk,
+                      counts ? p->batch->balance_tokens : (int64_t)p->m, p->weights->balance_form,
                       s->moe.shares);
     if (p->again) return LC_OK;
     lc_router_losses(&n->tape, &n->moe, p->m, &s->moe, p->sums.balance, p->sums.router_z);

@@ -14,6 +14,7 @@
 #define LC_TRAIN_NET_H
 
 #include "kernels/kernels.h"
+#include "train/experts.h"
 #include "train/params.h"
 #include "train/profile.h"
 
@@ -48,7 +49,7 @@ typedef struct lc_loss_weights {
     float balance, router_z, hidden_z, kl;
     /* LSA models: OFF = sparse attention, nothing for indexers. */
     lc_kl_stage kl_stage;
-    double target_topk; /* K_e: wanted routed experts a token */
+    lc_balance_form balance_form;
 } lc_loss_weights;
 
 /* What the sums of a step are divided by. */

@@ -70,6 +70,7 @@ static const lc_key train_keys[] = {
     NUMBER("bias_floor", bias_floor, 0, 10),
     COUNT("bias_half_after", bias_half_after, 0, 1e12),
     NUMBER("target_topk", target_topk, 0, 1024),
+    COUNT("balance_groups", balance_groups, 0, 1 << 20),
     FREE_COUNT("memory", memory, 0, 1e15),
     FREE_COUNT("keep", keep, 1, 1e6),
     FREE_COUNT("checkpoint_tokens", checkpoint_tokens, 0, 1e18),

@@ -56,7 +56,7 @@ typedef struct lc_recipe {
     double beta1, beta2, eps, momentum, weight_decay, clip, average;
     double rates[LC_GROUP_COUNT];
     double bias_rate, bias_floor, target_topk; /* target 0: the config's */
-    int64_t bias_half_after;
+    int64_t bias_half_after, balance_groups;
     int64_t memory; /* bytes; 0 = three quarters of the machine's */
     int64_t keep, checkpoint_tokens, store_f32, publish_average;
     double checkpoint_minutes;

@@ -170,6 +170,10 @@ int lc_recipe_check(lc_recipe *r, const lc_config *c, bool mtp, lc_err *err) {
         return REFUSE(r, r->train_line, err,
                       "[train] target_topk = %g: the model chooses %zu entries a token",
                       r->target_topk, c->topk);
+    if (r->balance_groups && c->experts % (size_t)r->balance_groups)
+        return REFUSE(r, r->train_line, err,
+                      "[train] balance_groups = %lld doesn't divide %zu experts",
+                      (long long)r->balance_groups, c->experts);
     for (size_t i = 0; i < r->n_stages; i++) {
         const lc_recipe_stage *s = &r->stages[i];
         if ((size_t)s->context > c->max_positions)
@@ -252,7 +256,7 @@ lc_loss_weights lc_recipe_losses(const lc_recipe *r, const lc_recipe_stage *s, c
                          .router_z = (float)s->router_z,
                          .hidden_z = (float)s->hidden_z,
                          .kl = (float)s->kl,
-                         .target_topk = r->target_topk};
+                         .balance_form = {(size_t)r->balance_groups, r->target_topk}};
     for (size_t k = 0; s->mtp > 0 && k < c->mtp_steps && k < LC_MTP_STEPS_MAX; k++)
         w.mtp[k] = (float)(s->mtp / (double)c->mtp_steps);
     if (c->index_heads && s->index == LC_INDEX_WARMUP) w.kl_stage = LC_KL_WARMUP;

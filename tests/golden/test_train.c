@@ -57,7 +57,7 @@ static void open_case(golden_case *c, const char *name) {
     }
     struct json_object *k = NULL;
     assert_true(json_object_object_get_ex(c->g.json, "target_topk", &k));
-    w->target_topk = json_object_get_double(k);
+    w->balance_form.target_topk = json_object_get_double(k);
     c->gradient_limit = golden_value(&c->g, "tolerance", "gradient");
     c->loss_limit = golden_value(&c->g, "tolerance", "loss");
 }
@@ -213,7 +213,7 @@ typedef struct term {
 /* The objective with one weight. */
 static lc_loss_weights *add_term(const golden_case *c, const char *name, term *list, size_t *n) {
     term *t = &list[(*n)++];
-    *t = (term){name, {.kl_stage = c->weights.kl_stage, .target_topk = c->weights.target_topk}};
+    *t = (term){name, {.kl_stage = c->weights.kl_stage, .balance_form = c->weights.balance_form}};
     return &t->weights;
 }
 
@@ -271,7 +271,7 @@ static void test_index_loss(void **state) {
         /* the file has gradients of the sum, not of its mean over tokens */
         lc_loss_weights w = {.kl = (float)(c->rows * c->length),
                              .kl_stage = i ? LC_KL_SPARSE : LC_KL_WARMUP,
-                             .target_topk = c->weights.target_topk};
+                             .balance_form = c->weights.balance_form};
         run_result r;
         char prefix[64], name[128] = "";
         double worst = 0;

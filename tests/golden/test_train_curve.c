@@ -93,7 +93,7 @@ static lc_loss_weights weights_of(struct json_object *json, size_t drafts) {
                          .hidden_z = (float)option(by, "hidden_z"),
                          .kl = (float)option(by, "kl"),
                          .kl_stage = LC_KL_SPARSE,
-                         .target_topk = option(json, "target_topk")};
+                         .balance_form.target_topk = option(json, "target_topk")};
     for (size_t k = 0; k < drafts; k++) w.mtp[k] = (float)(option(by, "mtp") / (double)drafts);
     return w;
 }
@@ -136,7 +136,7 @@ static void test_curve(void **state) {
     oo.clip = option(json, "clip");
     assert_ok(lc_optim_new(params, &oo, &optim, &err), err);
     lc_loss_weights w = weights_of(json, config.mtp_steps);
-    lc_bias_rule rule = {.rate = option(json, "bias_rate"), .target_topk = w.target_topk};
+    lc_bias_rule rule = {.rate = option(json, "bias_rate"), .target_topk = w.balance_form.target_topk};
     float *grad = lc_params_block(params);
     bool *learns = lc_calloc(params->count, sizeof *learns);
     int64_t *experts =

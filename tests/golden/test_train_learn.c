@@ -61,7 +61,7 @@ static void open_school(school *s, lc_optim_kind kind, bool bf16) {
     lc_config config;
     lc_params_init init = {.seed = 3, .std = 0.08, .embedding = 0.5};
     const lc_kernels *k = lc_kernels_best(LC_ISA_COUNT - 1, NULL);
-    *s = (school){.weights = {.lm = 1, .balance = 1e-3f, .target_topk = 2},
+    *s = (school){.weights = {.lm = 1, .balance = 1e-3f, .balance_form.target_topk = 2},
                   .rule = {.rate = 0.1, .half_after = 60, .floor = 0.003, .target_topk = 2}};
     assert_ok(lc_config_parse(config_text, sizeof config_text - 1, "config", &config, &err), err);
     assert_ok(lc_params_new(&config, &init, &s->params, &err), err);

@@ -196,7 +196,7 @@ static void router_back(bench *b, lc_router_weights losses, double *balance, dou
     const float *u = floats(b, "balance.logits");
     float *out = zeros(b, TOKENS * ENTRIES);
     assert_ok(lc_moe_run(&b->tape, &shape, &w, TOKENS, u, &s, counts, out, &err), err);
-    lc_balance_shares(&shape, counts, TOKENS, 2, s.shares);
+    lc_balance_shares(&shape, counts, TOKENS, (lc_balance_form){0, 2}, s.shares);
     lc_router_losses(&b->tape, &shape, TOKENS, &s, balance, z);
     memset(out, 0, TOKENS * ENTRIES * sizeof *out);
     assert_ok(lc_moe_back(&b->tape, &shape, &w, TOKENS, u, &s, losses, out, dlogits, &err), err);
@@ -220,6 +220,36 @@ static void test_router_losses(void **unused) {
     printf("# balance and router z: %u values\n", values);
 }
 
+/* The device level of spec 5.2, written as it stands there: sum over groups of f_j P_j. */
+static void test_balance_of_groups(void **unused) {
+    (void)unused;
+    enum { E = 12, Z = 4, T = 50, D = 3, K = 6, KE = 4 };
+    static float p[T][E + Z];
+    float shares[E + Z];
+    int64_t counts[E + Z];
+    lc_moe_shape shape = {.experts = E, .zero_experts = Z, .topk = K};
+    for (size_t i = 0; i < T; i++) {
+        float sum = 0;
+        for (size_t e = 0; e < E + Z; e++) sum += p[i][e] = (float)((i * 7 + e * e * 3) % 11 + 1);
+        for (size_t e = 0; e < E + Z; e++) p[i][e] /= sum;
+    }
+    for (size_t e = 0; e < E + Z; e++) counts[e] = (int64_t)(e * 5 % 7 + 10);
+    double want = 0, got = 0;
+    for (size_t j = 0; j <= D; j++) {
+        size_t begin = j * (E / D), end = j < D ? begin + E / D : E + Z;
+        double f = 0, mass = 0;
+        for (size_t e = begin; e < end; e++) f += (double)counts[e];
+        f *= j < D ? (double)D / (KE * T) : 1.0 / ((K - KE) * T);
+        for (size_t i = 0; i < T; i++)
+            for (size_t e = begin; e < end; e++) mass += (double)p[i][e];
+        want += f * mass / T;
+    }
+    lc_balance_shares(&shape, counts, T, (lc_balance_form){D, KE}, shares);
+    for (size_t i = 0; i < T; i++)
+        for (size_t e = 0; e < E + Z; e++) got += (double)shares[e] * (double)p[i][e] / T;
+    assert_true(fabs(got - want) < 1e-6 * want);
+}
+
 static void test_hidden_z(void **unused) {
     (void)unused;
     bench b;
@@ -239,9 +269,9 @@ static void test_hidden_z(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rms_norm),      cmocka_unit_test(test_swiglu),
-        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_router_losses),
-        cmocka_unit_test(test_hidden_z),
+        cmocka_unit_test(test_rms_norm),          cmocka_unit_test(test_swiglu),
+        cmocka_unit_test(test_cross_entropy),     cmocka_unit_test(test_router_losses),
+        cmocka_unit_test(test_balance_of_groups), cmocka_unit_test(test_hidden_z),
     };
     golden_open_tensors(&ops, "tests/golden/model/ops/ops.safetensors");
     uint64_t fp = lc_fp_enter();

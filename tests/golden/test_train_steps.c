@@ -60,7 +60,7 @@ static void open_steps(steps *c, const char *name) {
     }
     struct json_object *k = NULL;
     assert_true(json_object_object_get_ex(c->g.json, "target_topk", &k));
-    w->target_topk = json_object_get_double(k);
+    w->balance_form.target_topk = json_object_get_double(k);
     c->loss_limit = golden_value(&c->g, "tolerance", "loss");
 }
 
@@ -165,7 +165,7 @@ static void run_steps(steps *c, run_options o, char hex[65]) {
     float *grad = lc_params_block(c->params);
     bool *learns = lc_calloc(c->params->count, sizeof *learns);
     for (size_t i = 0; i < c->params->count; i++) learns[i] = c->params->list[i].gradient;
-    lc_bias_rule rule = {.rate = 0.1, .target_topk = c->weights.target_topk};
+    lc_bias_rule rule = {.rate = 0.1, .target_topk = c->weights.balance_form.target_topk};
     for (size_t s = 0; s < c->n; s++) {
         int64_t experts[EXPERTS] = {0};
         double norm, rate = 1e-3;
