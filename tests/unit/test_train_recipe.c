@@ -138,6 +138,32 @@ static void test_width(void **state) {
     lc_recipe_free(r);
 }
 
+static void test_what_the_model_refuses(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *reason;
+    } cases[] = {
+        {HEAD "[train]\ntarget_topk = 7\n" STAGE, "target_topk = 7: the model chooses 6"},
+        {HEAD "[train]\ntarget_topk = 4\nbalance_groups = 5\n" STAGE,
+         "balance_groups = 5 doesn't divide 12 experts"},
+        {HEAD "[train]\ntarget_topk = 4\nbalance_groups = 3\n" STAGE "kl = 1\n",
+         "the model has no indexer"},
+        {HEAD "[train]\ntarget_topk = 4\nbalance_groups = 3\n" STAGE "mtp = 1\n",
+         "the model has no draft module"},
+        {HEAD "[train]\ntarget_topk = 4\nbalance_groups = 3\n" STAGE, NULL},
+    };
+    lc_config *c = calloc(1, sizeof *c);
+    c->experts = 12, c->zero_experts = 4, c->topk = 6, c->max_positions = 64;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lc_recipe *r = parse(cases[i].text);
+        int status = lc_recipe_check(r, c, false, &err);
+        assert_int_equal(status == LC_OK, !cases[i].reason);
+        if (cases[i].reason) assert_non_null(strstr(err.text, cases[i].reason));
+        lc_recipe_free(r);
+    }
+    free(c);
+}
+
 static void test_schedules(void **state) {
     (void)state;
     lc_schedule s = {LC_SCHEDULE_WSD, 2, 0.1, 0.4, 0.1};
@@ -160,8 +186,11 @@ static void test_schedules(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),   cmocka_unit_test(test_values),
-        cmocka_unit_test(test_hash),      cmocka_unit_test(test_width),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_width),
+        cmocka_unit_test(test_what_the_model_refuses),
         cmocka_unit_test(test_schedules),
     };
     return test_main(tests);
