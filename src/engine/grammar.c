@@ -75,26 +75,32 @@ struct lc_grammar_state {
 
 /* ---- compiling ---- */
 
+static uint32_t expr_json(lc_rules *r, const lc_grammar_spec *spec) {
+    lc_schema *s = NULL;
+    uint32_t e = 0;
+    if (lc_schema_new(r, spec->schema, "schema", LC_FORM_JSON, &s) == LC_OK) {
+        e = spec->kind == LC_GRAMMAR_OBJECT ? lc_expr_object(s)
+                                            : lc_expr_schema(s, spec->schema, "schema");
+        lc_schema_finish(s);
+    }
+    lc_schema_free(s);
+    return e;
+}
+
 int lc_grammar_new(const lc_grammar_vocab *vocab, const lc_grammar_spec *spec, lc_grammar **out,
                    lc_err *err) {
     lc_grammar *g = lc_calloc(1, sizeof *g);
-    lc_schema *s = NULL;
     *out = NULL;
     if (!g) return lc_fail(err, LC_ENOMEM, "grammar: out of memory");
     g->vocab = vocab;
     lc_rules *r = &g->rules;
     lc_rules_init(r, spec->bytes ? spec->bytes : (size_t)64 << 20,
                   spec->seconds > 0 ? spec->seconds : 0.2, err);
-    if (spec->kind == LC_GRAMMAR_TOOLS) {
-        lc_grammar_build_tools(r, vocab, spec);
-    } else if (lc_schema_new(r, spec->schema, "schema", LC_FORM_JSON, &s) == LC_OK) {
-        uint32_t root = lc_rule_new(r);
-        lc_rule_set(r, root,
-                    spec->kind == LC_GRAMMAR_OBJECT ? lc_expr_object(s)
-                                                    : lc_expr_schema(s, spec->schema, "schema"));
-        lc_schema_finish(s);
-    }
-    lc_schema_free(s);
+    uint32_t root = lc_rule_new(r), e = lc_expr_never(r);
+    if (spec->kind != LC_GRAMMAR_TOOLS) e = expr_json(r, spec);
+    if (spec->kind == LC_GRAMMAR_TOOLS || spec->tools)
+        e = lc_expr_alt(r, e, lc_expr_calls(r, vocab, spec));
+    lc_rule_set(r, root, e);
     int status = r->status == LC_OK ? lc_rules_flatten(r) : r->status;
     r->err = NULL; /* the caller's */
     lc_grammar_state *trial = NULL;

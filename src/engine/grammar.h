@@ -32,12 +32,14 @@ typedef enum lc_grammar_kind {
 typedef struct lc_grammar_spec {
     lc_grammar_kind kind;
     struct json_object *schema; /* SCHEMA; borrowed during the call */
-    struct json_object *tools;  /* TOOLS: array of {"type":"function","function":{...}} */
-    const char *tool;           /* TOOLS: only this one; NULL = any */
-    bool parallel;              /* TOOLS: more than one call may follow */
-    bool text_before;           /* TOOLS: free text may come first, and no call need follow */
-    double seconds;             /* limit of compilation, processor time; 0 = 0.2 s */
-    size_t bytes;               /* 0 = 64 MiB */
+    /* Array of {"type":"function","function":{...}}. With the other kinds NULL, or calls may stand
+     * in place of the JSON. */
+    struct json_object *tools;
+    const char *tool; /* only this one; NULL = any */
+    bool parallel;    /* more than one call may follow */
+    bool text_before; /* TOOLS: free text may come first, and no call need follow */
+    double seconds;   /* limit of compilation, processor time; 0 = 0.2 s */
+    size_t bytes;     /* 0 = 64 MiB */
 } lc_grammar_spec;
 
 typedef struct lc_grammar lc_grammar;

@@ -146,17 +146,15 @@ static uint32_t any_call(const tools *t, const lc_grammar_spec *spec) {
     return e;
 }
 
-void lc_grammar_build_tools(lc_rules *r, const lc_grammar_vocab *vocab,
-                            const lc_grammar_spec *spec) {
+uint32_t lc_expr_calls(lc_rules *r, const lc_grammar_vocab *vocab, const lc_grammar_spec *spec) {
     tools t = {r, vocab};
-    uint32_t root = lc_rule_new(r), one = any_call(&t, spec);
-    if (r->status == LC_OK && r->exprs[one].kind == LC_EXPR_NEVER) {
-        lc_rules_fail(r, LC_EINVAL, "tool_choice: there is no tool \"%.80s\" that can be called",
-                      spec->tool ? spec->tool : "");
-        return;
-    }
+    uint32_t one = any_call(&t, spec);
+    if (r->status == LC_OK && r->exprs[one].kind == LC_EXPR_NEVER)
+        return lc_rules_fail(r, LC_EINVAL,
+                             "tool_choice: there is no tool \"%.80s\" that can be called",
+                             spec->tool ? spec->tool : "");
     uint32_t calls = lc_expr_repeat(r, one, 1, spec->parallel ? LC_RULE_UNBOUNDED : 1);
     if (spec->text_before)
         calls = lc_expr_seq(r, lc_expr_untagged(r, LC_FORM_RAW), lc_expr_optional(r, calls));
-    lc_rule_set(r, root, calls);
+    return calls;
 }

@@ -36,8 +36,7 @@ struct lc_grammar_vocab {
     size_t n_eos;
 };
 
-/* grammar_tools.c: calls in tags. Rule 0 is set. */
-void lc_grammar_build_tools(lc_rules *r, const lc_grammar_vocab *vocab,
-                            const lc_grammar_spec *spec);
+/* grammar_tools.c: calls in tags. */
+uint32_t lc_expr_calls(lc_rules *r, const lc_grammar_vocab *vocab, const lc_grammar_spec *spec);
 
 #endif

@@ -171,20 +171,25 @@ static bool make_grammar(lc_call *c) {
     const lc_api_request *r = &c->request;
     lc_grammar_spec spec = {0};
     lc_err err = {0};
-    if (r->format == LC_FORMAT_SCHEMA) {
-        spec = (lc_grammar_spec){.kind = LC_GRAMMAR_SCHEMA, .schema = r->schema};
-    } else if (r->format == LC_FORMAT_OBJECT) {
-        spec.kind = LC_GRAMMAR_OBJECT;
-    } else if (r->tools && (constrained(r) || (r->strict_tools && r->choice == LC_TOOLS_AUTO))) {
+    bool forced = r->choice == LC_TOOLS_REQUIRED || r->choice == LC_TOOLS_NAMED;
+    bool format = r->format != LC_FORMAT_TEXT && !forced, open = r->choice == LC_TOOLS_AUTO;
+    if (r->tools && (forced || (open && (r->strict_tools || format))))
         spec = (lc_grammar_spec){.kind = LC_GRAMMAR_TOOLS,
                                  .tools = r->tools,
                                  .tool = r->choice == LC_TOOLS_NAMED ? r->tool : NULL,
                                  .parallel = r->parallel && r->choice != LC_TOOLS_NAMED,
                                  .text_before = !constrained(r)};
-    } else {
+    else if (!format)
         return true;
+    if (format) {
+        spec.kind = r->format == LC_FORMAT_SCHEMA ? LC_GRAMMAR_SCHEMA : LC_GRAMMAR_OBJECT;
+        spec.schema = r->schema;
     }
     int status = lc_grammar_new(c->service->vocab, &spec, &c->grammar, &err);
+    if (status != LC_OK && format && spec.tools && !r->strict_tools) {
+        spec.tools = NULL; /* tools that nobody holds to their schemas: the format alone */
+        status = lc_grammar_new(c->service->vocab, &spec, &c->grammar, &err);
+    }
     if (status == LC_OK && lc_grammar_shortest(c->grammar) > (size_t)r->max_tokens)
         status = lc_fail(&err, LC_EINVAL, "max_tokens %lld: the shortest valid answer takes %zu",
                          (long long)r->max_tokens, lc_grammar_shortest(c->grammar));

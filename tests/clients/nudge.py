@@ -17,6 +17,7 @@ forced = {"type": "object", "properties": {key: {"const": value, "type": "string
           "additionalProperties": False}
 done = {"type": "object", "properties": {"answer": {"enum": ["done"]}}, "required": ["answer"],
         "additionalProperties": False}
+CALL = "11"  # the token that begins a call
 
 
 def results_in(messages):
@@ -58,6 +59,7 @@ def nudge(path, body):
             del body["tool_choice"]
     if call:
         return "call"
+    body["logit_bias"] = {CALL: -100}
     marked = value.split()[-1] in json.dumps(body)
     return "text" + (" behind %d results" % results if results else "") + (" with the marker" if results and marked else "")
 

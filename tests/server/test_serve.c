@@ -254,7 +254,7 @@ static void test_forced_calls_and_schemas_hold(void **state) {
         "\"type\":\"object\",\"properties\":{\"command\":{\"type\":\"string\",\"enum\":[\"ls\","
         "\"pwd\"]},\"timeout\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":60}},\"required\":["
         "\"command\"]}}}]";
-    char body[1024];
+    char body[2048];
     start_server(s, "tests/golden/tiny-code", NULL);
     for (int seed = 0; seed < 10; seed++) {
         snprintf(body, sizeof body,
@@ -272,6 +272,27 @@ static void test_forced_calls_and_schemas_hold(void **state) {
         int64_t value = timeout ? json_object_get_int64(timeout) : 1;
         assert_true(value >= 1 && value <= 60);
         json_object_put(arguments);
+        free_reply(&r);
+    }
+    /* beside a schema: calls or the schema's JSON, as the model likes; 11 begins a call */
+    static const char format[] =
+        "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":{"
+        "\"type\":\"object\",\"properties\":{\"ok\":{\"type\":\"boolean\"}},\"required\":[\"ok\"],"
+        "\"additionalProperties\":false}}}";
+    static const struct {
+        const char *more, *finish;
+    } ways[] = {{"\"logit_bias\":{\"11\":100}", "tool_calls"},
+                {"\"logit_bias\":{\"11\":-100}", "stop"},
+                {"\"tool_choice\":\"required\"", "tool_calls"},
+                {"\"tool_choice\":\"none\"", "stop"}};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        snprintf(body, sizeof body, "{%s,%s,%s,%s}", question, tools, format, ways[i].more);
+        reply r = post(s, "/v1/chat/completions", body);
+        assert_string_equal(text_at(&r, "choices.0.finish_reason"), ways[i].finish);
+        const char *text = text_at(&r, ways[i].finish[0] == 's'
+                                           ? "choices.0.message.content"
+                                           : "choices.0.message.tool_calls.0.function.arguments");
+        assert_non_null(strstr(text, ways[i].finish[0] == 's' ? "\"ok\":" : "\"command\":"));
         free_reply(&r);
     }
     reply bad = post(s, "/v1/chat/completions",

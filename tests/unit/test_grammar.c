@@ -333,6 +333,47 @@ static void tool_calls(void **state) {
                   n_texts);
 }
 
+/* A schema beside tools: the JSON, or calls, never both or anything else. */
+static void json_or_calls(void **state) {
+    (void)state;
+    lc_err err;
+    static const char text_of[] =
+        "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},"
+        "\"required\":[\"a\"],\"additionalProperties\":false}";
+    struct json_object *tools = parse(tools_text), *schema = parse(text_of);
+    size_t n_calls = 0, n_json = 0;
+    for (int k = 0; k < N_MODELS; k++) {
+        lc_grammar_spec spec = {.kind = LC_GRAMMAR_SCHEMA,
+                                .schema = schema,
+                                .tools = tools,
+                                .parallel = true,
+                                .seconds = 5};
+        lc_grammar *g;
+        assert_ok(lc_grammar_new(models[k].vocab, &spec, &g, &err), err);
+        for (uint64_t j = 0; j < 60; j++) {
+            lc_buf text = {0};
+            draws d = {.seed = j};
+            sample(&models[k], g, lc_grammar_shortest(g) + 100 + j * 4, &d, &text);
+            lc_toolparser *parser;
+            assert_ok(lc_toolparser_new(tools, false, &parser, &err), err);
+            assert_ok(lc_toolparser_push(parser, text.data, text.len, &err), err);
+            assert_ok(lc_toolparser_finish(parser, LC_FINISH_STOP, &err), err);
+            lc_parsed got = lc_toolparser_result(parser);
+            assert_true(!got.unfinished && !got.n_calls == (got.content_len > 0));
+            if (!got.n_calls) check_sample(text_of, schema, &text);
+            n_json += !got.n_calls;
+            n_calls += got.n_calls > 0;
+            lc_toolparser_free(parser);
+            lc_buf_free(&text);
+        }
+        lc_grammar_free(g);
+    }
+    json_object_put(schema);
+    json_object_put(tools);
+    print_message("# %zu answers in JSON, %zu with calls\n", n_json, n_calls);
+    assert_true(n_json > 10 && n_calls > 10);
+}
+
 /* Texts in which a tag begins are closed at the last byte of its beginning, wherever they stand. */
 static void tags_in_texts(void **state) {
     (void)state;
@@ -637,9 +678,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts),          cmocka_unit_test(random_answers),
         cmocka_unit_test(random_objects), cmocka_unit_test(tool_calls),
-        cmocka_unit_test(tags_in_texts),  cmocka_unit_test(refused),
-        cmocka_unit_test(speed),          cmocka_unit_test(hostile),
-        cmocka_unit_test(failing_memory),
+        cmocka_unit_test(json_or_calls),  cmocka_unit_test(tags_in_texts),
+        cmocka_unit_test(refused),        cmocka_unit_test(speed),
+        cmocka_unit_test(hostile),        cmocka_unit_test(failing_memory),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, set_up, tear_down);
