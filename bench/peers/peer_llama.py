@@ -23,7 +23,7 @@ IK_COMMIT = "8337e4cd3861406fc04e0854b1409cd1b027fbc9"
 LLAMA_PACKAGE = "llama-cpp-python==0.3.36"
 NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # its AMX code crashes in ldtilecfg here
 CMAKE = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF",
-         "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF"]
+         "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF"]
 
 
 class Engine:
@@ -68,14 +68,14 @@ def fetch(work, engine):
 
 def build(work, engine):
     out, source = work.root / "build" / engine.name, engine.source(work)
-    own = []
+    own, targets = ["-DLLAMA_BUILD_SERVER=ON"], ["llama-bench", "llama-server"]  # bench/serve/beside
     if engine.name == "llama.cpp":
-        own = ["-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_OPENSSL=OFF"]
+        own, targets = ["-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_OPENSSL=OFF"], ["llama-bench"]
         if platform.machine() == "x86_64":
             own += [f"-DCMAKE_C_FLAGS={NO_AMX}", f"-DCMAKE_CXX_FLAGS={NO_AMX}"]
     log = f"build {engine.name}"
     work.run(log, ["cmake", "-S", source, "-B", out, *CMAKE, *own])
-    work.run(log, ["nice", "-n", "19", "cmake", "--build", out, "--target", "llama-bench",
+    work.run(log, ["nice", "-n", "19", "cmake", "--build", out, "--target", *targets,
                    "-j", str(work.threads)])
     libraries = [p for name in ("libllama*.a", "libggml*.a") for p in sorted(out.rglob(name))]
     work.run(log, ["cc", "-std=gnu11", "-O2", *engine.flags, f"-I{source}/include",
