@@ -62,9 +62,9 @@ static size_t block_size(const void *block) {
 void *lc_alloc_dense(size_t size, bool zero) {
     void *block = lc_alloc(size);
 #ifdef MADV_HUGEPAGE
-    uintptr_t begin = ((uintptr_t)block + LC_HUGE - 1) & ~(uintptr_t)(LC_HUGE - 1);
-    uintptr_t end = ((uintptr_t)block + size) & ~(uintptr_t)(LC_HUGE - 1);
-    if (block && begin < end) madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+    size_t before = (LC_HUGE - (uintptr_t)block % LC_HUGE) % LC_HUGE;
+    if (block && size >= before + LC_HUGE)
+        madvise((char *)block + before, (size - before) / LC_HUGE * LC_HUGE, MADV_HUGEPAGE);
 #endif
     if (block && zero) memset(block, 0, size);
     return block;

@@ -1,15 +1,11 @@
 /* engine.c: opening a model with its threads, kernels and step memory. */
 #include "engine/engine.h"
 
-#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
-
-/* A warm-up goes on with WARM_ROWS tokens if the first one took less than WARM_NS. */
-enum { WARM_ROWS = 256, WARM_NS = 50000000 };
 
 static int choose_kernels(lc_engine *e, const char *isa, lc_err *err) {
     lc_isa cap = (lc_isa)(LC_ISA_COUNT - 1);
@@ -105,20 +101,6 @@ void lc_engine_close(lc_engine *e) {
     lc_model_close(e->model);
     lc_pool_free(e->pool);
     lc_free(e);
-}
-
-int lc_engine_warm_up(lc_engine *e, lc_err *err) {
-    static const int32_t tokens[WARM_ROWS];
-    lc_session *session = NULL;
-    if (lc_tensors_bytes(e->model->tensors) > lc_cpu_memory()) return LC_OK;
-    int status = lc_session_open(e, &session, err);
-    uint64_t begin = lc_clock_ns();
-    if (status == LC_OK) status = lc_session_sync(session, tokens, 1, err);
-    size_t more = e->context < WARM_ROWS ? e->context : WARM_ROWS;
-    if (status == LC_OK && lc_clock_ns() - begin < WARM_NS)
-        status = lc_session_sync(session, tokens, more, err);
-    lc_session_close(session);
-    return status;
 }
 
 size_t lc_engine_vocab(const lc_engine *e) { return e->model->config.vocab; }

@@ -5,6 +5,7 @@
  */
 #include "engine/engine.h"
 
+#include "base/clock.h"
 #include "base/err.h"
 
 int lc_session_open(lc_engine *engine, lc_session **out, lc_err *err) {
@@ -258,4 +259,21 @@ int lc_sync_batch(lc_engine *e, const lc_prompt *prompts, size_t count, lc_err *
 int lc_session_sync(lc_session *s, const int32_t *tokens, size_t count, lc_err *err) {
     lc_prompt prompt = {s, tokens, count};
     return lc_sync_batch(s->engine, &prompt, 1, err);
+}
+
+/* A warm-up goes on with WARM_ROWS tokens if the first one took less than WARM_NS. */
+enum { WARM_ROWS = 256, WARM_NS = 50000000 };
+
+int lc_engine_warm_up(lc_engine *e, lc_err *err) {
+    static const int32_t tokens[WARM_ROWS];
+    lc_session *session = NULL;
+    if (lc_tensors_bytes(e->model->tensors) > lc_cpu_memory()) return LC_OK;
+    int status = lc_session_open(e, &session, err);
+    uint64_t begin = lc_clock_ns();
+    if (status == LC_OK) status = lc_session_sync(session, tokens, 1, err);
+    size_t more = e->context < WARM_ROWS ? e->context : WARM_ROWS;
+    if (status == LC_OK && lc_clock_ns() - begin < WARM_NS)
+        status = lc_session_sync(session, tokens, more, err);
+    lc_session_close(session);
+    return status;
 }
