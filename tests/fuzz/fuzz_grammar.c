@@ -12,6 +12,7 @@
 #include <time.h>
 
 enum { HEAD = 4, MOST_WORDS = 128, MOST_STEPS = 200 };
+enum { TOOLS = 1, PARALLEL = 2, TEXT_BEFORE = 4, EITHER = 8 }; /* bits of the first byte */
 
 static void must(bool condition) {
     if (!condition) abort();
@@ -30,11 +31,11 @@ static void load(void) {
 
 static lc_grammar *compile(const uint8_t *head, struct json_object *schema) {
     struct json_object *tools = json_object_new_array(), *tool = json_object_new_object();
-    lc_grammar_spec spec = {.kind = head[0] & 1 ? LC_GRAMMAR_TOOLS : LC_GRAMMAR_SCHEMA,
+    lc_grammar_spec spec = {.kind = head[0] & TOOLS ? LC_GRAMMAR_TOOLS : LC_GRAMMAR_SCHEMA,
                             .schema = schema,
-                            .tools = tools,
-                            .parallel = head[0] & 2,
-                            .text_before = head[0] & 4};
+                            .tools = head[0] & (TOOLS | EITHER) ? tools : NULL,
+                            .parallel = head[0] & PARALLEL,
+                            .text_before = head[0] & TEXT_BEFORE};
     lc_grammar *g = NULL;
     must(tools && tool);
     json_object_object_add(tool, "name", json_object_new_string("f"));
@@ -77,7 +78,7 @@ static void walk(const lc_grammar *g, const uint8_t *head) {
         if (!ended) lc_buf_append(&text, bytes, len);
         must(lc_grammar_accept(s, token, NULL) == LC_OK);
     }
-    if (lc_grammar_complete(s) && !(head[0] & 1)) {
+    if (lc_grammar_complete(s) && !(head[0] & (TOOLS | EITHER))) {
         struct json_object *value = NULL;
         int status = lc_json_parse(text.data, text.len, "answer", &value, NULL);
         must(status == LC_OK || status == LC_ELIMIT);
