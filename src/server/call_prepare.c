@@ -46,9 +46,12 @@ static bool parse(lc_call *c) {
 
 /* ---- prompts ---- */
 
+static bool must_call(const lc_api_request *r) {
+    return r->choice == LC_TOOLS_REQUIRED || r->choice == LC_TOOLS_NAMED;
+}
+
 static bool constrained(const lc_api_request *r) {
-    return r->format != LC_FORMAT_TEXT || r->choice == LC_TOOLS_REQUIRED ||
-           r->choice == LC_TOOLS_NAMED;
+    return r->format != LC_FORMAT_TEXT || must_call(r);
 }
 
 static bool make_chat_prompt(lc_call *c) {
@@ -167,26 +170,31 @@ static void set_sampling(lc_call *c) {
 
 /* ---- constraints ---- */
 
+/* What the answer is held to; false: nothing. */
+static bool spec_of(const lc_api_request *r, lc_grammar_spec *spec) {
+    bool format = r->format != LC_FORMAT_TEXT; /* never beside a forced call */
+    bool may_call = r->choice == LC_TOOLS_AUTO && (format || r->strict_tools);
+    *spec = (lc_grammar_spec){.kind = LC_GRAMMAR_TOOLS};
+    if (r->tools && (must_call(r) || may_call)) {
+        spec->tools = r->tools;
+        spec->tool = r->choice == LC_TOOLS_NAMED ? r->tool : NULL;
+        spec->parallel = r->parallel && r->choice != LC_TOOLS_NAMED;
+        spec->text_before = !constrained(r);
+    }
+    if (format) {
+        spec->kind = r->format == LC_FORMAT_SCHEMA ? LC_GRAMMAR_SCHEMA : LC_GRAMMAR_OBJECT;
+        spec->schema = r->schema;
+    }
+    return format || spec->tools;
+}
+
 static bool make_grammar(lc_call *c) {
     const lc_api_request *r = &c->request;
-    lc_grammar_spec spec = {0};
+    lc_grammar_spec spec;
     lc_err err = {0};
-    bool forced = r->choice == LC_TOOLS_REQUIRED || r->choice == LC_TOOLS_NAMED;
-    bool format = r->format != LC_FORMAT_TEXT && !forced, open = r->choice == LC_TOOLS_AUTO;
-    if (r->tools && (forced || (open && (r->strict_tools || format))))
-        spec = (lc_grammar_spec){.kind = LC_GRAMMAR_TOOLS,
-                                 .tools = r->tools,
-                                 .tool = r->choice == LC_TOOLS_NAMED ? r->tool : NULL,
-                                 .parallel = r->parallel && r->choice != LC_TOOLS_NAMED,
-                                 .text_before = !constrained(r)};
-    else if (!format)
-        return true;
-    if (format) {
-        spec.kind = r->format == LC_FORMAT_SCHEMA ? LC_GRAMMAR_SCHEMA : LC_GRAMMAR_OBJECT;
-        spec.schema = r->schema;
-    }
+    if (!spec_of(r, &spec)) return true;
     int status = lc_grammar_new(c->service->vocab, &spec, &c->grammar, &err);
-    if (status != LC_OK && format && spec.tools && !r->strict_tools) {
+    if (status != LC_OK && spec.kind != LC_GRAMMAR_TOOLS && spec.tools && !r->strict_tools) {
         spec.tools = NULL; /* tools that nobody holds to their schemas: the format alone */
         status = lc_grammar_new(c->service->vocab, &spec, &c->grammar, &err);
     }

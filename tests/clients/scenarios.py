@@ -14,6 +14,9 @@ import sys
 import threading
 import time
 
+sdk = __import__("anthropic" if sys.argv[1] == "messages" else "openai")
+transport = sys.modules.get("httpx2") or sys.modules["httpx"]  # what the SDK talks by: a newer one has a new name
+
 wire, program, model, folder = sys.argv[1:5]
 WORDS = " ".join(f"word{i % 97} of line {i}" for i in range(600))  # some thousand tokens
 TOOL = {"type": "object", "properties": {"colour": {"type": "string", "enum": ["red", "blue"]}}, "required": ["colour"],
@@ -61,13 +64,9 @@ class Server:
 
 class Chat:
     path = "/v1/chat/completions"
-    text_only = "text only"
 
     def __init__(self, port, key="local", retries=0):
-        import openai
-        self.sdk = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=retries)
-        self.refused, self.limited = openai.BadRequestError, openai.RateLimitError
-        self.cut = (openai.APIError, __import__("httpx2" if "httpx2" in sys.modules else "httpx").HTTPError)
+        self.sdk = sdk.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=retries)
 
     def body(self, turns, most, **more):
         return {"model": "any", "messages": turns, "max_tokens": most, "temperature": 0, **more}
@@ -136,10 +135,7 @@ class Messages(Chat):
     path = "/v1/messages"
 
     def __init__(self, port, key="local", retries=0):
-        import anthropic
-        self.sdk = anthropic.Anthropic(base_url=f"http://127.0.0.1:{port}", api_key=key, max_retries=retries)
-        self.refused, self.limited = anthropic.BadRequestError, anthropic.RateLimitError
-        self.cut = (anthropic.APIError, __import__("httpx2" if "httpx2" in sys.modules else "httpx").HTTPError)
+        self.sdk = sdk.Anthropic(base_url=f"http://127.0.0.1:{port}", api_key=key, max_retries=retries)
 
     def ask(self, turns, most=16, extra=None, **more):
         return self.sdk.messages.create(model="any", messages=turns, max_tokens=most, extra_body={"temperature": 0, **(extra or {})},
@@ -223,7 +219,7 @@ def two_at_once_with_a_key_for_one(server):
     try:
         impatient.ask(said("Hello"))
         raise AssertionError("two were answered at once")
-    except impatient.limited as e:
+    except sdk.RateLimitError as e:
         assert e.response.headers.get("retry-after"), e
     assert patient.ask(said("Hello"))  # the SDK waits as long as it is told
     long.join()
@@ -253,7 +249,7 @@ def a_stream_that_is_cut_is_an_error(server):
             if i == 3:
                 server.end(signal.SIGKILL)
         raise AssertionError("a cut answer ended like a whole one")
-    except c.cut:
+    except (sdk.APIError, transport.HTTPError):
         server.start()
 
 
@@ -273,8 +269,8 @@ def an_image_is_refused_in_words(server):
     try:
         c.image()
         raise AssertionError("an image was accepted")
-    except c.refused as e:
-        assert c.text_only in str(e), e
+    except sdk.BadRequestError as e:
+        assert "text only" in str(e), e
 
 
 def an_overflow_is_told_in_words(server):
@@ -282,7 +278,7 @@ def an_overflow_is_told_in_words(server):
     try:
         c.ask(said(40 * WORDS))
         raise AssertionError("more than the context was accepted")
-    except c.refused as e:
+    except sdk.BadRequestError as e:
         assert "prompt is too long" in str(e) or "maximum context length" in str(e) or "context window" in str(e), e
 
 
