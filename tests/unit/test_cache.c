@@ -303,6 +303,9 @@ static void test_reads_many_files_at_a_time(void **state) {
     save(c, 1, list, BLOCKS * BLOCK);
     assert_int_equal(load(c, 1, list, BLOCKS * BLOCK + 1), BLOCKS * BLOCK);
     lc_cache_close(c);
+    c = open_cache(folder, 2 * BLOCKS, 1 << 24); /* their files were written again */
+    assert_int_equal(load(c, 1, list, BLOCKS * BLOCK + 1), BLOCKS * BLOCK);
+    lc_cache_close(c);
 }
 
 static void test_no_torn_block_after_kill(void **state) {
