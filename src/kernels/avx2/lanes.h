@@ -9,7 +9,7 @@
 typedef struct {
     __m256 lo, hi;
 } lc_v;
-enum { LC_GEMM_ROWS = 2 };
+enum { LC_GEMM_ROWS = 6, LC_GEMM_PANELS = 1 };
 
 static inline lc_v v_set(float a) { return (lc_v){_mm256_set1_ps(a), _mm256_set1_ps(a)}; }
 static inline lc_v v_zero(void) { return (lc_v){_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -113,6 +113,19 @@ static inline lc_v v_load_bf16(const uint16_t *p) {
     __m256i hi = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)));
     return (lc_v){_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)),
                   _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
+}
+static inline lc_v v_load_pairs(const uint16_t *p) {
+    __m256i lo = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)(p + 16));
+    return (lc_v){_mm256_castsi256_ps(lo), _mm256_castsi256_ps(hi)};
+}
+static inline __m256 first_8(__m256 pairs) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+}
+static inline lc_v v_first(lc_v pairs) { return (lc_v){first_8(pairs.lo), first_8(pairs.hi)}; }
+static inline lc_v v_second(lc_v pairs) {
+    __m256 high = _mm256_castsi256_ps(_mm256_set1_epi32((int)0xffff0000));
+    return (lc_v){_mm256_and_ps(pairs.lo, high), _mm256_and_ps(pairs.hi, high)};
 }
 static inline void v_store_bf16(uint16_t *p, lc_v v) {
     __m256i lo = _mm256_srli_epi32(bf16_words(v.lo), 16),

@@ -8,7 +8,7 @@
 #include <string.h>
 
 typedef __m512 lc_v;
-enum { LC_GEMM_ROWS = 8 };
+enum { LC_GEMM_ROWS = 8, LC_GEMM_PANELS = 3 };
 
 static inline lc_v v_set(float a) { return _mm512_set1_ps(a); }
 static inline lc_v v_zero(void) { return _mm512_setzero_ps(); }
@@ -63,6 +63,16 @@ static inline lc_v v_bf16(lc_v v) { return _mm512_castsi512_ps(bf16_words(v)); }
 static inline lc_v v_load_bf16(const uint16_t *p) {
     __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+}
+static inline lc_v v_load_pairs(const uint16_t *p) {
+    return _mm512_castsi512_ps(_mm512_loadu_si512(p));
+}
+static inline lc_v v_first(lc_v pairs) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+static inline lc_v v_second(lc_v pairs) {
+    __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), high));
 }
 static inline void v_store_bf16(uint16_t *p, lc_v v) {
     __m256i halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bf16_words(v), 16));

@@ -59,10 +59,16 @@ static size_t bf_scratch(size_t rows, size_t k) {
     return lc_pad_k(k) / LC_K_BLOCK * BF_WORDS * BF_COLUMNS * sizeof(uint32_t);
 }
 
-static void panel_of_rows(const lc_product *p, size_t column, size_t n, uint32_t *panel) {
+/* k from begin to end, whole blocks. */
+typedef struct bf_chunk {
+    size_t begin, end;
+} bf_chunk;
+
+static void panel_of_rows(const lc_product *p, size_t column, size_t n, bf_chunk k,
+                          uint32_t *panel) {
     __m512i order = chain_order();
     const uint16_t *right = p->right;
-    for (size_t b = 0; b < lc_pad_k(p->k); b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
+    for (size_t b = k.begin; b < k.end; b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
         for (size_t half = 0; half < 2; half++) {
             __m512i r[16];
             for (size_t i = 0; i < 16; i++) {
@@ -83,7 +89,8 @@ static inline __m512i right_row(const lc_product *p, size_t k, size_t column, __
     return _mm512_maskz_loadu_epi16(columns, (const uint16_t *)p->right + k * p->ld + column);
 }
 
-static void panel_of_columns(const lc_product *p, size_t column, size_t n, uint32_t *panel) {
+static void panel_of_columns(const lc_product *p, size_t column, size_t n, bf_chunk chunk,
+                             uint32_t *panel) {
     uint16_t low[32], high[32];
     for (uint16_t i = 0; i < 32; i++) { /* halves of 16 columns, even slot then odd slot */
         low[i] = (uint16_t)(i / 2 + (i % 2 ? 32 : 0));
@@ -91,7 +98,7 @@ static void panel_of_columns(const lc_product *p, size_t column, size_t n, uint3
     }
     __m512i first = _mm512_loadu_si512(low), second = _mm512_loadu_si512(high);
     __mmask32 columns = n == 32 ? 0xffffffffu : (1u << n) - 1u;
-    for (size_t b = 0; b < lc_pad_k(p->k); b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
+    for (size_t b = chunk.begin; b < chunk.end; b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
         for (size_t w = 0; w < BF_WORDS; w++) {
             size_t k = b + 4 * (w % 8) + w / 8;
             __m512i odd = right_row(p, k, column, columns);
@@ -110,12 +117,21 @@ static inline __m512 dot(__m512 acc, uint32_t left, __m512i right) {
 /* `rows` is a constant in every call. */
 static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, size_t row,
                                                           const int rows, const uint32_t *panel,
-                                                          size_t column, size_t n) {
+                                                          size_t column, size_t n, bf_chunk chunk) {
     size_t k = lc_pad_k(p->k);
     const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
+    float *out = p->c + row * p->ldc + column;
+    __mmask16 low = n >= 16 ? 0xffff : first_lanes(n);
+    __mmask16 high = n > 16 ? (n == 32 ? 0xffff : first_lanes(n - 16)) : 0;
     __m512 acc[BF_ROWS][2];
-    for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-    for (size_t b = 0; b < k / LC_K_BLOCK; b++, panel += BF_WORDS * BF_COLUMNS) {
+    for (int r = 0; r < rows; r++) {
+        acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+        if (!chunk.begin) continue;
+        acc[r][0] = _mm512_maskz_loadu_ps(low, out + (size_t)r * p->ldc);
+        acc[r][1] = _mm512_maskz_loadu_ps(high, out + (size_t)r * p->ldc + 16);
+    }
+    for (size_t b = chunk.begin / LC_K_BLOCK; b < chunk.end / LC_K_BLOCK;
+         b++, panel += BF_WORDS * BF_COLUMNS) {
         __m512 chain[2][BF_ROWS][2];
         for (int odd = 0; odd < 2; odd++) {
             for (int r = 0; r < rows; r++)
@@ -134,10 +150,8 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
             for (int h = 0; h < 2; h++)
                 acc[r][h] = _mm512_add_ps(acc[r][h], _mm512_add_ps(chain[0][r][h], chain[1][r][h]));
     }
-    __mmask16 low = n >= 16 ? 0xffff : first_lanes(n);
-    __mmask16 high = n > 16 ? (n == 32 ? 0xffff : first_lanes(n - 16)) : 0;
     for (int r = 0; r < rows; r++) {
-        float *c = p->c + (row + (size_t)r) * p->ldc + column;
+        float *c = out + (size_t)r * p->ldc;
         if (p->decay) {
             float decay = p->decay[row + (size_t)r];
             if (decay < 0.0f) continue;

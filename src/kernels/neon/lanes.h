@@ -9,7 +9,7 @@
 typedef struct {
     float32x4_t q[4];
 } lc_v;
-enum { LC_GEMM_ROWS = 2 };
+enum { LC_GEMM_ROWS = 6, LC_GEMM_PANELS = 1 };
 
 #define LC_EACH_QUAD for (int i = 0; i < 4; i++)
 static inline lc_v v_set(float a) {
@@ -108,6 +108,22 @@ static inline lc_v v_load_bf16(const uint16_t *p) {
     lc_v v;
     LC_EACH_QUAD v.q[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
     return v;
+}
+static inline lc_v v_load_pairs(const uint16_t *p) {
+    lc_v v;
+    LC_EACH_QUAD v.q[i] = vreinterpretq_f32_u16(vld1q_u16(p + 8 * i));
+    return v;
+}
+static inline lc_v v_first(lc_v pairs) {
+    LC_EACH_QUAD pairs.q[i] =
+        vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pairs.q[i]), 16));
+    return pairs;
+}
+static inline lc_v v_second(lc_v pairs) {
+    uint32x4_t high = vdupq_n_u32(0xffff0000);
+    LC_EACH_QUAD pairs.q[i] =
+        vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pairs.q[i]), high));
+    return pairs;
 }
 static inline void v_store_bf16(uint16_t *p, lc_v v) {
     LC_EACH_QUAD vst1_u16(p + 4 * i, vshrn_n_u32(bf16_words(v.q[i]), 16));

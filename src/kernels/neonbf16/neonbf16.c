@@ -35,11 +35,17 @@ static size_t bf_scratch(size_t rows, size_t k) {
     return lc_pad_k(k) / 2 * BF_COLUMNS * sizeof(uint32_t);
 }
 
+/* k from begin to end, whole blocks. */
+typedef struct bf_chunk {
+    size_t begin, end;
+} bf_chunk;
+
 /* Moves of floats keep any bits. */
-static void panel_of_rows(const lc_product *p, size_t column, size_t n, uint32_t *panel) {
+static void panel_of_rows(const lc_product *p, size_t column, size_t n, bf_chunk k,
+                          uint32_t *panel) {
     const uint16_t *right = (const uint16_t *)p->right + column * p->ld;
     float *to = (float *)(void *)panel;
-    for (size_t b = 0; b < lc_pad_k(p->k); b += LC_K_BLOCK, to += BF_WORDS * BF_COLUMNS) {
+    for (size_t b = k.begin; b < k.end; b += LC_K_BLOCK, to += BF_WORDS * BF_COLUMNS) {
         lc_v r[16];
         for (size_t i = 0; i < 16; i++)
             r[i] = i < n ? v_load((const float *)(const void *)(right + i * p->ld + b)) : v_zero();
@@ -54,8 +60,9 @@ static void right_row(const lc_product *p, size_t k, size_t column, size_t n,
     if (k < p->k) memcpy(to, (const uint16_t *)p->right + k * p->ld + column, n * sizeof *to);
 }
 
-static void panel_of_columns(const lc_product *p, size_t column, size_t n, uint32_t *panel) {
-    for (size_t k = 0; k < lc_pad_k(p->k); k += 2, panel += BF_COLUMNS) {
+static void panel_of_columns(const lc_product *p, size_t column, size_t n, bf_chunk chunk,
+                             uint32_t *panel) {
+    for (size_t k = chunk.begin; k < chunk.end; k += 2, panel += BF_COLUMNS) {
         uint16_t even[BF_COLUMNS], odd[BF_COLUMNS];
         right_row(p, k, column, n, even);
         right_row(p, k + 1, column, n, odd);
@@ -70,12 +77,14 @@ static void panel_of_columns(const lc_product *p, size_t column, size_t n, uint3
 /* `rows` is a constant in every call. */
 static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, size_t row,
                                                           const int rows, const uint32_t *panel,
-                                                          size_t column, size_t n) {
+                                                          size_t column, size_t n, bf_chunk chunk) {
     size_t k = lc_pad_k(p->k);
     const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
+    float *c = p->c + row * p->ldc + column;
     lc_v acc[BF_ROWS];
-    for (int r = 0; r < rows; r++) acc[r] = v_zero();
-    for (size_t b = 0; b < k / LC_K_BLOCK; b++) {
+    for (int r = 0; r < rows; r++)
+        acc[r] = chunk.begin ? v_load_n(c + (size_t)r * p->ldc, n) : v_zero();
+    for (size_t b = chunk.begin / LC_K_BLOCK; b < chunk.end / LC_K_BLOCK; b++) {
         float32x4_t even[BF_ROWS][BF_QUADS], odd[BF_ROWS][BF_QUADS];
         for (int r = 0; r < rows; r++)
             for (int q = 0; q < BF_QUADS; q++) even[r][q] = odd[r][q] = vdupq_n_f32(0.0f);
@@ -96,7 +105,6 @@ static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, s
             for (int q = 0; q < BF_QUADS; q++)
                 acc[r].q[q] = vaddq_f32(acc[r].q[q], vaddq_f32(even[r][q], odd[r][q]));
     }
-    float *c = p->c + row * p->ldc + column;
     for (int r = 0; r < rows; r++, c += p->ldc) {
         float decay = p->decay ? p->decay[row + (size_t)r] : 0.0f;
         if (decay < 0.0f) continue;

@@ -10,7 +10,7 @@
 typedef struct {
     float x[16];
 } lc_v;
-enum { LC_GEMM_ROWS = 2 };
+enum { LC_GEMM_ROWS = 2, LC_GEMM_PANELS = 1 };
 
 #define LC_EACH_LANE for (int i = 0; i < 16; i++)
 static inline lc_v v_set(float a) {
@@ -95,6 +95,22 @@ static inline lc_v v_load_bf16(const uint16_t *p) {
     }
     return v;
 }
+static inline lc_v v_load_pairs(const uint16_t *p) {
+    lc_v v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline lc_v map_bits(lc_v v, int left, uint32_t mask) {
+    LC_EACH_LANE {
+        uint32_t bits;
+        memcpy(&bits, &v.x[i], sizeof bits);
+        bits = bits << left & mask;
+        memcpy(&v.x[i], &bits, sizeof bits);
+    }
+    return v;
+}
+static inline lc_v v_first(lc_v pairs) { return map_bits(pairs, 16, 0xffffffff); }
+static inline lc_v v_second(lc_v pairs) { return map_bits(pairs, 0, 0xffff0000); }
 static inline void v_store_bf16(uint16_t *p, lc_v v) { LC_EACH_LANE p[i] = bf16_of(v.x[i]); }
 static inline lc_v v_bf16(lc_v v) {
     uint16_t h[16];
