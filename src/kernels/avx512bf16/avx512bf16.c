@@ -15,6 +15,7 @@ enum {
     BF_ROWS = 4,     /* rows of a register tile */
     BF_COLUMNS = 32, /* columns of a panel */
     BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
+    FETCH = 256,     /* k of a weight row that are fetched ahead */
 };
 
 /* Order of the 32 halves of a block: word j < 8 is (4j+2, 4j), word 8 + j is (4j+3, 4j+1). */
@@ -74,9 +75,10 @@ static void panel_of_rows(const lc_product *p, size_t column, size_t n, bf_chunk
             for (size_t i = 0; i < 16; i++) {
                 size_t c = half * 16 + i;
                 r[i] = _mm512_setzero_si512();
-                if (c < n)
-                    r[i] = _mm512_permutexvar_epi16(
-                        order, _mm512_loadu_si512(right + (column + c) * p->ld + b));
+                if (c >= n) continue;
+                const uint16_t *w = right + (column + c) * p->ld + b;
+                __builtin_prefetch(w + FETCH);
+                r[i] = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(w));
             }
             transpose_16x16(r);
             for (size_t w = 0; w < BF_WORDS; w++)
