@@ -8,11 +8,7 @@
  */
 #include "kernels/coded.h"
 
-#include "kernels/avx512/words.h"
-
-static inline lc_w w_dot(lc_w acc, lc_w codes, const char *q) {
-    return _mm512_dpbusd_epi32(acc, codes, w_set_q(q));
-}
+#include "kernels/avx512vnni/dot.h"
 
 #define LC_CODED_TILES
 #define LC_CODED_FEW

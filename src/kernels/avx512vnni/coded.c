@@ -1,11 +1,7 @@
-/* coded.c (AVX512-VNNI): coded products with vpdpbusd, never its saturating form. */
+/* coded.c (AVX512-VNNI): coded products with vpdpbusd. */
 #include "kernels/coded.h"
 
-#include "kernels/avx512/words.h"
-
-static inline lc_w w_dot(lc_w acc, lc_w codes, const char *q) {
-    return _mm512_dpbusd_epi32(acc, codes, w_set_q(q));
-}
+#include "kernels/avx512vnni/dot.h"
 
 #define LC_CODED_FEW
 #include "kernels/coded.inc"

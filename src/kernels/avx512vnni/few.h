@@ -68,11 +68,11 @@ LC_INLINE void add_step(const uint8_t *codes, size_t stride, size_t rows, size_t
         __builtin_prefetch(from + FEW_AHEAD);
         lc_w word = whole ? w_load(from) : i < rows ? w_load_n(from, bytes) : w_zero();
         if (kind == LC_CODES_U4) {
-            sum[i] = _mm512_dpbusd_epi32(sum[i], w_and(word, low), q[0]);
-            sum[i] = _mm512_dpbusd_epi32(sum[i], w_and(w_down4(word), low), q[1]);
+            sum[i] = add_dots(sum[i], w_and(word, low), q[0]);
+            sum[i] = add_dots(sum[i], w_and(w_down4(word), low), q[1]);
         } else {
             if (kind == LC_CODES_I8) word = w_xor(word, flip);
-            sum[i] = _mm512_dpbusd_epi32(sum[i], word, q[0]);
+            sum[i] = add_dots(sum[i], word, q[0]);
         }
     }
 }
