@@ -20,6 +20,7 @@ static inline lc_w w_load_i16_n(const int16_t *p, size_t n) {
 }
 static inline lc_w w_add(lc_w a, lc_w b) { return _mm512_add_epi32(a, b); }
 static inline lc_w w_sub(lc_w a, lc_w b) { return _mm512_sub_epi32(a, b); }
+static inline lc_w w_sub_bytes(lc_w a, lc_w b) { return _mm512_sub_epi8(a, b); }
 static inline lc_w w_mul(lc_w a, lc_w b) { return _mm512_mullo_epi32(a, b); }
 static inline lc_w w_and(lc_w a, lc_w b) { return _mm512_and_si512(a, b); }
 static inline lc_w w_xor(lc_w a, lc_w b) { return _mm512_xor_si512(a, b); }
