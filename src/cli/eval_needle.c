@@ -71,10 +71,14 @@ typedef struct needle {
 static int parse_axis(const char *name, const char *text, size_t least, size_t most, axis *out,
                       lc_err *err) {
     for (const char *at = text; *at;) {
-        char *end;
+        const char *end = at;
+        unsigned long long value = 0;
         errno = 0;
-        unsigned long long value = isdigit((unsigned char)*at) ? strtoull(at, &end, 10) : 0;
-        if (!isdigit((unsigned char)*at)) end = (char *)(uintptr_t)at;
+        if (isdigit((unsigned char)*at)) {
+            char *stop;
+            value = strtoull(at, &stop, 10);
+            end = stop;
+        }
         bool kilo = end != at && (*end == 'K' || *end == 'k');
         if (kilo) value = value <= most ? value * 1024 : most + 1;
         const char *next = end + kilo;

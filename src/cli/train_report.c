@@ -237,7 +237,8 @@ static void put_axes(const chart *c, lc_buf *out) {
                   : raw / unit < 3.5 ? 2 * unit
                   : raw / unit < 7.5 ? 5 * unit
                                      : 10 * unit;
-    for (double v = ceil(c->low / step) * step; v <= c->high; v += step) {
+    for (long i = lround(ceil(c->low / step)); (double)i * step <= c->high; i++) {
+        double v = (double)i * step;
         lc_buf_printf(out, "<path class=g d=\"M%d %.1fH%d\"/><text class=y x=%d y=%.1f>", LEFT,
                       y_of(c, v), WIDTH - RIGHT, LEFT - 6, y_of(c, v) + 4);
         put_number(out, c->log_scale ? pow(10, v) : fabs(v) < step / 1e6 ? 0 : v);

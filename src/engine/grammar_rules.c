@@ -289,7 +289,7 @@ static void check_openings(lc_rules *r) {
     opening *all = lc_calloc(r->n_rules, sizeof *all);
     uint32_t *stack = lc_calloc(r->n_rules, sizeof *stack);
     if (!all || !stack) lc_rules_fail(r, LC_ENOMEM, "grammar: out of memory");
-    for (uint32_t i = 0; i < r->n_rules && lc_rules_in_time(r); i++) {
+    for (uint32_t i = 0; all && stack && i < r->n_rules && lc_rules_in_time(r); i++) {
         size_t depth = 0;
         if (!all[i].done) stack[depth++] = i;
         while (depth && r->status == LC_OK) {

@@ -5,8 +5,8 @@
 
 void lc_api_request_free(lc_api_request *r) {
     for (size_t i = 0; i < r->n_prompts; i++) {
-        lc_free((void *)(uintptr_t)r->prompts[i].text);
-        lc_free((void *)(uintptr_t)r->prompts[i].ids);
+        lc_free(r->prompts[i].text);
+        lc_free(r->prompts[i].ids);
     }
     for (size_t i = 0; i < r->n_stops; i++) lc_free(r->stops[i]);
     json_object_put(r->messages);
@@ -16,7 +16,7 @@ void lc_api_request_free(lc_api_request *r) {
     json_object_put(r->echoed);
     lc_free(r->prompts);
     lc_free(r->model);
-    lc_free((void *)(uintptr_t)r->suffix.text);
+    lc_free(r->suffix.text);
     lc_free(r->tool);
     lc_free(r->affinity);
     lc_free(r->user);

@@ -25,9 +25,9 @@ typedef enum lc_api_thinking { LC_THINK_DEFAULT, LC_THINK_ON, LC_THINK_OFF } lc_
 
 /* A prompt of the completions dialect: text, or token ids. */
 typedef struct lc_api_prompt {
-    const char *text; /* NUL-terminated, may hold NUL inside: len; NULL: ids */
+    char *text; /* NUL-terminated, may hold NUL inside: len; NULL: ids */
     size_t len;
-    const int32_t *ids;
+    int32_t *ids;
     size_t count;
 } lc_api_prompt;
 

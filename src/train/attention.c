@@ -528,7 +528,7 @@ static void norms_back(void *ctx, size_t begin, size_t end, int thread) {
 }
 
 /* From dq, dkvb and the heads' dkey to dx. */
-static int projections_back(const core_task *k, const float *x, float *dx, lc_err *err) {
+static int projections_back(core_task *k, const float *x, float *dx, lc_err *err) {
     const lc_tape *t = k->t;
     const lc_mla_pass *p = k->p;
     const lc_mla_shape *s = p->shape;
@@ -550,7 +550,7 @@ static int projections_back(const core_task *k, const float *x, float *dx, lc_er
         lc_linear_to_input(&w->kv_a, m, work->dkv, width, dx, s->hidden, true)};
     enum { COUNT = sizeof products / sizeof *products };
     for (int i = 1; i < COUNT; i++) products[i].chained = true;
-    products[0].before = (lc_rows_step){rotate_back, (void *)(uintptr_t)k, 0};
+    products[0].before = (lc_rows_step){rotate_back, k, 0};
     products[3].behind = (lc_rows_step){norms_back, &norms, 0};
     products[COUNT - 1].behind = p->behind;
     int status = lc_matmul_run(&t->op, t->space, products, COUNT, err);

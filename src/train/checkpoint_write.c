@@ -245,6 +245,7 @@ static int write_manifest(const lc_checkpoints *c, const char *folder, lc_err *e
         lc_buf_clear(&path);
         if (!lc_buf_printf(&path, "%s/%s", folder, name)) break;
         status = lc_file_hash(path.data, &bytes, hex, err);
+        if (status != LC_OK) break;
         lc_buf_printf(&text, "%s\n  {\"name\": \"%s\", \"bytes\": %llu, \"xxh3\": \"%s\"}",
                       i ? "," : "", name, (unsigned long long)bytes, hex);
     }

@@ -198,18 +198,17 @@ static void activate_rows(void *ctx, size_t begin, size_t end, int thread) {
     swiglu_rows(&task, begin, end, thread);
 }
 
-static int experts_run(const moe_task *k, lc_err *err) {
+static int experts_run(moe_task *k, lc_err *err) {
     const lc_moe_state *s = k->s;
     size_t hidden = k->shape->hidden;
-    void *ctx = (void *)(uintptr_t)k;
     for (size_t e = 0; e < k->shape->experts; e++) {
         group g = group_of(s, e);
         lc_ffn_state state = state_of(s, g, k->shape->ffn);
         lc_matmul *products = s->products + 3 * e;
         forward_products(&k->w->experts[e], g.rows, s->x + g.at * hidden, &state,
                          s->y + g.at * hidden, products);
-        products[0].before = (lc_rows_step){gather_rows, ctx, g.at};
-        products[1].behind = (lc_rows_step){activate_rows, ctx, g.at};
+        products[0].before = (lc_rows_step){gather_rows, k, g.at};
+        products[1].behind = (lc_rows_step){activate_rows, k, g.at};
     }
     return lc_matmul_run(&k->t->op, k->t->space, s->products, 3 * k->shape->experts, err);
 }
@@ -277,10 +276,9 @@ static void cut_groups(const lc_tape *t, const lc_moe_shape *shape, const lc_moe
     s->cuts[n] = s->first[shape->experts];
 }
 
-static int experts_back(const moe_task *k, lc_err *err) {
+static int experts_back(moe_task *k, lc_err *err) {
     const lc_moe_state *s = k->s;
     size_t hidden = k->shape->hidden;
-    void *ctx = (void *)(uintptr_t)k;
     cut_groups(k->t, k->shape, s);
     for (size_t e = 0; e < k->shape->experts; e++) {
         group g = group_of(s, e);
@@ -294,8 +292,8 @@ static int experts_back(const moe_task *k, lc_err *err) {
             products[i].cuts = s->cuts + s->first_cut[e];
             products[i].pieces = s->first_cut[e + 1] - s->first_cut[e];
         }
-        products[0].before = (lc_rows_step){gather_back, ctx, g.at};
-        products[0].behind = (lc_rows_step){weigh_rows, ctx, g.at};
+        products[0].before = (lc_rows_step){gather_back, k, g.at};
+        products[0].behind = (lc_rows_step){weigh_rows, k, g.at};
     }
     return lc_matmul_run(&k->t->op, k->t->space, s->products, BACK_PRODUCTS * k->shape->experts,
                          err);

@@ -69,7 +69,7 @@ struct lc_net {
     bool sparse;          /* has indexers */
     lc_arena *arena;      /* the structs of weights */
     char *copies;         /* weights in the compute type */
-    const void **places;  /* [params] a tensor's part of them, or NULL */
+    void **places;        /* [params] a tensor's part of them, or NULL */
     char *block;          /* activations and scratch */
     lc_space space;       /* of products */
     lc_space index_space; /* index scores and targets: [M][T] */

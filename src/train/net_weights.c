@@ -40,13 +40,13 @@ size_t lc_net_copy_bytes(const lc_params *p, const lc_net_options *o) {
 
 /* ---- copies ---- */
 
-static lc_weight weight_of(const lc_net *net, const lc_param *x, const void *place) {
+static lc_weight weight_of(const lc_net *net, const lc_param *x, void *place) {
     size_t forward = lc_weight_forward_bytes(path_of(&net->o, x), x->rows, x->cols);
     return (lc_weight){.rows = x->rows,
                        .cols = x->cols,
                        .values = lc_param_values(net->params, x),
                        .forward = place,
-                       .back = place ? (const char *)place + forward : NULL,
+                       .back = place ? (char *)place + forward : NULL,
                        .at = x->offset};
 }
 
@@ -68,9 +68,9 @@ void lc_net_refresh(lc_net *net) {
 }
 
 /* Where a tensor's copy is, for all tensors: [count], NULL without one. */
-static const void **copy_places(lc_net *net) {
+static void **copy_places(lc_net *net) {
     const lc_params *p = net->params;
-    const void **places = lc_calloc(p->count, sizeof *places);
+    void **places = lc_calloc(p->count, sizeof *places);
     char *at = net->copies;
     for (size_t i = 0; places && i < p->count; i++) {
         size_t bytes = copy_bytes(p, &p->list[i], &net->o);

@@ -91,10 +91,12 @@ static int by_name(const void *a, const void *b) {
     return strcmp((*(const lc_param *const *)a)->name, (*(const lc_param *const *)b)->name);
 }
 
+static int name_of(const void *name, const void *param) {
+    return strcmp(name, (*(const lc_param *const *)param)->name);
+}
+
 const lc_param *lc_params_find(const lc_params *p, const char *name) {
-    lc_param key = {.name = name};
-    const lc_param *wanted = &key;
-    const lc_param **found = bsearch(&wanted, p->sorted, p->count, sizeof *p->sorted, by_name);
+    const lc_param **found = bsearch(name, p->sorted, p->count, sizeof *p->sorted, name_of);
     return found ? *found : NULL;
 }
 
@@ -132,7 +134,7 @@ float *lc_params_block(const lc_params *p) {
 
 void lc_params_free(lc_params *p) {
     if (!p) return;
-    for (size_t i = 0; i < p->count; i++) lc_free((char *)(uintptr_t)p->list[i].name);
+    for (size_t i = 0; i < p->count; i++) lc_free(p->list[i].name);
     lc_free(p->list);
     lc_free(p->sorted);
     lc_free(p->values);

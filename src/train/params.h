@@ -31,7 +31,7 @@ typedef enum lc_param_group {
 const char *lc_param_group_name(lc_param_group group); /* "matrix", ... */
 
 typedef struct lc_param {
-    const char *name;     /* owned by the lc_params */
+    char *name;           /* owned by the lc_params */
     int rank;             /* 1 or 2 */
     size_t rows, cols;    /* rank 1: rows 1 */
     size_t offset, count; /* in floats; offset is a multiple of 16 */

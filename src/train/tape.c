@@ -20,12 +20,12 @@ size_t lc_weight_back_bytes(const lc_gemm_path *path, size_t rows, size_t cols) 
 void lc_weight_pack_forward(const lc_gemm_path *path, const lc_weight *w, size_t begin,
                             size_t end) {
     lc_right r = {w->cols, w->rows, begin, end, w->values, w->cols, false};
-    path->pack_right(&r, (void *)(uintptr_t)w->forward);
+    path->pack_right(&r, w->forward);
 }
 
 void lc_weight_pack_back(const lc_gemm_path *path, const lc_weight *w, size_t begin, size_t end) {
     lc_right r = {w->rows, w->cols, begin, end, w->values, w->cols, true};
-    path->pack_right(&r, (void *)(uintptr_t)w->back);
+    path->pack_right(&r, w->back);
 }
 
 /* ---- linear layers ---- */

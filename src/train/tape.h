@@ -38,7 +38,7 @@ typedef struct lc_weight {
     const float *values; /* fp32 master */
     /* As right sides of the compute type, for y = x W^T and for dx = dy W; NULL: vectors, tables.
      */
-    const void *forward, *back;
+    void *forward, *back;
     size_t at; /* offset of its gradient in a block */
 } lc_weight;
 /* Bytes of the two packed sides, each a multiple of 64. */

@@ -136,7 +136,8 @@ static void test_curve(void **state) {
     oo.clip = option(json, "clip");
     assert_ok(lc_optim_new(params, &oo, &optim, &err), err);
     lc_loss_weights w = weights_of(json, config.mtp_steps);
-    lc_bias_rule rule = {.rate = option(json, "bias_rate"), .target_topk = w.balance_form.target_topk};
+    lc_bias_rule rule = {.rate = option(json, "bias_rate"),
+                         .target_topk = w.balance_form.target_topk};
     float *grad = lc_params_block(params);
     bool *learns = lc_calloc(params->count, sizeof *learns);
     int64_t *experts =
