@@ -194,7 +194,7 @@ static void check_products(const lc_kernels *k) {
 
 /* So many rows that a path copies right rows together before it uses them, some groups of columns
  * and a part of one (amx.c: from 128 rows on, 160 columns with 2100 k, 64 with 4128); so many k
- * that sums wait in c (kernels.inc: 3072). */
+ * that sums wait in c (panels.inc: 3072). */
 static void every_isa_multiplies_many_rows(void **unused) {
     (void)unused;
     static const size_t shapes[][3] = {
