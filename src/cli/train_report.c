@@ -16,6 +16,7 @@ enum {
     STAGES_MAX = 64,
     CURVES_MAX = 24,
     WIDTH = 860,
+    NAME_WIDTH = 60, /* of a stage's name */
     HEIGHT = 240,
     LEFT = 64,
     RIGHT = 12,
@@ -250,10 +251,13 @@ static void put_axes(const chart *c, lc_buf *out) {
         put_number(out, c->last * i / 4);
         lc_buf_puts(out, "</text>");
     }
+    double named = -WIDTH; /* where the last name in the first line stands */
     for (size_t i = 0; i < c->r->n_stages; i++) {
         double x = c->r->stages[i].first ? x_of(c, c->r->stages[i].first - 1) : LEFT;
+        bool second_line = x - named < NAME_WIDTH;
+        if (!second_line) named = x;
         lc_buf_printf(out, "<path class=s d=\"M%.1f %dV%d\"/><text class=s x=%.1f y=%d>", x, TOP,
-                      HEIGHT - BOTTOM, x + 4, TOP + 10);
+                      HEIGHT - BOTTOM, x + 4, TOP + (second_line ? 22 : 10));
         put_text(out, c->r->stages[i].name);
         lc_buf_puts(out, "</text>");
     }
