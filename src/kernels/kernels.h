@@ -59,6 +59,9 @@ typedef struct lc_turned { /* left(i, k) = x[k][i] */
     size_t ldx;
 } lc_turned;
 
+/* For functions with parameters that are constants in every call: loops over them unroll. */
+#define LC_INLINE static inline __attribute__((always_inline))
+
 enum { LC_FEW_ROWS = 32 };
 
 /* One way to run products. Left rows are packed once and used with many right sides. */

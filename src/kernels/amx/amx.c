@@ -14,50 +14,19 @@
  */
 #include "kernels/kernels.h"
 
+#include "kernels/amx/tiles.h"
 #include "kernels/avx512/lanes.h"
 #include "kernels/avx512/transpose.h"
 
 enum {
-    TILE = 16,          /* rows of a tile, and columns of fp32 */
-    WIDE = 512,         /* weight rows of a task with many step rows */
-    PAIRS = 16,         /* rows of a right tile: pairs of k */
+    WIDE = 512, /* weight rows of a task with many step rows */
+    PAIRS = 16, /* rows of a right tile: pairs of k */
+    K_BYTES = LC_K_BLOCK * sizeof(uint16_t),
     C_GROUP = 1024,     /* floats of the results of 32 weight rows and 32 step rows */
     COPIED_ROWS = 128,  /* step rows from which on weight rows are copied */
     COPIED_PAIRS = 16,  /* of tiles of weight rows, at most */
     COPIED = 384 << 10, /* elements of them that stay in the second cache beside the step's rows */
 };
-
-typedef struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-
-/* gcc's tile intrinsics don't tell that they read memory: stores before them must be finished. */
-static inline void finish_stores(void) { __asm__ volatile("" ::: "memory"); }
-
-/* Tiles 0-3: results [a][b]; 4, 5: left tiles a; 6, 7: right tiles b. A size of 0 leaves a tile
- * out. `now` is what is loaded (all zero: nothing). */
-static inline void configure(tile_config *now, size_t a0, size_t a1, size_t b0, size_t b1) {
-    if (now->palette && now->rows[4] == a0 && now->rows[5] == a1 && now->row_bytes[6] == b0 * 4 &&
-        now->row_bytes[7] == b1 * 4)
-        return;
-    *now = (tile_config){.palette = 1};
-    size_t a[2] = {a0, a1}, b[2] = {b0, b1};
-    for (int i = 0; i < 2; i++) {
-        for (int j = 0; j < 2; j++)
-            if (a[i] && b[j]) {
-                now->rows[2 * i + j] = (uint8_t)a[i];
-                now->row_bytes[2 * i + j] = (uint16_t)(b[j] * 4);
-            }
-        now->rows[4 + i] = (uint8_t)a[i];
-        now->row_bytes[4 + i] = a[i] ? 64 : 0;
-        now->rows[6 + i] = b[i] ? PAIRS : 0;
-        now->row_bytes[6 + i] = (uint16_t)(b[i] * 4);
-    }
-    finish_stores();
-    _tile_loadconfig(now);
-}
 
 static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
 
@@ -114,8 +83,7 @@ static inline void fetch_next(const nk_block *k, size_t b, size_t part) {
 }
 
 /* two_w, two_x are constants in every call. Results accumulate in tiles 0-3. */
-static inline __attribute__((always_inline)) void run_blocks(const nk_block *k, const bool two_w,
-                                                             const bool two_x, const bool fetch) {
+LC_INLINE void run_blocks(const nk_block *k, const bool two_w, const bool two_x, const bool fetch) {
     size_t w_row = k->ld * sizeof *k->w[0], lines = two_x ? 4 * TILE : 2 * k->n[0];
     for (size_t b = 0; b < k->blocks; b++) {
         for (size_t i = b * FETCH; i < (b + 1) * FETCH && i < lines; i++)
@@ -199,7 +167,7 @@ static void pair_of_groups(const lc_product *p, const nk_rows *w, size_t row, co
         .ldc = p->ldc,
         .next = next,
     };
-    configure(config, w0, w1, x0, x1);
+    configure(config, w0, w1, x0, x1, K_BYTES);
     zero_results(w1 > 0, x1 > 0);
     run_block(&block, w1 > 0, x1 > 0);
     store_results(c, w1 > 0, x1 > 0);
@@ -361,7 +329,7 @@ static void amx_multiply_kn(const lc_product *p) {
         interleave(p, column, n, panel);
         for (size_t row = 0; row < p->rows; row += 2 * TILE) {
             size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
-            configure(&config, x0, x1, b0, b1);
+            configure(&config, x0, x1, b0, b1, K_BYTES);
             if (p->decay) {
                 kn_tile(p, panel, row, b1 > 0, products, 2 * TILE);
                 join_products(p, products, row, x0 + x1, column, n);

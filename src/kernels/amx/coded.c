@@ -7,6 +7,7 @@
  */
 #include "kernels/coded.h"
 
+#include "kernels/amx/tiles.h"
 #include "kernels/avx512vnni/dot.h"
 
 #define LC_CODED_TILES
@@ -20,21 +21,11 @@
 #include "kernels/avx512vnni/few.h"
 
 enum {
-    TILE = 16,
     TILE_SUMS = TILE * TILE, /* words of a result tile */
     TILES = 4,               /* of a block: [16 rows][strip] */
     BATCH = 4,               /* groups whose sums join together */
     FETCH = 2,               /* lines of results that are fetched with a tile's width of k */
 };
-
-typedef struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-} tile_config;
-
-/* gcc's tile intrinsics don't tell that they read memory: stores before them must be finished. */
-static inline void finish_stores(void) { __asm__ volatile("" ::: "memory"); }
 
 /* k of a tile: groups and chunks hold whole tiles. */
 static inline size_t tile_k(const coded_work *w) { return w->k % 64 || w->size % 64 ? 32 : 64; }
@@ -49,19 +40,6 @@ typedef struct block {
     _Alignas(64) float acc[TILES][TILE_SUMS];
     _Alignas(64) int32_t sums[BATCH][TILES][TILE_SUMS];
 } block;
-
-/* Tiles 0-3: sums [rows][strip]; 4, 5: left rows; 6, 7: strips. */
-static void configure(const block *b, tile_config *now) {
-    size_t k = tile_k(b->w);
-    if (now->palette && now->rows[4] == b->rows[0] && now->rows[5] == b->rows[1]) return;
-    *now = (tile_config){.palette = 1};
-    for (size_t i = 0; i < 8; i++) {
-        now->rows[i] = (uint8_t)(i < 4 ? b->rows[i / 2] : i < 6 ? b->rows[i - 4] : k / 4);
-        if (now->rows[i]) now->row_bytes[i] = i == 4 || i == 5 ? (uint16_t)k : 64;
-    }
-    finish_stores();
-    _tile_loadconfig(now);
-}
 
 /* Groups whose sums lie in b->sums. */
 typedef struct done_groups {
@@ -248,7 +226,7 @@ static void run_tiles(const coded_work *w, size_t row, size_t rows, size_t strip
     b.rows[1] = coded_least(rows - b.rows[0], TILE);
     b.left = (const char *)w->p->left + row * w->row_bytes;
     for (size_t s = 0; s < strips; s++) b.words[s] = strip_words(w, strip + s);
-    configure(&b, config);
+    configure(config, b.rows[0], b.rows[1], TILE, TILE, tile_k(w));
     if (b.rows[1] && strips == 2)
         run_block(&b, (block_shape){true, true});
     else if (b.rows[1])

@@ -158,8 +158,7 @@ static inline void load_sums(const packed_tile *t, bool two_rows, bool two_colum
 }
 
 /* two_rows, two_columns are constants in every call. */
-static inline __attribute__((always_inline)) void
-multiply_tile(const packed_tile *t, const bool two_rows, const bool two_columns) {
+LC_INLINE void multiply_tile(const packed_tile *t, const bool two_rows, const bool two_columns) {
     size_t lines = 2 * (t->rows[0] + t->rows[1]);
     finish_stores();
     if (t->more)
@@ -188,7 +187,7 @@ multiply_tile(const packed_tile *t, const bool two_rows, const bool two_columns)
 static void run_tile(const packed_tile *t, tile_config *config) {
     bool two_rows = t->rows[1] > 0, two_columns = t->columns > TILE;
     configure(config, t->rows[0], t->rows[1], at_most(t->columns, TILE),
-              two_columns ? t->columns - TILE : 0);
+              two_columns ? t->columns - TILE : 0, K_BYTES);
     if (two_rows && two_columns)
         multiply_tile(t, true, true);
     else if (two_rows)

@@ -117,9 +117,8 @@ static inline __m512 dot(__m512 acc, uint32_t left, __m512i right) {
 }
 
 /* `rows` is a constant in every call. */
-static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, size_t row,
-                                                          const int rows, const uint32_t *panel,
-                                                          size_t column, size_t n, bf_chunk chunk) {
+LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const uint32_t *panel,
+                       size_t column, size_t n, bf_chunk chunk) {
     size_t k = lc_pad_k(p->k);
     const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
     float *out = p->c + row * p->ldc + column;

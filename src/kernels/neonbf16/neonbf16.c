@@ -75,9 +75,8 @@ static void panel_of_columns(const lc_product *p, size_t column, size_t n, bf_ch
 }
 
 /* `rows` is a constant in every call. */
-static inline __attribute__((always_inline)) void bf_rows(const lc_product *p, size_t row,
-                                                          const int rows, const uint32_t *panel,
-                                                          size_t column, size_t n, bf_chunk chunk) {
+LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const uint32_t *panel,
+                       size_t column, size_t n, bf_chunk chunk) {
     size_t k = lc_pad_k(p->k);
     const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
     float *c = p->c + row * p->ldc + column;
