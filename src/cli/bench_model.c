@@ -191,7 +191,7 @@ static int run_test(model_bench *b, const test *t) {
         lc_bench_run warm = {0};
         results[v] = (result){.test = t, .variant = &b->variants[v]};
         measure_limits(b, &b->variants[v], &results[v]);
-        if (!t->prefill) status = run_once(b, t, &b->variants[v], &warm);
+        status = run_once(b, t, &b->variants[v], &warm);
     }
     for (size_t i = 0; i < repeat && status == LC_OK; i++)
         for (size_t v = 0; v < b->n_variants && status == LC_OK; v++) {
