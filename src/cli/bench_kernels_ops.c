@@ -23,7 +23,7 @@ typedef struct attention {
     lc_kv kv;
     lc_row rows[64];
     size_t m;
-    float *queries, *work, *expected; /* [64][HEADS][WIDTH] */
+    float *queries, *work, *expected; /* [HEADS][64][WIDTH], [HEADS][m][WIDTH], [HEADS][WIDTH] */
 } attention;
 
 static void run_attention(void *ctx, size_t i) {
@@ -31,7 +31,9 @@ static void run_attention(void *ctx, size_t i) {
     lc_mla_args args = {.rows = a->rows};
     (void)i;
     /* The context takes the place of the queries: start from fresh ones. */
-    memcpy(a->work, a->queries, a->m * HEADS * WIDTH * sizeof *a->work);
+    for (size_t h = 0; h < HEADS; h++)
+        memcpy(a->work + h * a->m * WIDTH, a->queries + h * 64 * WIDTH,
+               a->m * WIDTH * sizeof *a->work);
     lc_attend(&a->op, &a->shape, a->m, &args, a->work);
 }
 
@@ -60,11 +62,12 @@ static int attend_scalar(attention *a, bool bf16, size_t context) {
         status =
             lc_kernel_op(a->b, LC_ISA_SCALAR, bf16, lc_attend_scratch(&a->op, &a->shape), &a->op);
     if (status != LC_OK) return status;
-    size_t m = a->m, row = HEADS * WIDTH;
-    memmove(a->work, a->queries + (m - 1) * row, row * sizeof *a->work);
+    size_t m = a->m;
+    for (size_t h = 0; h < HEADS; h++)
+        memcpy(a->work + h * WIDTH, a->queries + (h * 64 + m - 1) * WIDTH, WIDTH * sizeof *a->work);
     set_rows(a, 1, context);
     lc_attend(&a->op, &a->shape, 1, &(lc_mla_args){.rows = a->rows}, a->work);
-    memcpy(a->expected, a->work, row * sizeof *a->work);
+    memcpy(a->expected, a->work, HEADS * WIDTH * sizeof *a->work);
     set_rows(a, m, context);
     return LC_OK;
 }
@@ -94,7 +97,7 @@ static int measure_attention(attention *a, bool bf16, size_t m, size_t context) 
         run_attention(a, 0);
         bool equal = true; /* of the context: the rest of a row is left over from the query */
         for (size_t h = 0; h < HEADS; h++)
-            if (memcmp(a->work + ((m - 1) * HEADS + h) * WIDTH, a->expected + h * WIDTH,
+            if (memcmp(a->work + (h * m + m - 1) * WIDTH, a->expected + h * WIDTH,
                        RANK * sizeof *a->work))
                 equal = false;
         lc_kernel_measure(b, &c, b->isas[i], run_attention, a, equal);

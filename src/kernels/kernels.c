@@ -63,11 +63,11 @@ static float test_value(uint32_t *state) {
 
 /* Results of all kernels on the same inputs. */
 typedef struct test_result {
-    float product[4][TEST_ROWS][TEST_N]; /* nk, kn in fp32; nk, kn in BF16 */
+    float product[6][TEST_ROWS][TEST_N]; /* nk, kn, turned in fp32; the same in BF16 */
     float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
     float acc[2][TEST_ELEMENTS], sum, max;
     float joined[2][TEST_ROWS][TEST_N]; /* kn with decay, in fp32 and BF16 */
-    float relu[TEST_N], probs[TEST_ROWS][TEST_N], state[3][TEST_ROWS];
+    float relu[TEST_N], probs[2][LC_LANES * TEST_N], state[2][3][LC_LANES]; /* rows, turned */
     uint32_t order[TEST_ELEMENTS], kept[TEST_ELEMENTS + 1];
     int32_t picked[TEST_ELEMENTS + 1];
     float decoded[LC_CODE_KINDS][TEST_ELEMENTS];
@@ -86,8 +86,17 @@ typedef struct test_input {
     _Alignas(64) char scratch[]; /* as the path needs */
 } test_input;
 
-static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST_ROWS][TEST_N],
-                         float kn[TEST_ROWS][TEST_N], float joined[TEST_ROWS][TEST_N]) {
+/* What multiply_turned gives, as rows; without one, what multiply_nk gives. */
+static void run_turned(const lc_gemm_path *path, lc_product p, float c[TEST_ROWS][TEST_N]) {
+    float turned[(TEST_ROWS + LC_LANES - 1) / LC_LANES][TEST_N][LC_LANES];
+    p.c = path->multiply_turned ? turned[0][0] : c[0];
+    (path->multiply_turned ? path->multiply_turned : path->multiply_nk)(&p);
+    for (int i = 0; i < TEST_ROWS && path->multiply_turned; i++)
+        for (int j = 0; j < TEST_N; j++) c[i][j] = turned[i / LC_LANES][j][i % LC_LANES];
+}
+
+static void run_products(const lc_gemm_path *path, test_input *in,
+                         float product[3][TEST_ROWS][TEST_N], float joined[TEST_ROWS][TEST_N]) {
     bool bf16 = path->element == sizeof(uint16_t);
     lc_product p = {.rows = TEST_ROWS,
                     .k = TEST_K,
@@ -98,10 +107,11 @@ static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST
                     .ldc = TEST_N,
                     .scratch = in->scratch};
     path->pack_nk(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
-    p.c = nk[0];
+    p.c = product[0][0];
     path->multiply_nk(&p);
+    run_turned(path, p, product[2]);
     path->pack_kn(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
-    p.c = kn[0];
+    p.c = product[1][0];
     path->multiply_kn(&p);
     float decay[TEST_ROWS];
     for (int i = 0; i < TEST_ROWS; i++) {
@@ -110,19 +120,35 @@ static void run_products(const lc_gemm_path *path, test_input *in, float nk[TEST
     }
     p.c = joined[0];
     p.decay = decay;
+    lc_product next = p;
+    p.then = &next;
     path->multiply_kn(&p);
+}
+
+/* As rows, then turned: some rows see all scores, some a part, two none. */
+static void run_softmax(const lc_kernels *k, const test_input *in, test_result *out) {
+    float lo[LC_LANES], hi[LC_LANES];
+    for (int i = 0; i < LC_LANES; i++) {
+        lo[i] = (float)(i % 4);
+        hi[i] = (float)(i == 5 || i == 6 ? 0 : TEST_N - i % 3);
+    }
+    for (int turned = 0; turned < 2; turned++) {
+        float *x = out->probs[turned];
+        float(*state)[LC_LANES] = out->state[turned];
+        for (int i = 0; i < LC_LANES; i++) {
+            for (int j = 0; j < TEST_N; j++)
+                x[turned ? j * LC_LANES + i : i * TEST_N + j] = in->left[i % TEST_ROWS][i + j];
+            state[0][i] = i % 3 ? in->small[i] : -__builtin_inff();
+            state[1][i] = i % 3 ? 1.0f : 0.0f;
+        }
+        k->softmax_block(&(lc_softmax_block){LC_LANES, TEST_N, x, turned, 1e-3f, lo, hi, state[0],
+                                             state[1], state[2]});
+    }
 }
 
 static void run_choices(const lc_kernels *k, const test_input *in, test_result *out) {
     enum { N = TEST_ELEMENTS };
-    lc_softmax_block block = {TEST_ROWS,  TEST_N,        out->probs[0], 1e-3f,        3,
-                              TEST_N - 2, out->state[0], out->state[1], out->state[2]};
-    for (int i = 0; i < TEST_ROWS; i++) {
-        memcpy(out->probs[i], in->left[i], sizeof out->probs[i]);
-        out->state[0][i] = i % 3 ? in->small[i] : -__builtin_inff();
-        out->state[1][i] = i % 3 ? 1.0f : 0.0f;
-    }
-    k->softmax_block(&block);
+    run_softmax(k, in, out);
     k->sum_scaled_relu(TEST_ROWS, TEST_N, in->x, out->product[0][0], out->relu);
     k->order_floats(N, in->x, out->order);
     uint32_t t = out->order[N / 2];
@@ -196,8 +222,8 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     }
     for (int i = 0; i < 256 + TEST_F8_ROWS; i++) in->codes[i] = (uint8_t)(89 * i);
     memset(out, 0, sizeof *out);
-    run_products(&k->f32, in, out->product[0], out->product[1], out->joined[0]);
-    run_products(&k->bf16, in, out->product[2], out->product[3], out->joined[1]);
+    run_products(&k->f32, in, out->product, out->joined[0]);
+    run_products(&k->bf16, in, out->product + 3, out->joined[1]);
     k->rms_norm(N, in->x, in->left[0], 1e-5f, out->norm);
     out->max = k->max(N, in->x);
     out->sum = k->exp_sum(N, in->small, 3.0f, out->exp);

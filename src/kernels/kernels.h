@@ -39,6 +39,8 @@ typedef struct lc_product {
     /* kn only. NULL, or [rows]: instead of being overwritten, c becomes fma(c, decay[i], product);
      * a row i with a negative decay keeps its c. */
     const float *decay;
+    /* With decay: NULL, or what joins c next: equal in all but left, right, decay and then. */
+    const struct lc_product *then;
     bool add; /* multiply only: c[i][j] += the product, one rounding */
 } lc_product;
 
@@ -80,6 +82,9 @@ typedef struct lc_gemm_path {
     void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
+    /* NULL, or nk products that come as groups of 16 left rows, c [group][column][16]: columns 64
+     * byte apart, ldc isn't used. A path has it where that is cheaper than rows. */
+    void (*multiply_turned)(const lc_product *p);
     /* What pack_kn writes for the transpose. */
     void (*pack_turned)(const lc_turned *left, void *out);
     /* Panels of `panel` columns, which may be packed and multiplied apart: column j, a multiple of
@@ -187,14 +192,17 @@ typedef struct lc_coded_path {
 } lc_coded_path;
 
 /*
- * A block of attention scores on its way into the running softmax of its rows (numerics.md 3). Of a
- * row's n scores, lo .. hi-1 count (lo < hi); the others get p = 0.
+ * A block of attention scores of up to 16 rows on its way into their running softmax (numerics.md
+ * 3). Of row i's n scores, lo[i] .. hi[i]-1 count; the others get p = 0. A row of which none does
+ * keeps its max and sum and gets alpha = -1.
  */
 typedef struct lc_softmax_block {
     size_t rows, n;
-    float *scores; /* [rows][n]: products in, p = exp(product * scale - new max) out */
+    float *scores; /* [rows][n], turned: [n][16]: products in, p = exp(product * scale - new max)
+                      out */
+    bool turned;
     float scale;
-    size_t lo, hi;
+    const float *lo, *hi;     /* [rows], whole numbers, or NULL: all scores count */
     float *max, *sum, *alpha; /* [rows]: running, running, exp(old max - new max) out */
 } lc_softmax_block;
 

@@ -1,12 +1,13 @@
 /*
  * attend.c: attention in spans of up to 16 blocks of 64 keys, three steps a span: scores of each
  * block; softmax weights, 16 left rows at a time; the context, a panel of latent columns at a time.
- * A left row is (step row, head). The items of a step don't depend on each other, so with fewer
+ * A left row is (head, step row). The items of a step don't depend on each other, so with fewer
  * tiles than threads the threads share a tile step by step; otherwise a thread does whole tiles. No
  * sum is cut: a row's arithmetic is the same in both, and for every span and panel.
  *
- * Dense rows of one cache share a tile, and so each block of keys. A row with chosen keys is a tile
- * of its own, since it has its own keys; they are copied together.
+ * Dense rows of one cache share a tile, and so each block of keys; with many of them a tile has a
+ * part of the heads. A row with chosen keys is a tile of its own, since it has its own keys; they
+ * are copied together.
  */
 #include "ops/attend.h"
 
@@ -14,11 +15,12 @@
 #include <string.h>
 
 enum {
-    DENSE_ROWS = 256, /* left rows that a tile of several dense rows aims at */
-    MOST_DENSE = 32,  /* step rows of a tile */
+    LEFT_ROWS = 256,  /* left rows that a tile of several dense rows aims at */
+    GROUP = 16,       /* left rows that are packed and weighed together: whole heads, with */
+    LEAST_DENSE = 16, /* as many step rows, */
+    MOST_DENSE = 32,  /* or twice as many, of few heads */
     SPAN = 16,        /* blocks of keys of a span, less with many left rows: */
     SPAN_ROWS = 1024, /* most blocks x left rows */
-    GROUP = 16,       /* left rows that are weighed together */
     PANEL = 128,      /* latent columns of a panel, less with many left rows: */
     PANEL_FLOATS = 8192,
     PANEL_LEAST = 32,
@@ -29,23 +31,26 @@ typedef struct attend_task {
     const lc_mla_shape *s;
     const lc_mla_args *args;
     float *queries;
-    size_t m, width;
+    size_t m, width, parts; /* of a tile's heads, at most */
 } attend_task;
 
 /* A tile on its way through its keys. */
 typedef struct tile {
     const attend_task *t;
-    size_t begin, end, rows; /* step rows; left rows */
+    size_t begin, steps;     /* step rows */
+    size_t head, heads;      /* its part of the heads */
+    size_t rows;             /* left rows: row i is step row i % steps of head i / steps */
     bool chosen, shared;     /* has keys of its own; is worked on by all threads */
     size_t panel, panels;    /* columns of a panel; panels */
     size_t span;             /* blocks of a whole span */
     float *left;             /* packed queries */
-    float *scores;           /* [span][rows][64] */
+    float *scores;           /* [span][rows, whole groups][64] */
     float *probs;            /* [span] packed */
     float *alpha;            /* [span][rows], -1: the row has no key in the block */
     float *max, *sum;        /* [rows] */
     float *context;          /* [panels][rows][panel] */
     char *keys;              /* chosen: [span][64][W p] */
+    size_t all_from, all_to; /* keys that all rows see */
     size_t first, blocks;    /* the present span: position or rank of its first key; its blocks */
     bool last;
 } tile;
@@ -59,9 +64,15 @@ static float *cut(float **base, size_t *used, size_t floats) {
     return piece;
 }
 
+/* Most step rows of a tile. */
 static size_t dense_rows(const lc_mla_shape *s) {
-    size_t rows = DENSE_ROWS / s->heads;
-    return rows < 1 ? 1 : rows > MOST_DENSE ? MOST_DENSE : rows;
+    return LEFT_ROWS / s->heads >= MOST_DENSE ? MOST_DENSE : LEAST_DENSE;
+}
+
+/* Heads of a tile with so many step rows. */
+static size_t heads_of(const lc_mla_shape *s, size_t steps) {
+    size_t heads = LEFT_ROWS / steps;
+    return steps == 1 || heads > s->heads ? s->heads : heads;
 }
 
 static size_t span_of(size_t rows) {
@@ -69,11 +80,13 @@ static size_t span_of(size_t rows) {
     return span < 1 ? 1 : span > SPAN ? SPAN : span;
 }
 
+static size_t whole_groups(size_t rows) { return lc_ceil_div(rows, GROUP) * GROUP; }
+
 /* Places the tile's arrays from base; returns their floats. */
 static size_t place_tile(const lc_op *op, const lc_mla_shape *s, float *base, tile *a) {
     size_t used = 0, width = s->kv_rank + s->rope, keys = LC_KV_BLOCK * lc_pad_k(width);
     a->left = cut(&base, &used, lc_left_floats(a->rows, width));
-    a->scores = cut(&base, &used, a->span * a->rows * LC_KV_BLOCK);
+    a->scores = cut(&base, &used, a->span * whole_groups(a->rows) * LC_KV_BLOCK);
     a->probs = cut(&base, &used, a->span * lc_left_floats(a->rows, LC_KV_BLOCK));
     a->alpha = cut(&base, &used, a->span * a->rows);
     a->max = cut(&base, &used, a->rows);
@@ -84,7 +97,9 @@ static size_t place_tile(const lc_op *op, const lc_mla_shape *s, float *base, ti
     return used;
 }
 
-static size_t most_rows(const lc_mla_shape *s) { return dense_rows(s) * s->heads; }
+static size_t most_rows(const lc_mla_shape *s) {
+    return s->heads > LEFT_ROWS ? s->heads : LEFT_ROWS;
+}
 
 /* Panels as wide as a context that stays in the first cache allows, and enough for all threads. */
 static void set_shape(const lc_mla_shape *s, int threads, tile *a) {
@@ -112,7 +127,7 @@ size_t lc_attend_scratch(const lc_op *op, const lc_mla_shape *s) {
     size_t most = 0;
     for (size_t n = 1; n <= dense_rows(s); n++) /* a span shrinks as rows grow */
         for (int chosen = 0; chosen <= (n == 1); chosen++) {
-            tile a = {.rows = n * s->heads, .chosen = chosen};
+            tile a = {.rows = n * heads_of(s, n), .chosen = chosen};
             set_shape(s, 1, &a); /* the widest panels take most */
             most = larger(most, place_tile(op, s, NULL, &a));
         }
@@ -131,15 +146,39 @@ const void *lc_kv_right_rows(size_t element, size_t width, const char *rows, flo
 
 /* ---- keys ---- */
 
-/* Which of a block's keys are step row i's: *lo .. *hi - 1; none if equal. */
-static void block_range(const tile *a, size_t i, size_t block, size_t *lo, size_t *hi) {
-    size_t base = a->first + block * LC_KV_BLOCK;
-    const lc_row *row = &a->t->args->rows[i];
-    size_t end = a->chosen ? a->t->args->keys.count[i] : row->pos + 1;
-    size_t past = end > base ? end - base : 0;
-    *lo = !a->chosen && row->start > base ? row->start - base : 0;
-    *hi = past < LC_KV_BLOCK ? past : LC_KV_BLOCK;
-    if (*lo > *hi) *lo = *hi;
+/* A step row's first key and the end of its keys: positions, or ranks of chosen keys. */
+static size_t first_key(const tile *a, size_t i) {
+    return a->chosen ? 0 : a->t->args->rows[i].start;
+}
+static size_t end_key(const tile *a, size_t i) {
+    return a->chosen ? a->t->args->keys.count[i] : a->t->args->rows[i].pos + 1;
+}
+
+/* The tile's keys, from a whole block on, and those that all of its rows see. */
+static void key_range(tile *a, size_t *first, size_t *end) {
+    *first = a->all_from = first_key(a, a->begin);
+    *end = a->all_to = end_key(a, a->begin);
+    for (size_t i = a->begin + 1; i < a->begin + a->steps; i++) {
+        size_t from = first_key(a, i), to = end_key(a, i);
+        if (from < *first) *first = from;
+        if (from > a->all_from) a->all_from = from;
+        if (to > *end) *end = to;
+        if (to < a->all_to) a->all_to = to;
+    }
+    *first = *first / LC_KV_BLOCK * LC_KV_BLOCK;
+}
+
+/* Which of a block's keys left rows first .. first+n-1 see: lo[i] .. hi[i] - 1 for row first + i.
+ */
+static void block_ranges(const tile *a, size_t block, size_t first, size_t n, float lo[GROUP],
+                         float hi[GROUP]) {
+    size_t base = a->first + block * LC_KV_BLOCK, past = base + LC_KV_BLOCK;
+    for (size_t i = 0; i < n; i++) {
+        size_t step = a->begin + (first + i) % a->steps;
+        size_t from = first_key(a, step), to = end_key(a, step);
+        lo[i] = from < base ? 0 : from < past ? (float)(from - base) : LC_KV_BLOCK;
+        hi[i] = to < base ? 0 : to < past ? (float)(to - base) : LC_KV_BLOCK;
+    }
 }
 
 /* Copies the chosen keys of a block together. */
@@ -162,9 +201,37 @@ static char *gather_keys(const tile *a, size_t block) {
 
 /* ---- the steps of a span ---- */
 
+static float *query_of(const tile *a, size_t row) {
+    const attend_task *t = a->t;
+    size_t step = a->begin + row % a->steps, head = a->head + row / a->steps;
+    return t->queries + (head * t->m + step) * t->width;
+}
+
+/* Packs the queries. Rows of a group that aren't equally far apart are copied together first. */
+static void pack_queries(const tile *a, float *copy) {
+    const lc_gemm_path *path = a->t->op->path;
+    size_t width = a->t->width;
+    for (size_t first = 0; first < a->rows; first += GROUP) {
+        size_t n = a->rows - first < GROUP ? a->rows - first : GROUP;
+        size_t ldx = a->steps == 1 ? a->t->m * width : width;
+        const float *x = query_of(a, first);
+        if (a->steps > 1 && a->steps % GROUP) {
+            for (size_t i = 0; i < n; i++)
+                memcpy(copy + i * width, query_of(a, first + i), width * sizeof *copy);
+            x = copy;
+        }
+        path->pack_nk(n, width, x, ldx, (char *)a->left + lc_left_bytes(path, first, width));
+    }
+}
+
+static float *scores_of(const tile *a, size_t block) {
+    return a->scores + block * whole_groups(a->rows) * LC_KV_BLOCK;
+}
+
 static void score_blocks(void *ctx, size_t begin, size_t end, int thread) {
     const tile *a = ctx;
     const attend_task *t = a->t;
+    const lc_gemm_path *path = t->op->path;
     const lc_kv *kv = t->args->rows[a->begin].kv;
     float *product = t->op->scratch[thread], *copy = product + product_floats(t->op, t->s);
     for (size_t block = begin; block < end; block++) {
@@ -173,69 +240,68 @@ static void score_blocks(void *ctx, size_t begin, size_t end, int thread) {
                                ? gather_keys(a, block)
                                : lc_kv_right_rows(kv->layout.element, t->width,
                                                   lc_kv_latent(kv, t->args->slot, pos), copy, &ld);
-        t->op->path->multiply_nk(&(lc_product){.rows = a->rows,
-                                               .k = t->width,
-                                               .columns = LC_KV_BLOCK,
-                                               .left = a->left,
-                                               .right = keys,
-                                               .ld = ld,
-                                               .c = a->scores + block * a->rows * LC_KV_BLOCK,
-                                               .ldc = LC_KV_BLOCK,
-                                               .scratch = product});
+        lc_product p = {.rows = a->rows,
+                        .k = t->width,
+                        .columns = LC_KV_BLOCK,
+                        .left = a->left,
+                        .right = keys,
+                        .ld = ld,
+                        .c = scores_of(a, block),
+                        .ldc = LC_KV_BLOCK,
+                        .scratch = product};
+        (path->multiply_turned ? path->multiply_turned : path->multiply_nk)(&p);
     }
 }
 
-/* Left rows [row, end), all of one step row, through the softmax of a block. */
-static void weigh_rows(const tile *a, size_t block, size_t row, size_t end) {
-    size_t lo, hi, at = block * a->rows + row;
-    block_range(a, a->begin + row / a->t->s->heads, block, &lo, &hi);
-    float *scores = a->scores + at * LC_KV_BLOCK;
-    if (lo < hi) {
-        a->t->op->k->softmax_block(&(lc_softmax_block){.rows = end - row,
-                                                       .n = LC_KV_BLOCK,
-                                                       .scores = scores,
-                                                       .scale = a->t->s->softmax_scale,
-                                                       .lo = lo,
-                                                       .hi = hi,
-                                                       .max = a->max + row,
-                                                       .sum = a->sum + row,
-                                                       .alpha = a->alpha + at});
-        return;
+/* Left rows first .. first+n-1 through the softmax of a block: packed weights, alpha. */
+static void weigh_rows(const tile *a, size_t block, size_t first, size_t n) {
+    const lc_op *op = a->t->op;
+    const lc_gemm_path *path = op->path;
+    size_t base = a->first + block * LC_KV_BLOCK;
+    float lo[GROUP], hi[GROUP], *scores = scores_of(a, block) + first * LC_KV_BLOCK;
+    lc_softmax_block b = {.rows = n,
+                          .n = LC_KV_BLOCK,
+                          .scores = scores,
+                          .turned = path->multiply_turned != NULL,
+                          .scale = a->t->s->softmax_scale,
+                          .max = a->max + first,
+                          .sum = a->sum + first,
+                          .alpha = a->alpha + block * a->rows + first};
+    if (base < a->all_from || base + LC_KV_BLOCK > a->all_to) {
+        block_ranges(a, block, first, n, lo, hi);
+        b.lo = lo;
+        b.hi = hi;
     }
-    memset(scores, 0, (end - row) * LC_KV_BLOCK * sizeof *scores);
-    for (size_t i = 0; i < end - row; i++) a->alpha[at + i] = -1.0f;
+    op->k->softmax_block(&b);
+    void *out = (char *)(a->probs + block * lc_left_floats(a->rows, LC_KV_BLOCK)) +
+                lc_left_bytes(path, first, LC_KV_BLOCK);
+    if (b.turned)
+        path->pack_turned(
+            &(lc_turned){
+                .rows = n, .k = LC_KV_BLOCK, .end = LC_KV_BLOCK, .x = scores, .ldx = LC_LANES},
+            out);
+    else
+        path->pack_kn(n, LC_KV_BLOCK, scores, LC_KV_BLOCK, out);
 }
 
 static void weigh_groups(void *ctx, size_t begin, size_t end, int thread) {
     const tile *a = ctx;
-    const lc_gemm_path *path = a->t->op->path;
-    size_t heads = a->t->s->heads, probs = lc_left_floats(a->rows, LC_KV_BLOCK);
     (void)thread;
     for (size_t group = begin; group < end; group++) {
-        size_t first = group * GROUP, last = first + GROUP < a->rows ? first + GROUP : a->rows;
-        for (size_t block = 0; block < a->blocks; block++) {
-            for (size_t row = first, next; row < last; row = next) {
-                next = (row / heads + 1) * heads < last ? (row / heads + 1) * heads : last;
-                weigh_rows(a, block, row, next);
-            }
-            path->pack_kn(last - first, LC_KV_BLOCK,
-                          a->scores + (block * a->rows + first) * LC_KV_BLOCK, LC_KV_BLOCK,
-                          (char *)(a->probs + block * probs) +
-                              lc_left_bytes(path, first, LC_KV_BLOCK));
-        }
+        size_t first = group * GROUP, left = a->rows - first;
+        for (size_t block = 0; block < a->blocks; block++)
+            weigh_rows(a, block, first, left < GROUP ? left : GROUP);
     }
 }
 
 /* The normalised context of a panel, in the place of the queries. */
 static void write_panel(const tile *a, size_t panel) {
-    const attend_task *t = a->t;
-    size_t column = panel * a->panel, left = t->s->kv_rank - column;
+    size_t column = panel * a->panel, left = a->t->s->kv_rank - column;
     size_t n = left < a->panel ? left : a->panel;
-    float *out = t->queries + a->begin * t->s->heads * t->width + column;
-    const float *context = a->context + panel * a->rows * a->panel;
-    for (size_t i = 0; i < a->rows; i++) {
-        float inverse = 1.0f / a->sum[i];
-        for (size_t j = 0; j < n; j++) out[i * t->width + j] = context[i * a->panel + j] * inverse;
+    float *context = a->context + panel * a->rows * a->panel;
+    for (size_t i = 0; i < a->rows; i++, context += a->panel) {
+        a->t->op->k->scale(n, 1.0f / a->sum[i], context);
+        memcpy(query_of(a, i) + column, context, n * sizeof *context);
     }
 }
 
@@ -246,23 +312,25 @@ static void add_panels(void *ctx, size_t begin, size_t end, int thread) {
     size_t ld = a->chosen ? lc_pad_k(t->width) : t->width, element = kv->layout.element;
     for (size_t panel = begin; panel < end; panel++) {
         size_t column = panel * a->panel, left = t->s->kv_rank - column;
-        float *context = a->context + panel * a->rows * a->panel;
+        lc_product blocks[SPAN];
         for (size_t block = 0; block < a->blocks; block++) {
             const char *keys =
                 a->chosen ? a->keys + block * LC_KV_BLOCK * ld * element
                           : lc_kv_latent(kv, t->args->slot, a->first + block * LC_KV_BLOCK);
-            t->op->path->multiply_kn(
-                &(lc_product){.rows = a->rows,
-                              .k = LC_KV_BLOCK,
-                              .columns = left < a->panel ? left : a->panel,
-                              .left = a->probs + block * lc_left_floats(a->rows, LC_KV_BLOCK),
-                              .right = keys + column * element,
-                              .ld = ld,
-                              .c = context,
-                              .ldc = a->panel,
-                              .scratch = t->op->scratch[thread],
-                              .decay = a->alpha + block * a->rows});
+            blocks[block] =
+                (lc_product){.rows = a->rows,
+                             .k = LC_KV_BLOCK,
+                             .columns = left < a->panel ? left : a->panel,
+                             .left = a->probs + block * lc_left_floats(a->rows, LC_KV_BLOCK),
+                             .right = keys + column * element,
+                             .ld = ld,
+                             .c = a->context + panel * a->rows * a->panel,
+                             .ldc = a->panel,
+                             .scratch = t->op->scratch[thread],
+                             .decay = a->alpha + block * a->rows,
+                             .then = block + 1 < a->blocks ? &blocks[block + 1] : NULL};
         }
+        t->op->path->multiply_kn(blocks);
         if (a->last) write_panel(a, panel);
     }
 }
@@ -276,28 +344,14 @@ static void run_step(tile *a, size_t n, lc_pool_task *step, int thread) {
         step(a, 0, n, thread);
 }
 
-/* The tile's first and last key: positions from a whole block, or ranks. */
-static void key_range(const tile *a, size_t *first, size_t *end) {
-    const lc_row *rows = a->t->args->rows;
-    *first = a->chosen ? 0 : rows[a->begin].start;
-    *end = a->chosen ? a->t->args->keys.count[a->begin] : rows[a->begin].pos + 1;
-    if (a->chosen) return;
-    for (size_t i = a->begin; i < a->end; i++) {
-        if (rows[i].start < *first) *first = rows[i].start;
-        if (rows[i].pos + 1 > *end) *end = rows[i].pos + 1;
-    }
-    *first = *first / LC_KV_BLOCK * LC_KV_BLOCK;
-}
-
-/* Step rows [begin, end) with the memory of `thread`, by that thread alone or by all. */
+/* With the memory of `thread`, by that thread alone or by all. */
 static void run_tile(const attend_task *t, tile a, int thread) {
     size_t first, end, threads = a.shared ? (size_t)lc_pool_threads(t->op->pool) : 1;
-    a.t = t;
-    a.rows = (a.end - a.begin) * t->s->heads;
+    float *own = t->op->scratch[thread];
+    a.rows = a.steps * a.heads;
     set_shape(t->s, (int)threads, &a);
-    place_tile(t->op, t->s, t->op->scratch[thread] + own_floats(t->op, t->s), &a);
-    t->op->path->pack_nk(a.rows, t->width, t->queries + a.begin * t->s->heads * t->width, t->width,
-                         a.left);
+    place_tile(t->op, t->s, own + own_floats(t->op, t->s), &a);
+    pack_queries(&a, own + product_floats(t->op, t->s));
     memset(a.context, 0, a.panels * a.rows * a.panel * sizeof *a.context);
     for (size_t i = 0; i < a.rows; i++) a.max[i] = -INFINITY, a.sum[i] = 0.0f;
     key_range(&a, &first, &end);
@@ -323,32 +377,42 @@ static bool starts_tile(const attend_task *t, size_t i) {
            !is_dense(t, i) || !is_dense(t, i - 1);
 }
 
-/* The tile that starts at row i. */
-static tile tile_at(const attend_task *t, size_t i) {
-    tile a = {.begin = i, .end = i + 1, .chosen = !is_dense(t, i)};
-    while (a.end < t->m && !starts_tile(t, a.end)) a.end++;
+/* A part of the tile that starts at row i; no heads: there is none. */
+static tile tile_at(const attend_task *t, size_t i, size_t part) {
+    tile a = {.t = t, .begin = i, .steps = 1, .chosen = !is_dense(t, i)};
+    while (i + a.steps < t->m && !starts_tile(t, i + a.steps)) a.steps++;
+    size_t heads = heads_of(t->s, a.steps);
+    a.head = part * heads;
+    if (a.head < t->s->heads) a.heads = heads < t->s->heads - a.head ? heads : t->s->heads - a.head;
     return a;
 }
 
-static void attend_rows(void *ctx, size_t begin, size_t end, int thread) {
+/* Items are (first row, part). */
+static void attend_tiles(void *ctx, size_t begin, size_t end, int thread) {
     const attend_task *t = ctx;
-    for (size_t i = begin; i < end; i++)
-        if (starts_tile(t, i)) run_tile(t, tile_at(t, i), thread);
+    for (size_t item = begin; item < end; item++) {
+        if (!starts_tile(t, item / t->parts)) continue;
+        tile a = tile_at(t, item / t->parts, item % t->parts);
+        if (a.heads) run_tile(t, a, thread);
+    }
 }
 
 void lc_attend(const lc_op *op, const lc_mla_shape *s, size_t m, const lc_mla_args *args,
                float *queries) {
-    attend_task t = {op, s, args, queries, m, s->kv_rank + s->rope};
+    attend_task t = {op, s, args, queries, m, s->kv_rank + s->rope, 1};
     size_t tiles = 0, threads = (size_t)lc_pool_threads(op->pool);
-    for (size_t i = 0; i < m; i++) tiles += starts_tile(&t, i);
+    t.parts = lc_ceil_div(s->heads, heads_of(s, dense_rows(s)));
+    for (size_t i = 0; i < m; i++)
+        for (size_t part = 0; starts_tile(&t, i) && part < t.parts; part++)
+            tiles += tile_at(&t, i, part).heads > 0;
     if (4 * tiles >= 3 * threads) {
-        lc_pool_for(op->pool, m, 1, attend_rows, &t);
+        lc_pool_for(op->pool, m * t.parts, 1, attend_tiles, &t);
         return;
     }
-    for (size_t i = 0; i < m;) {
-        tile a = tile_at(&t, i);
+    for (size_t item = 0; item < m * t.parts; item++) {
+        if (!starts_tile(&t, item / t.parts)) continue;
+        tile a = tile_at(&t, item / t.parts, item % t.parts);
         a.shared = true;
-        i = a.end;
-        run_tile(&t, a, 0);
+        if (a.heads) run_tile(&t, a, 0);
     }
 }

@@ -8,7 +8,7 @@
 
 #include "ops/mla.h"
 
-/* queries [M][N][W] -> context in their place: the first R values of each head, normalised. */
+/* queries [N][M][W] -> context in their place: the first R values of each row, normalised. */
 void lc_attend(const lc_op *op, const lc_mla_shape *s, size_t m, const lc_mla_args *args,
                float *queries);
 

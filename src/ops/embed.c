@@ -88,8 +88,7 @@ static void add_tables(void *ctx, size_t begin, size_t end, int thread) {
         size_t n = left < t->panel ? left : t->panel;
         float *out = t->out + column;
         if (t->e->full_word) /* E + sum/(1+T): scaled up here, the one division below restores E */
-            for (size_t i = 0; i < t->m; i++)
-                for (size_t j = 0; j < n; j++) out[i * t->hidden + j] *= divisor;
+            for (size_t i = 0; i < t->m; i++) t->op->k->scale(n, divisor, out + i * t->hidden);
         for (size_t table = 0; table < t->e->n_tables; table++) {
             lc_left rows = table_rows(t, table);
             lc_columns(t->op, &t->e->tables[table].projection, &rows, column, n, product, n,

@@ -127,7 +127,7 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
                     *sines = t->args->rope.sines + i * half;
         for (size_t h = 0; h < s->heads; h++) {
             float *q = t->b->q + (i * s->heads + h) * s->dim;
-            for (size_t j = 0; j < s->dim; j++) q[j] *= s->q_scale;
+            t->op->k->scale(s->dim, s->q_scale, q);
             lc_rope_rotate(half, cosines, sines, q);
         }
         float *k = t->b->k + i * s->dim;

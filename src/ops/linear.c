@@ -213,8 +213,7 @@ static void norm_rows(void *ctx, size_t begin, size_t end, int thread) {
     for (size_t i = begin; i < end; i++) {
         float *y = t->y + i * t->ldy;
         t->op->k->rms_norm(t->n, t->x + i * t->ldx, t->norm.weight, t->norm.eps, y);
-        if (t->norm.scale != 1.0f)
-            for (size_t j = 0; j < t->n; j++) y[j] *= t->norm.scale;
+        if (t->norm.scale != 1.0f) t->op->k->scale(t->n, t->norm.scale, y);
     }
 }
 
@@ -225,6 +224,7 @@ void lc_norm_rows(const lc_op *op, size_t rows, size_t n, const float *x, size_t
 }
 
 typedef struct add_task {
+    const lc_kernels *k;
     const float *x;
     float *y;
 } add_task;
@@ -232,10 +232,10 @@ typedef struct add_task {
 static void add_range(void *ctx, size_t begin, size_t end, int thread) {
     const add_task *t = ctx;
     (void)thread;
-    for (size_t i = begin; i < end; i++) t->y[i] += t->x[i];
+    t->k->add(end - begin, t->y + begin, t->x + begin, t->y + begin);
 }
 
 void lc_add(const lc_op *op, size_t count, const float *x, float *y) {
-    add_task t = {x, y};
+    add_task t = {op->k, x, y};
     lc_pool_for(op->pool, count, 16384, add_range, &t);
 }

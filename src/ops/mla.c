@@ -99,11 +99,11 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
         const float *cosines = t->args->rope.cosines + i * half,
                     *sines = t->args->rope.sines + i * half;
         float *q = t->b->q + i * s->heads * head_dim, *kv = t->b->kv + i * width;
-        for (size_t j = 0; j < s->heads * head_dim; j++) q[j] *= s->q_scale;
+        t->op->k->scale(s->heads * head_dim, s->q_scale, q);
         for (size_t h = 0; h < s->heads; h++)
             lc_rope_rotate(half, cosines, sines, q + h * head_dim + s->nope);
         t->op->k->rms_norm(s->kv_rank, kv, t->w->kv_a_norm, s->norm_eps, kv);
-        for (size_t j = 0; j < s->kv_rank; j++) kv[j] *= s->kv_scale;
+        t->op->k->scale(s->kv_rank, s->kv_scale, kv);
         lc_rope_rotate(half, cosines, sines, kv + s->kv_rank);
         const lc_row *row = &t->args->rows[i];
         lc_kv_store(t->op, row->kv->layout.element, width, kv,
@@ -121,19 +121,19 @@ static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
     float *rows = scratch + lc_product_floats(t->op, t->m, s->nope);
     for (size_t h = begin; h < end; h++) {
         const float *q = t->b->q + h * head_dim;
-        float *out = t->b->absorbed + h * width;
+        float *out = t->b->absorbed + h * t->m * width;
         lc_product p = {.rows = t->m,
                         .k = s->nope,
                         .columns = s->kv_rank,
                         .left = left,
                         .c = out,
-                        .ldc = s->heads * width,
+                        .ldc = width,
                         .scratch = scratch};
         p.right = lc_right_rows(t->op, &t->w->kv_b, h * (s->nope + s->v), s->nope, rows, &p.ld);
         path->pack_kn(t->m, s->nope, q, s->heads * head_dim, left);
         path->multiply_kn(&p);
         for (size_t i = 0; i < t->m; i++)
-            memcpy(out + i * s->heads * width + s->kv_rank, q + i * s->heads * head_dim + s->nope,
+            memcpy(out + i * width + s->kv_rank, q + i * s->heads * head_dim + s->nope,
                    s->rope * sizeof *q);
     }
 }
@@ -156,7 +156,7 @@ static void expand_heads(void *ctx, size_t begin, size_t end, int thread) {
                         .scratch = scratch};
         p.right =
             lc_right_rows(t->op, &t->w->kv_b, h * (s->nope + s->v) + s->nope, s->v, rows, &p.ld);
-        path->pack_nk(t->m, s->kv_rank, t->b->absorbed + h * width, s->heads * width, left);
+        path->pack_nk(t->m, s->kv_rank, t->b->absorbed + h * t->m * width, width, left);
         path->multiply_nk(&p);
     }
 }

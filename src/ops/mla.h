@@ -31,7 +31,7 @@ typedef struct lc_mla_buffers {
     float *c_q;          /* [M][q_rank] normed query latent, fp32 */
     float *c_q_packed;   /* lc_operand_floats(op, M, q_rank) */
     float *q;            /* [M][N*(nope+rope)] */
-    float *absorbed;     /* [M][N][W]; reused for the context */
+    float *absorbed;     /* [N][M][W]; reused for the context */
     float *kv;           /* [M][R+rope] */
     float *heads;        /* [M][N*v] */
     float *heads_packed; /* lc_operand_floats(op, M, N*v) */

@@ -56,7 +56,15 @@ static void products(const lc_kernels *k, const lc_gemm_path *path, size_t rows,
                 memcpy(right + i * ld * 4, row, n * 4);
         }
         (kn ? path->pack_kn : path->pack_nk)(rows, inner, left, inner, packed);
-        lc_product p = {rows, inner, columns, packed, right, ld, c, columns, scratch, NULL, false};
+        lc_product p = {.rows = rows,
+                        .k = inner,
+                        .columns = columns,
+                        .left = packed,
+                        .right = right,
+                        .ld = ld,
+                        .c = c,
+                        .ldc = columns,
+                        .scratch = scratch};
         (kn ? path->multiply_kn : path->multiply_nk)(&p);
         add(c, rows * columns * sizeof *c);
         if (!kn) continue;
@@ -115,8 +123,17 @@ static void rows_of(const lc_kernels *k, size_t n) {
     int32_t picked[200];
     float row_max = 0.5f, row_sum = 2.0f, alpha;
     memcpy(y, x, n * 4);
-    lc_softmax_block block = {1, n, y, 0.3f, 0, n - n / 3, &row_max, &row_sum, &alpha};
-    k->softmax_block(&block), add(y, n * 4);
+    float lo = 0.0f, hi = (float)(n - n / 3);
+    k->softmax_block(&(lc_softmax_block){.rows = 1,
+                                         .n = n,
+                                         .scores = y,
+                                         .scale = 0.3f,
+                                         .lo = &lo,
+                                         .hi = &hi,
+                                         .max = &row_max,
+                                         .sum = &row_sum,
+                                         .alpha = &alpha});
+    add(y, n * 4);
     add(&row_max, 4), add(&row_sum, 4), add(&alpha, 4);
     k->sum_scaled_relu(1, n, w, x, y), add(y, n * 4);
     k->order_floats(n, x, order), add(order, n * 4);

@@ -71,6 +71,7 @@ typedef struct attention {
 enum { SEQUENCES = 3, LENGTH = 1500, MOST_KEYS = 1300 };
 
 /* clang-format off */
+#define FOUR(pos) {1, 0, pos, 0}, {1, 0, pos + 1, 0}, {1, 0, pos + 2, 0}, {1, 0, pos + 3, 0}
 static const attention attentions[] = {
     {"one row", 5, 20, 6, 1, {{0, 0, 1499, 0}}},
     {"one row, whole groups of heads", 32, 64, 32, 1, {{0, 0, 1290, 0}}},
@@ -90,6 +91,10 @@ static const attention attentions[] = {
         {0, 0, 136, 0}, {0, 0, 137, 0}, {0, 0, 138, 0}, {0, 0, 139, 0}, {0, 0, 140, 0},
         {0, 0, 141, 0}, {0, 0, 142, 0}, {0, 0, 143, 0}, {0, 0, 144, 0}, {0, 0, 145, 0},
         {0, 0, 146, 0}, {0, 0, 147, 0}, {0, 0, 148, 0}, {1, 0, 149, 0}}},
+    {"a prompt, parts of 21 heads", 21, 40, 6, 40, {FOUR(100), FOUR(104), FOUR(108), FOUR(112),
+        FOUR(116), FOUR(120), FOUR(124), FOUR(128), FOUR(132), FOUR(136)}},
+    {"a prompt, many rows of 8 heads", 8, 64, 32, 36, {FOUR(1000), FOUR(1004), FOUR(1008),
+        FOUR(1012), FOUR(1016), FOUR(1020), FOUR(1024), FOUR(1028), FOUR(1032)}},
 };
 /* clang-format on */
 
@@ -165,7 +170,7 @@ static float cached(const attention *x, bool bf16, size_t sequence, size_t pos, 
     return round_as(bf16, uniform(sequence, pos * (x->rank + x->rope) + c) * 2.0f);
 }
 
-/* Contexts of all step rows and heads: [rows][heads][rank]. */
+/* Contexts of all step rows and heads: [heads][rows][rank]. */
 static void expect_contexts(const attention *x, bool bf16, float scale, const float *queries,
                             float *out) {
     size_t width = x->rank + x->rope, blocks = LENGTH / 64 + 1;
@@ -184,9 +189,9 @@ static void expect_contexts(const attention *x, bool bf16, float scale, const fl
         }
         for (size_t h = 0; h < x->heads; h++) {
             for (size_t c = 0; c < width; c++)
-                query[c] = round_as(bf16, queries[(i * x->heads + h) * width + c]);
+                query[c] = round_as(bf16, queries[(h * x->rows + i) * width + c]);
             attend_slowly(x, bf16, scale, query, keys, sees, blocks,
-                          out + (i * x->heads + h) * x->rank);
+                          out + (h * x->rows + i) * x->rank);
         }
     }
     free(keys), free(query), free(sees);
@@ -233,8 +238,8 @@ static void attend_and_compare(attention_run *r, lc_isa isa, int threads) {
         for (size_t c = 0; c < x->rank; c++)
             if (memcmp(&r->work[i * width + c], &r->want[i * x->rank + c], sizeof(float)))
                 fail_msg("%s, %s, %s, %d threads: row %zu head %zu column %zu is %a, not %a",
-                         x->name, r->bf16 ? "bf16" : "f32", lc_isa_name(isa), threads, i / x->heads,
-                         i % x->heads, c, (double)r->work[i * width + c],
+                         x->name, r->bf16 ? "bf16" : "f32", lc_isa_name(isa), threads, i % x->rows,
+                         i / x->rows, c, (double)r->work[i * width + c],
                          (double)r->want[i * x->rank + c]);
     bench_close(&b);
 }

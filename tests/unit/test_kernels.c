@@ -111,6 +111,29 @@ static void check_packed(const lc_gemm_path *path, size_t rows, size_t k, size_t
     free(scratch);
 }
 
+/* Results as groups of 16 left rows, from left rows a [rows][kp]. */
+static void check_turned(const lc_gemm_path *path, size_t rows, size_t k, size_t columns,
+                         const float *a, const void *stored, const float *products) {
+    if (!path->multiply_turned) return;
+    size_t kp = lc_pad_k(k), groups = (rows + 15) / 16;
+    float *packed = calloc(rows * kp, 4), *c = calloc(groups * columns * 16, 4);
+    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    path->pack_nk(rows, k, a, kp, packed);
+    path->multiply_turned(&(lc_product){.rows = rows,
+                                        .k = k,
+                                        .columns = columns,
+                                        .left = packed,
+                                        .right = stored,
+                                        .ld = kp,
+                                        .c = c,
+                                        .scratch = scratch});
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++)
+            assert_memory_equal(&products[i * columns + j],
+                                &c[(i / 16 * columns + j) * 16 + i % 16], sizeof *c);
+    free(packed), free(c), free(scratch);
+}
+
 /* One product of a path, every way, against dot_reference. */
 static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
     size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
@@ -118,6 +141,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
     float *left = calloc(rows * k, 4), *packed = calloc(rows * kp, 4), *c = calloc(rows * ldc, 4);
     float *right = calloc(columns * kp, 4), *a = calloc(rows * kp, 4);
     float *nk = calloc(columns * ld_nk, 4), *kn = calloc(k * ld_kn, 4);
+    float *products = calloc(rows * columns, 4);
     size_t bytes = (path->scratch_bytes(rows, k) + 63) / 64 * 64;
     char *scratch = aligned_alloc(64, bytes + GUARD);
     memset(scratch + bytes, 0x5a, GUARD);
@@ -134,9 +158,15 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
             memcpy((char *)kn + (i * ld_kn + j) * path->element, bf16 ? (void *)&h : (void *)&v,
                    path->element);
         }
-    for (int way = 0; way < 3; way++) { /* nk, kn, kn with decay */
-        float decay[320];
-        for (size_t i = 0; i < rows; i++) decay[i] = i % 5 == 2 ? -1.0f : (float)(i % 5) * 0.4f;
+    for (size_t i = 0; i < rows * columns; i++)
+        products[i] = dot_reference(a + i / columns * kp, right + i % columns * kp, 1, kp);
+    static const char *const ways[] = {"nk", "kn", "kn with decay", "kn, several join"};
+    for (int way = 0; way < 4; way++) {
+        enum { SEVERAL = 6 };
+        float decay[320 + SEVERAL];
+        lc_product several[SEVERAL];
+        for (size_t i = 0; i < rows + SEVERAL; i++)
+            decay[i] = i % 5 == 2 ? -1.0f : (float)(i % 5) * 0.4f;
         lc_product p = {.rows = rows,
                         .k = k,
                         .columns = columns,
@@ -146,30 +176,37 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
                         .scratch = scratch};
         p.right = way ? kn : nk;
         p.ld = way ? ld_kn : ld_nk;
-        if (way == 2) p.decay = decay;
+        if (way >= 2) p.decay = decay;
         for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
         for (size_t i = 0; i < rows; i += 16) { /* groups of 16 may be packed apart */
             void *out = (char *)packed + lc_left_bytes(path, i, k);
             size_t n = rows - i < 16 ? rows - i : 16;
             (way ? path->pack_kn : path->pack_nk)(n, k, left + i * k, k, out);
         }
-        (way ? path->multiply_kn : path->multiply_nk)(&p);
+        for (size_t i = 0; i < SEVERAL; i++) {
+            several[i] = p;
+            if (p.decay) several[i].decay = decay + i;
+            several[i].then = i + 1 < SEVERAL ? &several[i + 1] : NULL;
+        }
+        (way ? path->multiply_kn : path->multiply_nk)(way == 3 ? several : &p);
         for (size_t i = 0; i < rows; i++)
             for (size_t j = 0; j < ldc; j++) {
-                float want = j < columns ? dot_reference(a + i * kp, right + j * kp, 1, kp) : 7.0f;
-                if (way == 2 && j < columns)
-                    want = decay[i] < 0 ? 7.0f : fmaf(7.0f, decay[i], want);
+                float want = way < 2 && j < columns ? products[i * columns + j] : 7.0f;
+                size_t join = way < 2 ? 0 : way == 2 ? 1 : SEVERAL;
+                for (size_t n = 0; n < join && j < columns; n++)
+                    if (decay[i + n] >= 0)
+                        want = fmaf(want, decay[i + n], products[i * columns + j]);
                 if (memcmp(&want, &c[i * ldc + j], 4))
                     fail_msg("%s %s: %zu x %zu x %zu: [%zu][%zu] is %a, not %a", path->name,
-                             way == 2 ? "kn with decay"
-                             : way    ? "kn"
-                                      : "nk",
-                             rows, k, columns, i, j, (double)c[i * ldc + j], (double)want);
+                             ways[way], rows, k, columns, i, j, (double)c[i * ldc + j],
+                             (double)want);
             }
     }
     for (size_t i = 0; i < GUARD; i++) assert_int_equal(scratch[bytes + i], 0x5a);
+    check_turned(path, rows, k, columns, a, nk, products);
     check_packed(path, rows, k, columns, left, right);
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
+    free(products);
 }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -399,30 +436,45 @@ static void check_decode_bf16(const lc_kernels *k) {
         }
 }
 
-/* A block against the formulas, of rows in any state. */
-static void check_softmax(const lc_kernels *k, size_t rows, size_t n, size_t lo, size_t hi) {
-    static float scores[40 * 70], got[40 * 70], want[70];
-    float max[40], sum[40], alpha[40], old_max[40], old_sum[40];
+/* A block against the formulas, of rows in any state; lo, hi: of the first row, the others see a
+ * little more and less, some nothing. */
+static void check_softmax(const lc_kernels *k, size_t rows, size_t n, size_t lo, size_t hi,
+                          bool turned) {
+    static float scores[16 * 70], got[70 * 16], want[70];
+    float max[16], sum[16], alpha[16], old_max[16], old_sum[16], from[16], to[16];
     const lc_kernels *scalar = lc_kernels_of(LC_ISA_SCALAR);
+    bool all = lo == 0 && hi == n;
+    size_t row = turned ? 1 : n, key = turned ? 16 : 1;
     for (size_t i = 0; i < rows; i++) {
-        for (size_t j = 0; j < n; j++) scores[i * n + j] = random_value() * 9;
+        for (size_t j = 0; j < n; j++)
+            scores[i * n + j] = got[i * row + j * key] = random_value() * 9;
         max[i] = old_max[i] = i % 4 ? random_value() : -INFINITY;
         sum[i] = old_sum[i] = i % 4 ? 1.5f : 0.0f;
+        from[i] = lo + i < n ? (float)(lo + i) : (float)n;
+        to[i] = i % 5 == 4 ? from[i] : (float)(hi - i % 2);
     }
-    memcpy(got, scores, sizeof got);
-    k->softmax_block(&(lc_softmax_block){rows, n, got, 0.3f, lo, hi, max, sum, alpha});
+    k->softmax_block(&(lc_softmax_block){rows, n, got, turned, 0.3f, all ? NULL : from,
+                                         all ? NULL : to, max, sum, alpha});
     for (size_t i = 0; i < rows; i++) {
-        float most = old_max[i], block_sum;
+        float most = old_max[i], block_sum, decay = -1.0f;
+        bool any = false;
         for (size_t j = 0; j < n; j++) {
-            want[j] = j >= lo && j < hi ? scores[i * n + j] * 0.3f : -INFINITY;
+            bool sees = all || ((float)j >= from[i] && (float)j < to[i]);
+            any |= sees;
+            want[j] = sees ? scores[i * n + j] * 0.3f : -INFINITY;
             if (want[j] > most) most = want[j];
         }
-        scalar->exp_sum(n, want, most, want);
-        block_sum = lane_sum_reference(want, n, false);
-        float drop = old_max[i] - most, decay;
-        scalar->exp_sum(1, &drop, 0.0f, &decay);
-        block_sum = fmaf(old_sum[i], decay, block_sum);
-        assert_memory_equal(want, got + i * n, n * sizeof *want);
+        block_sum = old_sum[i];
+        if (any) {
+            scalar->exp_sum(n, want, most, want);
+            float drop = old_max[i] - most;
+            scalar->exp_sum(1, &drop, 0.0f, &decay);
+            block_sum = fmaf(old_sum[i], decay, lane_sum_reference(want, n, false));
+        }
+        for (size_t j = 0; j < n; j++) {
+            if (!any) want[j] = 0.0f;
+            assert_memory_equal(&want[j], &got[i * row + j * key], sizeof *want);
+        }
         assert_true(max[i] == most);
         assert_memory_equal(&alpha[i], &decay, sizeof decay);
         assert_memory_equal(&sum[i], &block_sum, sizeof block_sum);
@@ -430,12 +482,13 @@ static void check_softmax(const lc_kernels *k, size_t rows, size_t n, size_t lo,
 }
 
 static void check_attention_rows(const lc_kernels *k) {
-    static const size_t shapes[][4] = {{1, 64, 0, 64},  {16, 64, 0, 64}, {17, 64, 5, 64},
-                                       {33, 64, 0, 19}, {5, 64, 30, 31}, {40, 70, 16, 65},
-                                       {3, 7, 2, 6},    {2, 16, 15, 16}};
+    static const size_t shapes[][4] = {{1, 64, 0, 64},  {16, 64, 0, 64}, {13, 64, 5, 64},
+                                       {16, 64, 0, 19}, {5, 64, 30, 31}, {16, 70, 16, 65},
+                                       {3, 7, 2, 6},    {2, 16, 15, 16}, {7, 70, 0, 70}};
     static float x[9 * 150], w[9], y[150];
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        check_softmax(k, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
+        for (int turned = 0; turned < 2; turned++)
+            check_softmax(k, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], turned);
     for (size_t n = 1; n <= 150; n += n < 60 ? 9 : 30) {
         for (size_t i = 0; i < 9 * n; i++) x[i] = random_value();
         for (size_t i = 0; i < 9; i++) w[i] = random_value();

@@ -32,16 +32,14 @@ static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
 
 /* ---- nk ---- */
 
-static inline void round_row(const float *x, size_t n, uint32_t words[PAIRS]) {
-    float t[LC_K_BLOCK] = {0};
-    uint16_t h[LC_K_BLOCK];
-    if (n < LC_K_BLOCK) {
-        memcpy(t, x, n * sizeof *x);
-        x = t;
-    }
-    v_store_bf16(h, v_load(x));
-    v_store_bf16(h + 16, v_load(x + 16));
-    memcpy(words, h, sizeof h);
+static inline __mmask16 lanes_of(size_t n) { return n >= TILE ? 0xffff : first_lanes(n); }
+
+/* 32 values of a row, rounded; what lies behind n is zero. */
+static inline __m512i round_block(const float *x, size_t n) {
+    __m512 low = _mm512_maskz_loadu_ps(lanes_of(n), x);
+    __m512 high = _mm512_setzero_ps();
+    if (n > TILE) high = _mm512_maskz_loadu_ps(lanes_of(n - TILE), x + TILE);
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
 /* Groups of 16 rows: [block][pair][row of the group], words of two k. */
@@ -51,11 +49,9 @@ static void pack_step_rows(size_t rows, size_t k, const float *x, size_t ldx, vo
         uint32_t *y = (uint32_t *)out + first * lc_pad_k(k) / 2;
         for (size_t b = 0; b < k; b += LC_K_BLOCK, y += PAIRS * n) {
             __m512i r[16];
-            for (size_t i = 0; i < 16; i++) {
-                uint32_t words[PAIRS] = {0};
-                if (i < n) round_row(x + (first + i) * ldx + b, at_most(k - b, LC_K_BLOCK), words);
-                r[i] = _mm512_loadu_si512(words);
-            }
+            for (size_t i = 0; i < 16; i++)
+                r[i] =
+                    i < n ? round_block(x + (first + i) * ldx + b, k - b) : _mm512_setzero_si512();
             transpose_16x16(r);
             for (size_t pair = 0; pair < PAIRS; pair++)
                 _mm512_mask_storeu_epi32(y + pair * n, n == 16 ? 0xffff : first_lanes(n), r[pair]);
@@ -92,17 +88,14 @@ LC_INLINE void run_blocks(const nk_block *k, const bool two_w, const bool two_x,
         if (fetch) fetch_next(k, b, 0);
         _tile_loadd(6, k->x[0] + b * PAIRS * k->n[0], k->n[0] * 4);
         if (fetch) fetch_next(k, b, 1);
-        _tile_dpbf16ps(0, 4, 6);
-        if (two_w) {
-            _tile_loadd(5, k->w[1] + b * k->step, w_row);
-            if (fetch) fetch_next(k, b, 2);
-            _tile_dpbf16ps(2, 5, 6);
-        }
-        if (!two_x) continue;
-        _tile_loadd(7, k->x[1] + b * PAIRS * k->n[1], k->n[1] * 4);
+        if (two_w) _tile_loadd(5, k->w[1] + b * k->step, w_row);
+        if (fetch) fetch_next(k, b, 2);
+        if (two_x) _tile_loadd(7, k->x[1] + b * PAIRS * k->n[1], k->n[1] * 4);
         if (fetch) fetch_next(k, b, 3);
-        _tile_dpbf16ps(1, 4, 7);
-        if (two_w) _tile_dpbf16ps(3, 5, 7);
+        _tile_dpbf16ps(0, 4, 6);
+        if (two_w) _tile_dpbf16ps(2, 5, 6);
+        if (two_x) _tile_dpbf16ps(1, 4, 7);
+        if (two_w && two_x) _tile_dpbf16ps(3, 5, 7);
     }
 }
 
@@ -149,13 +142,13 @@ typedef struct nk_rows {
     size_t column; /* of the first */
 } nk_rows;
 
-/* Weight rows against the pair of groups from `row`; next may be NULL. */
-static void pair_of_groups(const lc_product *p, const nk_rows *w, size_t row, const char *next,
-                           tile_config *config) {
+/* Weight rows times the pair of groups from `row`, into tiles 0-3; results go to `out` later, 2
+ * lines every ldc. next may be NULL. */
+static void multiply_pair(const lc_product *p, const nk_rows *w, size_t row, float *out, size_t ldc,
+                          const char *next, tile_config *config) {
     size_t k = lc_pad_k(p->k), w0 = at_most(w->n, TILE), w1 = w->n - w0;
     size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
     const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
-    float *out = p->c + row * p->ldc + w->column, *c = p->scratch;
     nk_block block = {
         .w = {w->w[0], w->w[1]},
         .ld = w->ld,
@@ -164,12 +157,21 @@ static void pair_of_groups(const lc_product *p, const nk_rows *w, size_t row, co
         .n = {x0, x1},
         .blocks = k / LC_K_BLOCK,
         .c = out,
-        .ldc = p->ldc,
+        .ldc = ldc,
         .next = next,
     };
     configure(config, w0, w1, x0, x1, K_BYTES);
     zero_results(w1 > 0, x1 > 0);
     run_block(&block, w1 > 0, x1 > 0);
+}
+
+/* Weight rows against a pair of groups, to c. */
+static void pair_of_groups(const lc_product *p, const nk_rows *w, size_t row, const char *next,
+                           tile_config *config) {
+    size_t w0 = at_most(w->n, TILE), w1 = w->n - w0;
+    size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
+    float *out = p->c + row * p->ldc + w->column, *c = p->scratch;
+    multiply_pair(p, w, row, out, p->ldc, next, config);
     store_results(c, w1 > 0, x1 > 0);
     write_tile(out, p->ldc, c, x0, w0);
     if (x1) write_tile(out + TILE * p->ldc, p->ldc, c + 256, x1, w0);
@@ -243,7 +245,31 @@ static void amx_multiply_nk(const lc_product *p) {
     _tile_release();
 }
 
+/* Results stay as the tiles have them. */
+static void amx_multiply_turned(const lc_product *p) {
+    tile_config config = {0};
+    finish_stores();
+    for (size_t row = 0; row < p->rows; row += 2 * TILE)
+        for (size_t column = 0; column < p->columns; column += 2 * TILE) {
+            nk_rows w = rows_in_place(p, column);
+            bool two_w = w.n > TILE, two_x = p->rows - row > TILE;
+            float *first = p->c + row * p->columns + column * TILE,
+                  *second = first + TILE * p->columns;
+            multiply_pair(p, &w, row, first, 2 * TILE, NULL, &config);
+            _tile_stored(0, first, 64);
+            if (two_x) _tile_stored(1, second, 64);
+            if (two_w) _tile_stored(2, first + TILE * TILE, 64);
+            if (two_w && two_x) _tile_stored(3, second + TILE * TILE, 64);
+        }
+    _tile_release();
+}
+
 /* ---- kn ---- */
+
+enum {
+    JOINED = 4,  /* products whose sums join c together */
+    PANELS = 16, /* of interleaved right rows; rows of c are written as far as these go */
+};
 
 /* Tiles 0-3 where they lie in the result. */
 static inline void store_results_at(float *c, size_t ldc, bool two_rows, bool two_columns) {
@@ -301,18 +327,21 @@ static void kn_tile(const lc_product *p, const uint32_t *panel, size_t row, bool
     store_results_at(c, ldc, two_rows, two_columns);
 }
 
-/* Products [32][32], of which `rows` x `columns` count, join p->c from (row, column). */
-static void join_products(const lc_product *p, const float *products, size_t row, size_t rows,
-                          size_t column, size_t columns) {
-    __mmask16 low = columns >= TILE ? 0xffff : first_lanes(columns);
-    __mmask16 high = columns > TILE ? first_lanes(columns - TILE) : 0;
-    for (size_t i = 0; i < rows; i++, products += 2 * TILE) {
-        float *c = p->c + (row + i) * p->ldc + column;
-        if (p->decay[row + i] < 0.0f) continue;
-        __m512 d = _mm512_set1_ps(p->decay[row + i]);
+/* 32 x 32 results of n products, of which `rows` x `columns` count, join c in turn. n is a constant
+ * in one of the calls. */
+LC_INLINE void join_some(const lc_product *const p[JOINED], const size_t n, const float *products,
+                         size_t row, size_t rows, size_t column, size_t columns) {
+    __mmask16 low = lanes_of(columns), high = columns > TILE ? lanes_of(columns - TILE) : 0;
+    for (size_t i = 0; i < rows; i++, products += SIDE) {
+        float *c = p[0]->c + (row + i) * p[0]->ldc + column;
         __m512 a = _mm512_maskz_loadu_ps(low, c), b = _mm512_maskz_loadu_ps(high, c + TILE);
-        a = _mm512_fmadd_ps(a, d, _mm512_loadu_ps(products));
-        b = _mm512_fmadd_ps(b, d, _mm512_loadu_ps(products + TILE));
+        for (size_t j = 0; j < n; j++) {
+            const float *product = products + j * SIDE * SIDE;
+            if (p[j]->decay[row + i] < 0.0f) continue;
+            __m512 d = _mm512_set1_ps(p[j]->decay[row + i]);
+            a = _mm512_fmadd_ps(a, d, _mm512_loadu_ps(product));
+            b = _mm512_fmadd_ps(b, d, _mm512_loadu_ps(product + TILE));
+        }
         _mm512_mask_storeu_ps(c, low, a);
         _mm512_mask_storeu_ps(c + TILE, high, b);
     }
@@ -320,30 +349,61 @@ static void join_products(const lc_product *p, const float *products, size_t row
 
 static size_t interleaved_floats(size_t k) { return lc_pad_k(k) * TILE; }
 
+static void configure_kn(size_t rows, size_t columns, tile_config *config) {
+    size_t x = at_most(rows, TILE), w = at_most(columns, TILE);
+    configure(config, x, rows - x, w, columns - w, K_BYTES);
+}
+
+static void multiply_joined(const lc_product *const p[JOINED], size_t n, tile_config *config) {
+    size_t rows = p[0]->rows, columns = p[0]->columns, panel = interleaved_floats(p[0]->k);
+    uint32_t *panels = p[0]->scratch;
+    float *products = (float *)p[0]->scratch + PANELS * panel;
+    for (size_t column = 0; column < columns; column += SIDE) {
+        size_t w = at_most(columns - column, SIDE);
+        for (size_t j = 0; j < n; j++) interleave(p[j], column, w, panels + j * panel);
+        for (size_t row = 0; row < rows; row += SIDE) {
+            configure_kn(at_most(rows - row, SIDE), w, config);
+            for (size_t j = 0; j < n; j++)
+                kn_tile(p[j], panels + j * panel, row, w > TILE, products + j * SIDE * SIDE, SIDE);
+            if (n == JOINED)
+                join_some(p, JOINED, products, row, at_most(rows - row, SIDE), column, w);
+            else
+                join_some(p, n, products, row, at_most(rows - row, SIDE), column, w);
+        }
+    }
+}
+
+static void multiply_plain(const lc_product *p, tile_config *config) {
+    size_t panel = interleaved_floats(p->k);
+    uint32_t *panels = p->scratch;
+    for (size_t first = 0; first < p->columns; first += PANELS * SIDE) {
+        size_t end = at_most(p->columns, first + PANELS * SIDE);
+        for (size_t at = first; at < end; at += SIDE)
+            interleave(p, at, at_most(end - at, SIDE), panels + (at - first) / SIDE * panel);
+        for (size_t row = 0; row < p->rows; row += SIDE)
+            for (size_t at = first; at < end; at += SIDE) {
+                configure_kn(at_most(p->rows - row, SIDE), at_most(end - at, SIDE), config);
+                kn_tile(p, panels + (at - first) / SIDE * panel, row, end - at > TILE,
+                        p->c + row * p->ldc + at, p->ldc);
+            }
+    }
+}
+
 static void amx_multiply_kn(const lc_product *p) {
     tile_config config = {0};
-    uint32_t *panel = p->scratch;
-    float *products = (float *)p->scratch + interleaved_floats(p->k);
-    for (size_t column = 0; column < p->columns; column += 2 * TILE) {
-        size_t n = at_most(p->columns - column, 2 * TILE), b0 = at_most(n, TILE), b1 = n - b0;
-        interleave(p, column, n, panel);
-        for (size_t row = 0; row < p->rows; row += 2 * TILE) {
-            size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
-            configure(&config, x0, x1, b0, b1, K_BYTES);
-            if (p->decay) {
-                kn_tile(p, panel, row, b1 > 0, products, 2 * TILE);
-                join_products(p, products, row, x0 + x1, column, n);
-            } else {
-                kn_tile(p, panel, row, b1 > 0, p->c + row * p->ldc + column, p->ldc);
-            }
-        }
+    if (!p->decay) multiply_plain(p, &config);
+    while (p && p->decay) {
+        const lc_product *joined[JOINED];
+        size_t n = 0;
+        for (; p && n < JOINED; p = p->then) joined[n++] = p;
+        multiply_joined(joined, n, &config);
     }
     _tile_release();
 }
 
 static size_t amx_scratch(size_t rows, size_t k) {
     size_t nk = C_GROUP * sizeof(float),
-           kn = (interleaved_floats(k) + 4 * TILE * TILE) * sizeof(float);
+           kn = (PANELS * interleaved_floats(k) + JOINED * SIDE * SIDE) * sizeof(float);
     if (rows >= COPIED_ROWS) nk += copied_pairs(k) * 2 * TILE * lc_pad_k(k) * sizeof(uint16_t);
     if (packed_scratch(rows) > nk) nk = packed_scratch(rows);
     return nk > kn ? nk : kn;
@@ -357,7 +417,7 @@ extern const lc_kernels lc_kernels_amx;
         .name = "tdpbf16ps", .element = sizeof(uint16_t), .left = sizeof(uint16_t),                \
         .right = sizeof(uint16_t), .panel = SIDE, .wide = WIDE, .scratch_bytes = amx_scratch,      \
         .pack_nk = pack_step_rows, .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk,           \
-        .multiply_kn = amx_multiply_kn, .pack_turned = pack_turned, .pack_right = amx_pack_right,  \
-        .multiply = amx_multiply                                                                   \
+        .multiply_kn = amx_multiply_kn, .multiply_turned = amx_multiply_turned,                    \
+        .pack_turned = pack_turned, .pack_right = amx_pack_right, .multiply = amx_multiply         \
     }
 #include "kernels/kernels.inc"

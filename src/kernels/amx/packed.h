@@ -26,16 +26,6 @@ static inline __m512i join_pairs(__m512 even, __m512 odd) {
     return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
-static inline __mmask16 lanes_of(size_t n) { return n >= TILE ? 0xffff : first_lanes(n); }
-
-/* 32 values of a row, rounded; what lies behind n is zero. */
-static inline __m512i round_block(const float *x, size_t n) {
-    __m512 low = _mm512_maskz_loadu_ps(lanes_of(n), x);
-    __m512 high = _mm512_setzero_ps();
-    if (n > TILE) high = _mm512_maskz_loadu_ps(lanes_of(n - TILE), x + TILE);
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
-
 static void pack_rows(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     for (size_t first = 0; first < rows; first += TILE) {
         size_t n = at_most(rows - first, TILE);
@@ -122,8 +112,8 @@ static void amx_pack_right(const lc_right *r, void *out) {
 
 enum {
     CHUNK = 256 / LC_K_BLOCK, /* blocks: 16 KiB of a panel, and of a pair of groups */
-    PANELS = 4,
-    FETCHED = 8, /* lines of a result a block of k */
+    CHUNKED = 4,              /* panels */
+    FETCHED = 8,              /* lines of a result a block of k */
 };
 
 /* Sums [rows][32] join c. */
@@ -226,16 +216,16 @@ static void run_chunk(const lc_product *p, size_t column, size_t chunk, float *s
 
 static size_t sums_floats(size_t rows) { return (rows + SIDE - 1) / SIDE * SIDE * SIDE; }
 
-/* A chunk of the left side serves PANELS panels while it is in the second cache. */
+/* A chunk of the left side serves CHUNKED panels while it is in the second cache. */
 static void amx_multiply(const lc_product *p) {
     tile_config config = {0};
-    for (size_t first = 0; first < p->columns; first += PANELS * SIDE)
+    for (size_t first = 0; first < p->columns; first += CHUNKED * SIDE)
         for (size_t chunk = 0; chunk < lc_pad_k(p->k) / LC_K_BLOCK; chunk += CHUNK)
-            for (size_t i = 0; i < PANELS && first + i * SIDE < p->columns; i++)
+            for (size_t i = 0; i < CHUNKED && first + i * SIDE < p->columns; i++)
                 run_chunk(p, first + i * SIDE, chunk,
                           (float *)p->scratch + i * sums_floats(p->rows), &config);
     _tile_release();
 }
 
-static size_t packed_scratch(size_t rows) { return PANELS * sums_floats(rows) * sizeof(float); }
+static size_t packed_scratch(size_t rows) { return CHUNKED * sums_floats(rows) * sizeof(float); }
 #endif
