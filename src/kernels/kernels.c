@@ -63,7 +63,7 @@ static float test_value(uint32_t *state) {
 
 /* Results of all kernels on the same inputs. */
 typedef struct test_result {
-    float product[6][TEST_ROWS][TEST_N]; /* nk, kn, turned in fp32; the same in BF16 */
+    float product[8][TEST_ROWS][TEST_N]; /* nk, kn, turned, gated in fp32; the same in BF16 */
     float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
     float acc[2][TEST_ELEMENTS], sum, max;
     float joined[2][TEST_ROWS][TEST_N]; /* kn with decay, in fp32 and BF16 */
@@ -82,7 +82,7 @@ typedef struct test_input {
     uint16_t right_bf16[TEST_K][TEST_K];
     uint8_t codes[256 + TEST_F8_ROWS];
     int16_t zeros[TEST_N * TEST_K / LC_K_BLOCK];
-    _Alignas(64) float packed[TEST_ROWS * TEST_K];
+    _Alignas(64) float packed[TEST_ROWS * TEST_K], hidden[TEST_ROWS * LC_K_BLOCK];
     _Alignas(64) char scratch[]; /* as the path needs */
 } test_input;
 
@@ -95,8 +95,36 @@ static void run_turned(const lc_gemm_path *path, lc_product p, float c[TEST_ROWS
         for (int j = 0; j < TEST_N; j++) c[i][j] = turned[i / LC_LANES][j][i % LC_LANES];
 }
 
-static void run_products(const lc_gemm_path *path, test_input *in,
-                         float product[3][TEST_ROWS][TEST_N], float joined[TEST_ROWS][TEST_N]) {
+/* A product of what multiply_gated gives for p's rows (gate, then up); without one, of the same in
+ * steps. */
+static void run_gated(const lc_kernels *k, const lc_gemm_path *path, lc_product p, test_input *in,
+                      float c[TEST_ROWS][TEST_N]) {
+    enum { WIDTH = LC_K_BLOCK };
+    float gate[TEST_ROWS * WIDTH], up[TEST_ROWS * WIDTH];
+    lc_gated g = {.gate = p, .hidden = in->hidden, .width = WIDTH};
+    g.gate.columns = WIDTH;
+    g.up = (const char *)p.right + WIDTH * p.ld * path->element;
+    if (path->multiply_gated) {
+        path->multiply_gated(&g);
+    } else {
+        lc_product part = g.gate;
+        part.ldc = WIDTH;
+        part.c = gate;
+        path->multiply_nk(&part);
+        part.right = g.up;
+        part.c = up;
+        path->multiply_nk(&part);
+        k->swiglu(TEST_ROWS * WIDTH, gate, up, gate);
+        path->pack_nk(TEST_ROWS, WIDTH, gate, WIDTH, in->hidden);
+    }
+    p.k = WIDTH;
+    p.left = in->hidden;
+    p.c = c[0];
+    path->multiply_nk(&p);
+}
+
+static void run_products(const lc_kernels *k, const lc_gemm_path *path, test_input *in,
+                         float product[4][TEST_ROWS][TEST_N], float joined[TEST_ROWS][TEST_N]) {
     bool bf16 = path->element == sizeof(uint16_t);
     lc_product p = {.rows = TEST_ROWS,
                     .k = TEST_K,
@@ -110,6 +138,7 @@ static void run_products(const lc_gemm_path *path, test_input *in,
     p.c = product[0][0];
     path->multiply_nk(&p);
     run_turned(path, p, product[2]);
+    run_gated(k, path, p, in, product[3]);
     path->pack_kn(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
     p.c = product[1][0];
     path->multiply_kn(&p);
@@ -222,8 +251,8 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     }
     for (int i = 0; i < 256 + TEST_F8_ROWS; i++) in->codes[i] = (uint8_t)(89 * i);
     memset(out, 0, sizeof *out);
-    run_products(&k->f32, in, out->product, out->joined[0]);
-    run_products(&k->bf16, in, out->product + 3, out->joined[1]);
+    run_products(k, &k->f32, in, out->product, out->joined[0]);
+    run_products(k, &k->bf16, in, out->product + 4, out->joined[1]);
     k->rms_norm(N, in->x, in->left[0], 1e-5f, out->norm);
     out->max = k->max(N, in->x);
     out->sum = k->exp_sum(N, in->small, 3.0f, out->exp);

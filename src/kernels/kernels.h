@@ -45,6 +45,19 @@ typedef struct lc_product {
 } lc_product;
 
 /*
+ * SwiGLU of two nk products as left rows for the next one: h[i][j] = swiglu(left[i] . gate row j,
+ * left[i] . up row j), rounded and packed as pack_nk packs rows of `width` values. The columns and
+ * the place of the first one are whole blocks of k of that next product.
+ */
+typedef struct lc_gated {
+    lc_product gate; /* c, ldc, decay, then and add aren't used */
+    const void *up;  /* as gate.right */
+    void *hidden;    /* all packed rows */
+    size_t width;    /* whole blocks */
+    size_t column;   /* of the first gate row in them */
+} lc_gated;
+
+/*
  * Sides of products that are packed from fp32 values, some blocks of k at a time: k from `begin`, a
  * multiple of LC_K_BLOCK, to `end`, another one or the side's k.
  */
@@ -85,6 +98,7 @@ typedef struct lc_gemm_path {
     /* NULL, or nk products that come as groups of 16 left rows, c [group][column][16]: columns 64
      * byte apart, ldc isn't used. A path has it where that is cheaper than rows. */
     void (*multiply_turned)(const lc_product *p);
+    void (*multiply_gated)(const lc_gated *g); /* may be NULL */
     /* What pack_kn writes for the transpose. */
     void (*pack_turned)(const lc_turned *left, void *out);
     /* Panels of `panel` columns, which may be packed and multiplied apart: column j, a multiple of

@@ -168,6 +168,22 @@ void lc_columns(const lc_op *op, const lc_mat *w, const lc_left *left, size_t ro
     op->path->multiply_nk(&p);
 }
 
+void lc_gated_columns(const lc_op *op, const lc_mat *gate, const lc_mat *up, const lc_left *left,
+                      size_t row0, size_t n, lc_operand *hidden, float *scratch) {
+    float *rows = scratch + lc_product_floats(op, left->rows, left->k);
+    lc_gated g = {.gate = {.rows = left->rows,
+                           .k = left->k,
+                           .columns = n,
+                           .left = left->data,
+                           .scratch = scratch},
+                  .hidden = hidden->space,
+                  .width = hidden->left.k,
+                  .column = row0};
+    g.gate.right = lc_right_rows(op, gate, row0, n, rows, &g.gate.ld);
+    g.up = lc_right_rows(op, up, row0, n, rows + lc_right_floats(n, left->k), &g.gate.ld);
+    op->path->multiply_gated(&g);
+}
+
 typedef struct linear_task {
     const lc_op *op;
     const lc_mat *w;

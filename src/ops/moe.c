@@ -12,17 +12,18 @@ typedef struct ffn_group {
     const lc_ffn_weights *w;
     lc_left in;            /* rows of H */
     float *out_rows;       /* [rows][F] silu(gate x) * (up x) */
-    lc_operand hidden;     /* the same */
+    lc_operand hidden;     /* the same, packed */
     const int32_t *tokens; /* output row of each, NULL: the same */
     const float *weights;  /* factor of each, NULL: plain store */
 } ffn_group;
 
 typedef struct ffn_task {
     const lc_op *op;
-    const ffn_group *groups;
+    ffn_group *groups;
     size_t n_groups, hidden, ffn; /* H, F */
     size_t rows;                  /* of the largest group */
     size_t up_width, down_width;  /* columns of a task */
+    bool gated;                   /* gate and up are one product, whose result is packed */
     float *out;                   /* [M][H] */
 } ffn_task;
 
@@ -34,8 +35,15 @@ size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m) {
 }
 
 /* A panel of columns of silu(gate x) * (up x) for one group. */
-static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t column, float *scratch) {
+static void gate_up_panel(const ffn_task *t, ffn_group *g, size_t column, float *scratch) {
     size_t n = t->ffn - column < t->up_width ? t->ffn - column : t->up_width, rows = g->in.rows;
+    if (t->gated) {
+        size_t most = t->up_width / 2 / LC_K_BLOCK * LC_K_BLOCK;
+        for (size_t at = 0; at < n; at += most)
+            lc_gated_columns(t->op, &g->w->gate, &g->w->up, &g->in, column + at,
+                             n - at < most ? n - at : most, &g->hidden, scratch);
+        return;
+    }
     float *gate = scratch + lc_columns_floats(t->op, t->rows, t->hidden), *up = gate + rows * n;
     lc_columns(t->op, &g->w->gate, &g->in, column, n, gate, n, scratch);
     lc_columns(t->op, &g->w->up, &g->in, column, n, up, n, scratch);
@@ -112,9 +120,15 @@ static int run_groups(const lc_op *op, ffn_group *groups, size_t n, float *out, 
         if (groups[i].in.rows > t.rows) t.rows = groups[i].in.rows;
     t.up_width = lc_columns_width(op, groups[0].in.form, t.rows, t.ffn);
     t.down_width = lc_columns_width(op, lc_form_of(op, &groups[0].w->down), t.rows, t.hidden);
+    lc_form form = lc_form_of(op, &groups[0].w->down);
+    t.gated = op->path->multiply_gated && !groups[0].in.form.coded && !form.coded &&
+              t.ffn % LC_K_BLOCK == 0 && t.up_width >= 2 * LC_K_BLOCK;
     lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, t.up_width), 1, gate_up, &t);
     for (size_t i = 0; i < n; i++)
-        lc_operand_pack(op, &groups[i].hidden, lc_form_of(op, &groups[i].w->down));
+        if (t.gated)
+            groups[i].hidden.left.data = groups[i].hidden.space;
+        else
+            lc_operand_pack(op, &groups[i].hidden, form);
     lc_pool_for(op->pool, lc_ceil_div(t.hidden, t.down_width), 1, down, &t);
     release_groups(groups, n);
     return LC_OK;

@@ -134,6 +134,57 @@ static void check_turned(const lc_gemm_path *path, size_t rows, size_t k, size_t
     free(packed), free(c), free(scratch);
 }
 
+/* SwiGLU of two products, packed, in two parts: as in steps. */
+static void check_gated(const lc_kernels *k, size_t rows, size_t inner, size_t width) {
+    const lc_gemm_path *path = &k->bf16;
+    if (!path->multiply_gated) return;
+    size_t kp = lc_pad_k(inner), part = width / 2 / 32 * 32;
+    float *left = calloc(rows * inner, 4), *packed = calloc(rows * kp, 4);
+    float *c = calloc(2 * rows * width, 4), *want = calloc(rows * width, 4),
+          *got = calloc(rows * width, 4);
+    uint16_t *right = calloc(2 * width * kp, 2);
+    void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, inner) + 63) / 64 * 64);
+    for (size_t i = 0; i < rows * inner; i++) left[i] = random_value();
+    for (size_t i = 0; i < 2 * width * kp; i++)
+        right[i] = i % kp < inner ? lc_f32_to_bf16(random_value() * 0.2f) : 0;
+    lc_product p = {.rows = rows,
+                    .k = inner,
+                    .columns = width,
+                    .left = packed,
+                    .right = right,
+                    .ld = kp,
+                    .c = c,
+                    .ldc = width,
+                    .scratch = scratch};
+    path->pack_nk(rows, inner, left, inner, packed);
+    lc_gated g = {.gate = p, .up = right + width * kp, .hidden = got, .width = width};
+    for (g.column = 0; g.column < width; g.column += g.gate.columns) {
+        g.gate.columns = g.column || !part ? width - g.column : part;
+        g.gate.right = right + g.column * kp;
+        g.up = right + (width + g.column) * kp;
+        path->multiply_gated(&g);
+    }
+    path->multiply_nk(&p);
+    p.right = right + width * kp;
+    p.c = c + rows * width;
+    path->multiply_nk(&p);
+    k->swiglu(rows * width, c, p.c, c);
+    path->pack_nk(rows, width, c, width, want);
+    assert_memory_equal(want, got, lc_left_bytes(path, rows, width));
+    free(left), free(packed), free(c), free(want), free(got), free(right), free(scratch);
+}
+
+static void every_isa_gates(void **unused) {
+    (void)unused;
+    static const size_t shapes[][3] = {{1, 64, 32},   {15, 96, 64},    {16, 100, 32}, {33, 576, 96},
+                                       {47, 32, 160}, {150, 2100, 96}, {300, 64, 352}};
+    uint64_t fp = lc_fp_enter();
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++)
+        for (size_t i = 0; i < 7 && lc_kernels_of((lc_isa)isa); i++)
+            check_gated(lc_kernels_of((lc_isa)isa), shapes[i][0], shapes[i][1], shapes[i][2]);
+    lc_fp_leave(fp);
+}
+
 /* One product of a path, every way, against dot_reference. */
 static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_t columns) {
     size_t kp = lc_pad_k(k), ld_nk = kp, ld_kn = columns + 3, ldc = columns + 5;
@@ -687,6 +738,7 @@ int main(void) {
         cmocka_unit_test(neon_is_the_written_order),
         cmocka_unit_test(neonbf16_is_the_written_order),
         cmocka_unit_test(every_isa_multiplies_many_rows),
+        cmocka_unit_test(every_isa_gates),
         cmocka_unit_test(best_passes_the_self_test),
         cmocka_unit_test(every_choice_has_the_same_bits),
         cmocka_unit_test(no_memory_no_choice),

@@ -32,6 +32,13 @@ static size_t at_most(size_t n, size_t most) { return n < most ? n : most; }
 
 /* ---- nk ---- */
 
+/* Words of two k: even in the low half. */
+static inline __m512i join_pairs(__m512 even, __m512 odd) {
+    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
+    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
 static inline __mmask16 lanes_of(size_t n) { return n >= TILE ? 0xffff : first_lanes(n); }
 
 /* 32 values of a row, rounded; what lies behind n is zero. */
@@ -66,7 +73,7 @@ typedef struct nk_block {
     const uint32_t *x[2]; /* two groups of step rows */
     size_t n[2];          /* rows of each group */
     size_t blocks;
-    float *c; /* where the results will go: 2 lines a row, fetched meanwhile */
+    float *c; /* where the results will go: 2 lines a row, fetched meanwhile; NULL: nowhere far */
     size_t ldc;
     const char *next; /* step rows that follow, NEXT lines a block: fetched meanwhile */
 } nk_block;
@@ -81,6 +88,7 @@ static inline void fetch_next(const nk_block *k, size_t b, size_t part) {
 /* two_w, two_x are constants in every call. Results accumulate in tiles 0-3. */
 LC_INLINE void run_blocks(const nk_block *k, const bool two_w, const bool two_x, const bool fetch) {
     size_t w_row = k->ld * sizeof *k->w[0], lines = two_x ? 4 * TILE : 2 * k->n[0];
+    if (!k->c) lines = 0;
     for (size_t b = 0; b < k->blocks; b++) {
         for (size_t i = b * FETCH; i < (b + 1) * FETCH && i < lines; i++)
             __builtin_prefetch(k->c + i / 2 * k->ldc + i % 2 * TILE, 1);
@@ -165,9 +173,34 @@ static void multiply_pair(const lc_product *p, const nk_rows *w, size_t row, flo
     run_block(&block, w1 > 0, x1 > 0);
 }
 
+static inline lc_v v_swiglu(lc_v gate, lc_v up);
+
+/* A group of n step rows: 16 columns of results become 16 k of hidden rows. */
+static void write_hidden(const lc_gated *g, const float *gate, const float *up, size_t row,
+                         size_t n, size_t column) {
+    uint32_t *words = (uint32_t *)g->hidden + row * g->width / 2 + (g->column + column) / 2 * n;
+    for (size_t pair = 0; pair < TILE / 2; pair++, gate += 2 * TILE, up += 2 * TILE) {
+        __m512i pairs = join_pairs(v_swiglu(v_load(gate), v_load(up)),
+                                   v_swiglu(v_load(gate + TILE), v_load(up + TILE)));
+        _mm512_mask_storeu_epi32(words + pair * n, lanes_of(n), pairs);
+    }
+}
+
+/* 16 gate rows and 16 up rows against a pair of groups. */
+static void gated_groups(const lc_gated *g, const nk_rows *w, size_t row, const char *next,
+                         tile_config *config) {
+    const lc_product *p = &g->gate;
+    size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
+    float *c = p->scratch;
+    multiply_pair(p, w, row, NULL, 0, next, config);
+    store_results(c, true, x1 > 0);
+    write_hidden(g, c, c + 512, row, x0, w->column);
+    if (x1) write_hidden(g, c + 256, c + 768, row + TILE, x1, w->column);
+}
+
 /* Weight rows against a pair of groups, to c. */
-static void pair_of_groups(const lc_product *p, const nk_rows *w, size_t row, const char *next,
-                           tile_config *config) {
+static void plain_groups(const lc_product *p, const nk_rows *w, size_t row, const char *next,
+                         tile_config *config) {
     size_t w0 = at_most(w->n, TILE), w1 = w->n - w0;
     size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
     float *out = p->c + row * p->ldc + w->column, *c = p->scratch;
@@ -188,10 +221,34 @@ static nk_rows rows_in_place(const lc_product *p, size_t column) {
                      .column = column};
 }
 
-/* Weight rows from `column` on as whole tiles, [block of k][16 rows][32], 16 rows after 16. */
-static nk_rows copy_rows(const lc_product *p, size_t column, uint16_t *copy) {
-    nk_rows in = rows_in_place(p, column), out = in;
-    size_t k = lc_pad_k(p->k);
+/* What amx_multiply_nk and amx_multiply_gated go through: weight rows, 32 at a time, and what
+ * becomes of their products. */
+typedef struct nk_task {
+    const lc_product *p;
+    const lc_gated *g; /* NULL: rows of p, to its c */
+} nk_task;
+
+static size_t columns_of_pair(const nk_task *t) { return t->g ? TILE : 2 * TILE; }
+
+static nk_rows rows_of_pair(const nk_task *t, size_t column) {
+    nk_rows rows = rows_in_place(t->p, column);
+    if (!t->g) return rows;
+    rows.w[1] = (const uint16_t *)t->g->up + column * t->p->ld;
+    rows.n = 2 * TILE;
+    return rows;
+}
+
+static void pair_of_groups(const nk_task *t, const nk_rows *w, size_t row, const char *next,
+                           tile_config *config) {
+    if (t->g)
+        gated_groups(t->g, w, row, next, config);
+    else
+        plain_groups(t->p, w, row, next, config);
+}
+
+/* The same rows as whole tiles, [block of k][16 rows][32], 16 rows after 16. */
+static nk_rows copy_rows(nk_rows in, size_t k, uint16_t *copy) {
+    nk_rows out = in;
     out.ld = LC_K_BLOCK;
     out.step = TILE * LC_K_BLOCK;
     for (size_t i = 0; i < 2; i++) out.w[i] = copy + i * TILE * k;
@@ -210,40 +267,44 @@ static size_t copied_pairs(size_t k) {
     return n < 1 ? 1 : at_most(n, COPIED_PAIRS);
 }
 
-static void multiply_copied(const lc_product *p, tile_config *config) {
+static void multiply_copied(const nk_task *t, tile_config *config) {
+    const lc_product *p = t->p;
     size_t k = lc_pad_k(p->k), most = copied_pairs(p->k);
     uint16_t *copies = (uint16_t *)((float *)p->scratch + C_GROUP);
     for (size_t column = 0; column < p->columns;) {
         nk_rows w[COPIED_PAIRS];
         size_t n = 0;
-        for (; n < most && column < p->columns; n++, column += 2 * TILE)
-            w[n] = copy_rows(p, column, copies + n * 2 * TILE * k);
+        for (; n < most && column < p->columns; n++, column += columns_of_pair(t))
+            w[n] = copy_rows(rows_of_pair(t, column), k, copies + n * 2 * TILE * k);
         finish_stores();
         for (size_t row = 0; row < p->rows; row += 2 * TILE) {
             const char *next = (const char *)p->left + (row + 2 * TILE) * k * sizeof *copies;
             size_t lines = row + 4 * TILE <= p->rows ? k : 0;
             for (size_t i = 0; i < n; i++) {
                 size_t begin = i * k / LC_K_BLOCK * NEXT;
-                pair_of_groups(p, &w[i], row, begin < lines ? next + begin * 64 : NULL, config);
+                pair_of_groups(t, &w[i], row, begin < lines ? next + begin * 64 : NULL, config);
             }
         }
     }
 }
 
-static void amx_multiply_nk(const lc_product *p) {
+static void multiply_nk_task(const nk_task *t) {
     tile_config config = {0};
     finish_stores();
-    if (p->rows >= COPIED_ROWS) {
-        multiply_copied(p, &config);
+    if (t->p->rows >= COPIED_ROWS) {
+        multiply_copied(t, &config);
     } else {
-        for (size_t column = 0; column < p->columns; column += 2 * TILE) {
-            nk_rows w = rows_in_place(p, column);
-            for (size_t row = 0; row < p->rows; row += 2 * TILE)
-                pair_of_groups(p, &w, row, NULL, &config);
+        for (size_t column = 0; column < t->p->columns; column += columns_of_pair(t)) {
+            nk_rows w = rows_of_pair(t, column);
+            for (size_t row = 0; row < t->p->rows; row += 2 * TILE)
+                pair_of_groups(t, &w, row, NULL, &config);
         }
     }
     _tile_release();
 }
+
+static void amx_multiply_nk(const lc_product *p) { multiply_nk_task(&(nk_task){p, NULL}); }
+static void amx_multiply_gated(const lc_gated *g) { multiply_nk_task(&(nk_task){&g->gate, g}); }
 
 /* Results stay as the tiles have them. */
 static void amx_multiply_turned(const lc_product *p) {
@@ -418,6 +479,7 @@ extern const lc_kernels lc_kernels_amx;
         .right = sizeof(uint16_t), .panel = SIDE, .wide = WIDE, .scratch_bytes = amx_scratch,      \
         .pack_nk = pack_step_rows, .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk,           \
         .multiply_kn = amx_multiply_kn, .multiply_turned = amx_multiply_turned,                    \
-        .pack_turned = pack_turned, .pack_right = amx_pack_right, .multiply = amx_multiply         \
+        .multiply_gated = amx_multiply_gated, .pack_turned = pack_turned,                          \
+        .pack_right = amx_pack_right, .multiply = amx_multiply                                     \
     }
 #include "kernels/kernels.inc"

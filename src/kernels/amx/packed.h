@@ -19,13 +19,6 @@ enum {
 
 /* ---- packing ---- */
 
-/* Words of two k: even in the low half. */
-static inline __m512i join_pairs(__m512 even, __m512 odd) {
-    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
-    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
-    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-}
-
 static void pack_rows(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     for (size_t first = 0; first < rows; first += TILE) {
         size_t n = at_most(rows - first, TILE);
