@@ -128,6 +128,17 @@ static void few_rows(const coded_work *w) {
     }
 }
 
+/* The scales of a step's 16 rows are 16 short reads that would each wait for memory. */
+static void fetch_scales(const coded_work *w, const void *scales, size_t column) {
+    const lc_coded_rows *r = &w->p->right;
+    size_t bytes = r->scale_type == LC_SCALES_F32 ? sizeof(float) : sizeof(uint16_t);
+    if (!scales || r->scale_group != 1) return;
+    for (size_t i = 0; i < w->columns; i++) {
+        const char *row = (const char *)scales + (column + i * w->spread) * r->scale_row * bytes;
+        for (size_t at = 0; at < w->groups * bytes; at += 64) __builtin_prefetch(row + at);
+    }
+}
+
 static void few_columns(coded_work *w) {
     w->k1 = w->k;
     for (size_t first = 0; first < w->p->columns;) {
@@ -136,6 +147,8 @@ static void few_columns(coded_work *w) {
         w->columns = coded_least(left, STRIP);
         for (size_t i = 0; i < w->spread; i++) {
             w->column = first + i;
+            fetch_scales(w, w->p->right.scales, w->column + 1);
+            fetch_scales(w, w->p->right.biases, w->column + 1);
             few_rows(w);
         }
         first += w->columns * w->spread;
