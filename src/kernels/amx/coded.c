@@ -96,7 +96,7 @@ static size_t columns_of(const block *b, size_t s) {
 
 static float *place_of(const block *b, size_t r, size_t s) {
     const coded_work *w = b->w;
-    return w->p->c + (b->row + r) * w->p->ldc + w->column + (b->strip + s) * STRIP;
+    return w->c + (b->row + r) * w->ldc + (b->strip + s) * STRIP;
 }
 
 /* One tile's width of k. */

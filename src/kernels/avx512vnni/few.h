@@ -4,18 +4,12 @@
  * in turn, into 16 registers of partial sums; at the end of a group those are added across and
  * turned together.
  *
- * The 16 rows are not neighbours: each begins a part of the product's rows, and the next 16 are the
- * next row of every part. So a part is read from its beginning to its end, and memory sees 16 long
- * streams; rows alone are too short for the hardware to fetch ahead.
+ * The 16 rows are not neighbours: spread_columns has the reason.
  */
 #ifndef LC_KERNELS_AVX512VNNI_FEW_H
 #define LC_KERNELS_AVX512VNNI_FEW_H
 
-enum {
-    FEW_ROWS = 4,    /* left rows up to which this pays */
-    FEW_PART = 16,   /* most weight rows of a part */
-    FEW_AHEAD = 256, /* bytes of a part that are fetched ahead */
-};
+enum { FEW_ROWS = 4 }; /* left rows up to which this pays */
 
 /* k of 64 bytes of codes. */
 static inline size_t few_step(lc_code_kind kind) { return kind == LC_CODES_U4 ? 128 : 64; }
@@ -65,7 +59,7 @@ LC_INLINE void add_step(const uint8_t *codes, size_t stride, size_t rows, size_t
     bool whole = rows == STRIP && bytes == 64;
     for (size_t i = 0; i < STRIP; i++) {
         const uint8_t *from = codes + i * stride;
-        __builtin_prefetch(from + FEW_AHEAD);
+        __builtin_prefetch(from + PART_AHEAD);
         lc_w word = whole ? w_load(from) : i < rows ? w_load_n(from, bytes) : w_zero();
         if (kind == LC_CODES_U4) {
             sum[i] = add_dots(sum[i], w_and(word, low), q[0]);
@@ -128,27 +122,14 @@ static void few_rows(const coded_work *w) {
     }
 }
 
-/* The scales of a step's 16 rows are 16 short reads that would each wait for memory. */
-static void fetch_scales(const coded_work *w, const void *scales, size_t column) {
-    const lc_coded_rows *r = &w->p->right;
-    size_t bytes = r->scale_type == LC_SCALES_F32 ? sizeof(float) : sizeof(uint16_t);
-    if (!scales || r->scale_group != 1) return;
-    for (size_t i = 0; i < w->columns; i++) {
-        const char *row = (const char *)scales + (column + i * w->spread) * r->scale_row * bytes;
-        for (size_t at = 0; at < w->groups * bytes; at += 64) __builtin_prefetch(row + at);
-    }
-}
-
 static void few_columns(coded_work *w) {
     w->k1 = w->k;
     for (size_t first = 0; first < w->p->columns;) {
-        size_t left = w->p->columns - first;
-        w->spread = left < STRIP ? 1 : coded_least(left / STRIP, FEW_PART);
-        w->columns = coded_least(left, STRIP);
+        w->spread = part_of(w->p->columns - first);
+        w->columns = coded_least(w->p->columns - first, STRIP);
         for (size_t i = 0; i < w->spread; i++) {
             w->column = first + i;
-            fetch_scales(w, w->p->right.scales, w->column + 1);
-            fetch_scales(w, w->p->right.biases, w->column + 1);
+            fetch_groups(w, w->column + 1);
             few_rows(w);
         }
         first += w->columns * w->spread;
