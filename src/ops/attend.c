@@ -123,14 +123,20 @@ static size_t own_floats(const lc_op *op, const lc_mla_shape *s) {
     return product_floats(op, s) + LC_KV_BLOCK * lc_pad_k(s->kv_rank + s->rope);
 }
 
+/* Floats of a tile of so many left rows. */
+static size_t tile_floats(const lc_op *op, const lc_mla_shape *s, size_t rows, bool chosen) {
+    tile a = {.rows = rows, .chosen = chosen};
+    set_shape(s, 1, &a); /* the widest panels take most */
+    return place_tile(op, s, NULL, &a);
+}
+
 size_t lc_attend_scratch(const lc_op *op, const lc_mla_shape *s) {
-    size_t most = 0;
-    for (size_t n = 1; n <= dense_rows(s); n++) /* a span shrinks as rows grow */
-        for (int chosen = 0; chosen <= (n == 1); chosen++) {
-            tile a = {.rows = n * heads_of(s, n), .chosen = chosen};
-            set_shape(s, 1, &a); /* the widest panels take most */
-            most = larger(most, place_tile(op, s, NULL, &a));
-        }
+    size_t most = tile_floats(op, s, s->heads, true);
+    for (size_t n = 1; n <= dense_rows(s); n++) { /* a span shrinks as rows grow */
+        size_t heads = heads_of(s, n), last = s->heads % heads;
+        most = larger(most, tile_floats(op, s, n * heads, false));
+        if (last) most = larger(most, tile_floats(op, s, n * last, false));
+    }
     return own_floats(op, s) + most;
 }
 

@@ -94,6 +94,8 @@ static const attention attentions[] = {
     {"two rows, two starts", 3, 20, 6, 2, {{0, 0, 200, 0}, {0, 70, 201, 0}}},
     {"a prompt, parts of 21 heads", 21, 40, 6, 40, {FOUR(100), FOUR(104), FOUR(108), FOUR(112),
         FOUR(116), FOUR(120), FOUR(124), FOUR(128), FOUR(132), FOUR(136)}},
+    {"13 rows, a part of 5 of 24 heads", 24, 4, 2, 13, {FOUR(1000), FOUR(1004), FOUR(1008),
+        {1, 0, 1012, 0}}},
     {"a prompt, many rows of 8 heads", 8, 64, 32, 36, {FOUR(1000), FOUR(1004), FOUR(1008),
         FOUR(1012), FOUR(1016), FOUR(1020), FOUR(1024), FOUR(1028), FOUR(1032)}},
 };
