@@ -95,8 +95,8 @@ typedef struct lc_gemm_path {
     void (*pack_kn)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
-    /* NULL, or nk products that come as groups of 16 left rows, c [group][column][16]: columns 64
-     * byte apart, ldc isn't used. A path has it where that is cheaper than rows. */
+    /* NULL, or nk products that come as groups of 16 left rows, c [group][column][16]; ldc isn't
+     * used. A path has it where that is cheaper than rows. */
     void (*multiply_turned)(const lc_product *p);
     void (*multiply_gated)(const lc_gated *g); /* may be NULL */
     /* What pack_kn writes for the transpose. */

@@ -169,7 +169,7 @@ void lc_columns(const lc_op *op, const lc_mat *w, const lc_left *left, size_t ro
 }
 
 void lc_gated_columns(const lc_op *op, const lc_mat *gate, const lc_mat *up, const lc_left *left,
-                      size_t row0, size_t n, lc_operand *hidden, float *scratch) {
+                      size_t row0, size_t n, const lc_operand *hidden, float *scratch) {
     float *rows = scratch + lc_product_floats(op, left->rows, left->k);
     lc_gated g = {.gate = {.rows = left->rows,
                            .k = left->k,

@@ -53,7 +53,7 @@ size_t lc_columns_floats(const lc_op *op, size_t rows, size_t k);
 /* hidden = swiglu of gate's and up's rows row0 .. row0+n-1, packed; hidden is an operand of whole
  * blocks of k, row0 and n too. Scratch: as for lc_columns, for 2 n columns. */
 void lc_gated_columns(const lc_op *op, const lc_mat *gate, const lc_mat *up, const lc_left *left,
-                      size_t row0, size_t n, lc_operand *hidden, float *scratch);
+                      size_t row0, size_t n, const lc_operand *hidden, float *scratch);
 /* Columns of a task, so that the threads get equal shares of `columns`. */
 size_t lc_columns_width(const lc_op *op, lc_form form, size_t rows, size_t columns);
 /* The most that the function above returns for up to `rows` rows. */

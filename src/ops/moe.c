@@ -19,7 +19,7 @@ typedef struct ffn_group {
 
 typedef struct ffn_task {
     const lc_op *op;
-    ffn_group *groups;
+    const ffn_group *groups;
     size_t n_groups, hidden, ffn; /* H, F */
     size_t rows;                  /* of the largest group */
     size_t up_width, down_width;  /* columns of a task */
@@ -35,7 +35,7 @@ size_t lc_ffn_scratch(const lc_op *op, size_t hidden, size_t ffn, size_t m) {
 }
 
 /* A panel of columns of silu(gate x) * (up x) for one group. */
-static void gate_up_panel(const ffn_task *t, ffn_group *g, size_t column, float *scratch) {
+static void gate_up_panel(const ffn_task *t, const ffn_group *g, size_t column, float *scratch) {
     size_t n = t->ffn - column < t->up_width ? t->ffn - column : t->up_width, rows = g->in.rows;
     if (t->gated) {
         size_t most = t->up_width / 2 / LC_K_BLOCK * LC_K_BLOCK;
