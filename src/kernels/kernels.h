@@ -85,8 +85,9 @@ typedef struct lc_gemm_path {
     size_t element; /* bytes of a right element: 4 (fp32) or 2 (BF16) */
     size_t left;    /* bytes of a packed left element */
     size_t right;   /* and of a packed right one */
-    size_t panel;   /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
-    size_t wide;    /* and with more: a multiple of panel */
+    size_t panel;   /* columns of a panel */
+    size_t few;     /* columns that a task should take at a time with up to LC_FEW_ROWS left rows */
+    size_t wide;    /* and with more: both multiples of panel */
     size_t (*scratch_bytes)(size_t rows, size_t k);
     /* x [rows][ldx] -> out, lc_left_bytes of space, rounded to BF16 if the element is. Groups of 16
      * rows may be packed apart: row 16 i begins at byte lc_left_bytes(path, 16 i, k). nk and kn
@@ -120,7 +121,7 @@ static inline size_t lc_left_bytes(const lc_gemm_path *path, size_t rows, size_t
 
 /* Columns of a task for `rows` left rows. */
 static inline size_t lc_panel(const lc_gemm_path *path, size_t rows) {
-    return rows > LC_FEW_ROWS ? path->wide : path->panel;
+    return rows > LC_FEW_ROWS ? path->wide : path->few;
 }
 
 /*

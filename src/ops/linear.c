@@ -129,7 +129,7 @@ size_t lc_columns_width(const lc_op *op, lc_form form, size_t rows, size_t colum
     const lc_coded_path *coded = &op->k->coded;
     size_t step = form.coded ? coded->panel : op->path->panel;
     size_t most = form.coded ? coded->wide : op->path->wide;
-    if (rows <= LC_FEW_ROWS) return step;
+    if (rows <= LC_FEW_ROWS) return form.coded ? coded->panel : op->path->few;
     size_t threads = (size_t)lc_pool_threads(op->pool), tasks = lc_ceil_div(columns, most);
     tasks = lc_ceil_div(tasks, threads) * threads;
     size_t width = lc_ceil_div(lc_ceil_div(columns, tasks), step) * step;

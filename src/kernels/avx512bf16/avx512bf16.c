@@ -14,8 +14,9 @@
 enum {
     BF_ROWS = 4,     /* rows of a register tile */
     BF_COLUMNS = 32, /* columns of a panel */
+    BF_TASK = 64,    /* columns of a task with few left rows */
     BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
-    FETCH = 256,     /* k of a weight row that are fetched ahead */
+    FETCH = 256,     /* k of a weight row that are fetched ahead, to the second cache */
 };
 
 /* Order of the 32 halves of a block: word j < 8 is (4j+2, 4j), word 8 + j is (4j+3, 4j+1). */
@@ -77,7 +78,7 @@ static void panel_of_rows(const lc_product *p, size_t column, size_t n, bf_chunk
                 r[i] = _mm512_setzero_si512();
                 if (c >= n) continue;
                 const uint16_t *w = right + (column + c) * p->ld + b;
-                __builtin_prefetch(w + FETCH);
+                __builtin_prefetch(w + FETCH, 0, 2);
                 r[i] = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(w));
             }
             transpose_16x16(r);
@@ -116,42 +117,51 @@ static inline __m512 dot(__m512 acc, uint32_t left, __m512i right) {
     return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_set1_epi32((int)left), (__m512bh)right);
 }
 
-/* `rows` is a constant in every call. */
+/* `rows` is a constant in every call, so that loops over it unroll and sums stay in registers. */
+#define LC_EACH_ROW _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++)
+
+typedef __m512 bf_tile[BF_ROWS][2];
+
+/* One chain of a block of k; `stride` words from left row to left row. */
+LC_INLINE void bf_chain(const uint32_t *left, size_t stride, const uint32_t *panel, const int rows,
+                        bf_tile sum) {
+    LC_EACH_ROW sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+#pragma GCC unroll 8
+    for (size_t w = 0; w < 8; w++, panel += BF_COLUMNS) {
+        __m512i p0 = _mm512_loadu_si512(panel), p1 = _mm512_loadu_si512(panel + 16);
+        LC_EACH_ROW {
+            uint32_t x = left[(size_t)r * stride + w];
+            sum[r][0] = dot(sum[r][0], x, p0);
+            sum[r][1] = dot(sum[r][1], x, p1);
+        }
+    }
+}
+
 LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const uint32_t *panel,
                        size_t column, size_t n, bf_chunk chunk) {
     size_t k = lc_pad_k(p->k);
-    const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
+    const uint32_t *left = (const uint32_t *)p->left + (row * k + chunk.begin) / 2;
     float *out = p->c + row * p->ldc + column;
     __mmask16 low = n >= 16 ? 0xffff : first_lanes(n);
     __mmask16 high = n > 16 ? (n == 32 ? 0xffff : first_lanes(n - 16)) : 0;
-    __m512 acc[BF_ROWS][2];
-    for (int r = 0; r < rows; r++) {
+    bf_tile acc, even, odd;
+    LC_EACH_ROW {
         acc[r][0] = acc[r][1] = _mm512_setzero_ps();
         if (!chunk.begin) continue;
         acc[r][0] = _mm512_maskz_loadu_ps(low, out + (size_t)r * p->ldc);
         acc[r][1] = _mm512_maskz_loadu_ps(high, out + (size_t)r * p->ldc + 16);
     }
-    for (size_t b = chunk.begin / LC_K_BLOCK; b < chunk.end / LC_K_BLOCK;
-         b++, panel += BF_WORDS * BF_COLUMNS) {
-        __m512 chain[2][BF_ROWS][2];
-        for (int odd = 0; odd < 2; odd++) {
-            for (int r = 0; r < rows; r++)
-                chain[odd][r][0] = chain[odd][r][1] = _mm512_setzero_ps();
-            for (int w = 8 * odd; w < 8 * odd + 8; w++) {
-                __m512i p0 = _mm512_loadu_si512(panel + w * BF_COLUMNS);
-                __m512i p1 = _mm512_loadu_si512(panel + w * BF_COLUMNS + 16);
-                for (int r = 0; r < rows; r++) {
-                    uint32_t x = left[(size_t)r * k / 2 + b * BF_WORDS + (size_t)w];
-                    chain[odd][r][0] = dot(chain[odd][r][0], x, p0);
-                    chain[odd][r][1] = dot(chain[odd][r][1], x, p1);
-                }
-            }
+    for (size_t b = chunk.begin; b < chunk.end; b += LC_K_BLOCK) {
+        bf_chain(left, k / 2, panel, rows, even);
+        bf_chain(left + 8, k / 2, panel + 8 * BF_COLUMNS, rows, odd);
+        LC_EACH_ROW {
+            acc[r][0] = _mm512_add_ps(acc[r][0], _mm512_add_ps(even[r][0], odd[r][0]));
+            acc[r][1] = _mm512_add_ps(acc[r][1], _mm512_add_ps(even[r][1], odd[r][1]));
         }
-        for (int r = 0; r < rows; r++)
-            for (int h = 0; h < 2; h++)
-                acc[r][h] = _mm512_add_ps(acc[r][h], _mm512_add_ps(chain[0][r][h], chain[1][r][h]));
+        left += BF_WORDS;
+        panel += BF_WORDS * BF_COLUMNS;
     }
-    for (int r = 0; r < rows; r++) {
+    LC_EACH_ROW {
         float *c = out + (size_t)r * p->ldc;
         if (p->decay) {
             float decay = p->decay[row + (size_t)r];
@@ -168,6 +178,8 @@ LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const ui
         _mm512_mask_storeu_ps(c + 16, high, acc[r][1]);
     }
 }
+
+#include "kernels/avx512bf16/few.h"
 
 extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_TABLE lc_kernels_avx512bf16
