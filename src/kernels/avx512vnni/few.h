@@ -9,7 +9,7 @@
 #ifndef LC_KERNELS_AVX512VNNI_FEW_H
 #define LC_KERNELS_AVX512VNNI_FEW_H
 
-enum { FEW_ROWS = 4 }; /* left rows up to which this pays */
+enum { FEW_ROWS = 8 }; /* left rows up to which this pays */
 
 /* k of 64 bytes of codes. */
 static inline size_t few_step(lc_code_kind kind) { return kind == LC_CODES_U4 ? 128 : 64; }
@@ -110,16 +110,103 @@ LC_INLINE void few_strip(const coded_work *w, size_t row, const lc_code_kind kin
     store_spread(w->p->c + row * w->p->ldc + w->column, quiet(t.acc[0][0]), w->columns, w->spread);
 }
 
-static void few_rows(const coded_work *w) {
-    take_groups(w, 0);
-    for (size_t row = 0; row < w->p->rows; row++) {
-        if (w->p->right.kind == LC_CODES_U4)
-            few_strip(w, row, LC_CODES_U4);
-        else if (w->p->right.kind == LC_CODES_U8)
-            few_strip(w, row, LC_CODES_U8);
-        else
-            few_strip(w, row, LC_CODES_I8);
+/* 64 bytes of codes of 16 weight rows as words of a row's codes. */
+LC_INLINE void turned_step(const coded_work *w, const uint8_t *codes, size_t bytes, lc_w flip,
+                           lc_w word[STRIP]) {
+    const size_t stride = w->p->right.stride * w->spread;
+    bool whole = w->columns == STRIP && bytes == 64;
+    for (size_t i = 0; i < STRIP; i++) {
+        const uint8_t *from = codes + i * stride;
+        __builtin_prefetch(from + PART_AHEAD);
+        word[i] = whole ? w_load(from) : i < w->columns ? w_load_n(from, bytes) : w_zero();
     }
+    w_transpose(word);
+    for (size_t i = 0; i < STRIP; i++) word[i] = w_xor(word[i], flip);
+}
+
+/* n words against the left rows' values from k on. */
+LC_INLINE void add_turned(tile *t, const coded_work *w, size_t k, const lc_w *word, size_t n,
+                          const bool halves, const tile_shape shape) {
+    const lc_w low = w_set(0x0f0f0f0f);
+    const char *left = t->left + k;
+#pragma GCC unroll 16
+    for (size_t i = 0; i < n; i++, left += halves ? 8 : 4) {
+        lc_w even = halves ? w_and(word[i], low) : word[i];
+        lc_w odd = w_and(w_down4(word[i]), low);
+        LC_EACH_SUM {
+            const char *q = left + (size_t)r * w->row_bytes;
+            t->sum[r][s][0] = w_dot(t->sum[r][s][0], even, q);
+            if (halves)
+                t->sum[r][s][shape.chains - 1] = w_dot(t->sum[r][s][shape.chains - 1], odd, q + 4);
+        }
+    }
+}
+
+/* Some left rows times the columns at work. `rows` and `halves`, whether a byte has two codes, are
+ * constants in every call. */
+LC_INLINE void turned_strip(const coded_work *w, size_t row, const int rows, const bool halves) {
+    const lc_coded_rows *right = &w->p->right;
+    const size_t per_byte = halves ? 2 : 1, step = 64 * per_byte;
+    const tile_shape shape = {rows, 1, rows < 4 && halves ? 2 : 1};
+    const uint8_t *codes = right->codes + w->column * right->stride;
+    const lc_w flip = w_set(right->kind == LC_CODES_I8 ? (int32_t)0x80808080u : 0);
+    size_t row_codes = (w->p->k + per_byte - 1) / per_byte, group = 0, place = 0;
+    tile t; /* its sums stay in registers: nothing clears them */
+    t.left = (const char *)w->p->left + row * w->row_bytes;
+    t.row = row;
+    t.c = w->p->c;
+    t.columns[0] = w->columns;
+    LC_EACH_SUM t.acc[r][s] = v_zero();
+    begin_group(&t, w, group, shape);
+    for (size_t k = 0, end = coded_least(w->k, w->size); k < w->k; k += step) {
+        lc_w word[STRIP];
+        size_t bytes = coded_least(row_codes - k / per_byte, 64), last = coded_least(w->k, k + step);
+        turned_step(w, codes + k / per_byte, bytes, flip, word);
+        for (size_t at = k, to; at < last; at = to) {
+            to = coded_least(end, last);
+            if (to - at == step)
+                add_turned(&t, w, at, word, STRIP, halves, shape);
+            else
+                add_turned(&t, w, at, word + (at - k) / 4 / per_byte, (to - at) / 4 / per_byte,
+                           halves, shape);
+            if (to < end) break;
+            LC_EACH_SUM if (shape.chains > 1) t.sum[r][s][0] =
+                w_add(t.sum[r][s][0], t.sum[r][s][1]);
+            end_group(&t, w, group, place, shape);
+            end = coded_least(w->k, to + w->size);
+            place += STRIP;
+            if (to < end) begin_group(&t, w, ++group, shape);
+        }
+    }
+    LC_EACH_SUM store_spread(w->p->c + (row + (size_t)r) * w->p->ldc + w->column,
+                             quiet(t.acc[r][s]), w->columns, w->spread);
+}
+
+LC_INLINE void turned_rows(const coded_work *w, size_t row, size_t rows, const bool halves) {
+    switch (rows) {
+    case 2: turned_strip(w, row, 2, halves); break;
+    case 3: turned_strip(w, row, 3, halves); break;
+    case 4: turned_strip(w, row, 4, halves); break;
+    case 5: turned_strip(w, row, 5, halves); break;
+    case 6: turned_strip(w, row, 6, halves); break;
+    case 7: turned_strip(w, row, 7, halves); break;
+    case 8: turned_strip(w, row, 8, halves); break;
+    }
+}
+
+static void few_rows(const coded_work *w) {
+    size_t rows = w->p->rows;
+    take_groups(w, 0);
+    if (rows > 1 && w->p->right.kind == LC_CODES_U4)
+        turned_rows(w, 0, rows, true);
+    else if (rows > 1)
+        turned_rows(w, 0, rows, false);
+    else if (w->p->right.kind == LC_CODES_U4)
+        few_strip(w, 0, LC_CODES_U4);
+    else if (w->p->right.kind == LC_CODES_U8)
+        few_strip(w, 0, LC_CODES_U8);
+    else
+        few_strip(w, 0, LC_CODES_I8);
 }
 
 static void few_columns(coded_work *w) {
