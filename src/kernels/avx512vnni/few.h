@@ -39,28 +39,65 @@ LC_INLINE void add_across(const lc_w sum[STRIP], lc_w quads[4]) {
     quads[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
 }
 
+/* A step's operands: 64 bytes of codes of each weight row at work, the left values that they meet.
+ */
+typedef struct few_operands {
+    const uint8_t *codes;
+    size_t stride; /* bytes from weight row to weight row; a single one stands for all 16 */
+    const char *left;
+} few_operands;
+
+static inline few_operands few_operands_at(const coded_work *w, size_t k, const lc_code_kind kind) {
+    const lc_coded_rows *r = &w->p->right;
+    return (few_operands){r->codes + w->column * r->stride + k * 64 / few_step(kind),
+                          w->columns == STRIP ? r->stride * w->spread : 0,
+                          (const char *)w->p->left + k};
+}
+
+/* A step of which a part is missing, zeros in its place. */
+typedef struct few_tail {
+    few_operands operands;
+    size_t k; /* where it begins; past the end: there is none */
+    uint8_t codes[STRIP][64];
+    char left[2 * 64];
+} few_tail;
+
+static void copy_tail(const coded_work *w, const lc_code_kind kind, few_tail *tail) {
+    size_t step = few_step(kind), rest = w->p->k % step;
+    tail->k = w->p->k / step * step;
+    few_operands o = few_operands_at(w, tail->k, kind);
+    tail->operands = (few_operands){tail->codes[0], sizeof *tail->codes, tail->left};
+    if (!rest) return;
+    memset(tail->codes, 0, sizeof tail->codes);
+    memset(tail->left, 0, sizeof tail->left);
+    for (size_t i = 0; i < STRIP; i++)
+        memcpy(tail->codes[i], o.codes + i * o.stride, (rest * 64 + step - 1) / step);
+    memcpy(tail->left, o.left, w->k - tail->k);
+}
+
 /* Left values of a step: for U4 those of low halves, then of high ones (packed rows have words of
- * them in turns). `n`: values that are there. */
-LC_INLINE void left_values(const char *left, size_t n, const lc_code_kind kind, lc_w q[2]) {
-    size_t first = coded_least(n, 64);
-    lc_w a = w_load_n((const uint8_t *)left, first);
-    q[0] = a;
+ * them in turns). */
+LC_INLINE void left_values(const char *left, const lc_code_kind kind, lc_w q[2]) {
+    q[0] = w_load(left);
     if (kind != LC_CODES_U4) return;
-    lc_w b = n > 64 ? w_load_n((const uint8_t *)left + 64, n - 64) : w_zero();
     const lc_w even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    lc_w a = q[0], b = w_load(left + 64);
     q[0] = _mm512_permutex2var_epi32(a, even, b);
     q[1] = _mm512_permutex2var_epi32(a, w_add(even, w_set(1)), b);
 }
 
-/* One step of 16 weight rows, `stride` bytes apart (`rows` of them there). */
-LC_INLINE void add_step(const uint8_t *codes, size_t stride, size_t rows, size_t bytes,
-                        const lc_code_kind kind, const lc_w q[2], lc_w sum[STRIP]) {
+LC_INLINE lc_w row_of(const few_operands *o, size_t i) {
+    const uint8_t *from = o->codes + i * o->stride;
+    __builtin_prefetch(from + PART_AHEAD);
+    return w_load(from);
+}
+
+LC_INLINE void add_step(few_operands o, const lc_code_kind kind, lc_w sum[STRIP]) {
     const lc_w low = w_set(0x0f0f0f0f), flip = w_set((int32_t)0x80808080u);
-    bool whole = rows == STRIP && bytes == 64;
+    lc_w q[2];
+    left_values(o.left, kind, q);
     for (size_t i = 0; i < STRIP; i++) {
-        const uint8_t *from = codes + i * stride;
-        __builtin_prefetch(from + PART_AHEAD);
-        lc_w word = whole ? w_load(from) : i < rows ? w_load_n(from, bytes) : w_zero();
+        lc_w word = row_of(&o, i);
         if (kind == LC_CODES_U4) {
             sum[i] = add_dots(sum[i], w_and(word, low), q[0]);
             sum[i] = add_dots(sum[i], w_and(w_down4(word), low), q[1]);
@@ -77,26 +114,23 @@ static void store_spread(float *c, lc_v v, size_t n, size_t spread) {
     for (size_t i = 0; i < n; i++) c[i * spread] = lane[i];
 }
 
-/* Left row `row` times the columns at work, which are w->spread apart. */
-LC_INLINE void few_strip(const coded_work *w, size_t row, const lc_code_kind kind) {
-    const lc_coded_rows *r = &w->p->right;
-    const size_t step = few_step(kind), per_byte = step / 64;
-    size_t row_codes = (w->p->k + per_byte - 1) / per_byte, group = 0, place = 0;
-    tile t = {.left = (const char *)w->p->left + row * w->row_bytes, .row = row};
+/* The left row times the columns at work, which are w->spread apart. */
+LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind) {
+    const size_t step = few_step(kind);
+    size_t group = 0, place = 0;
+    tile t = {.left = w->p->left};
     const tile_shape one = {1, 1, 1};
-    const uint8_t *codes = r->codes + w->column * r->stride;
+    few_operands o = few_operands_at(w, 0, kind);
+    few_tail tail;
+    copy_tail(w, kind, &tail);
     t.acc[0][0] = v_zero();
     for (size_t k = 0; k < w->k;) {
         lc_w sum[STRIP], quads[4];
         for (int i = 0; i < STRIP; i++) sum[i] = w_zero();
         size_t end = coded_least(w->k, k + (w->size > step ? w->size : step));
-        for (; k < end; k += step) {
-            lc_w q[2];
-            left_values(t.left + k, coded_least(end - k, step), kind, q);
-            size_t at = k / per_byte;
-            add_step(codes + at, r->stride * w->spread, w->columns, coded_least(row_codes - at, 64),
-                     kind, q, sum);
-        }
+        for (; k < end && k < tail.k; k += step, o.codes += 64, o.left += step)
+            add_step(o, kind, sum);
+        if (k < end) add_step(tail.operands, kind, sum), k += step;
         add_across(sum, quads);
         size_t groups = w->size >= step ? 1 : coded_whole(step - (k - end), w->size) / w->size;
         size_t each = w->size >= step ? 4 : 4 * w->size / step;
@@ -107,68 +141,60 @@ LC_INLINE void few_strip(const coded_work *w, size_t row, const lc_code_kind kin
             end_group(&t, w, group, place, one);
         }
     }
-    store_spread(w->p->c + row * w->p->ldc + w->column, quiet(t.acc[0][0]), w->columns, w->spread);
+    store_spread(w->p->c + w->column, quiet(t.acc[0][0]), w->columns, w->spread);
 }
 
-/* 64 bytes of codes of 16 weight rows as words of a row's codes. */
-LC_INLINE void turned_step(const coded_work *w, const uint8_t *codes, size_t bytes, lc_w flip,
-                           lc_w word[STRIP]) {
-    const size_t stride = w->p->right.stride * w->spread;
-    bool whole = w->columns == STRIP && bytes == 64;
-    for (size_t i = 0; i < STRIP; i++) {
-        const uint8_t *from = codes + i * stride;
-        __builtin_prefetch(from + PART_AHEAD);
-        word[i] = whole ? w_load(from) : i < w->columns ? w_load_n(from, bytes) : w_zero();
-    }
+/* A step's codes as words of one weight row each. */
+LC_INLINE void turn_step(few_operands o, lc_w flip, lc_w word[STRIP]) {
+    for (size_t i = 0; i < STRIP; i++) word[i] = row_of(&o, i);
     w_transpose(word);
     for (size_t i = 0; i < STRIP; i++) word[i] = w_xor(word[i], flip);
 }
 
-/* n words against the left rows' values from k on. */
-LC_INLINE void add_turned(tile *t, const coded_work *w, size_t k, const lc_w *word, size_t n,
-                          const bool halves, const tile_shape shape) {
+/* A word against the left rows' values, which begin at `left`. */
+LC_INLINE void add_word(tile *t, const coded_work *w, const char *left, lc_w word,
+                        const bool halves, const tile_shape shape) {
     const lc_w low = w_set(0x0f0f0f0f);
-    const char *left = t->left + k;
-#pragma GCC unroll 16
-    for (size_t i = 0; i < n; i++, left += halves ? 8 : 4) {
-        lc_w even = halves ? w_and(word[i], low) : word[i];
-        lc_w odd = w_and(w_down4(word[i]), low);
-        LC_EACH_SUM {
-            const char *q = left + (size_t)r * w->row_bytes;
-            t->sum[r][s][0] = w_dot(t->sum[r][s][0], even, q);
-            if (halves)
-                t->sum[r][s][shape.chains - 1] = w_dot(t->sum[r][s][shape.chains - 1], odd, q + 4);
-        }
+    const int last = shape.chains - 1;
+    lc_w even = halves ? w_and(word, low) : word, odd = w_and(w_down4(word), low);
+    LC_EACH_SUM {
+        const char *q = left + (size_t)r * w->row_bytes;
+        t->sum[r][s][0] = w_dot(t->sum[r][s][0], even, q);
+        if (halves) t->sum[r][s][last] = w_dot(t->sum[r][s][last], odd, q + 4);
     }
 }
 
-/* Some left rows times the columns at work. `rows` and `halves`, whether a byte has two codes, are
+/* All left rows times the columns at work. `rows` and `halves`, whether a byte has two codes, are
  * constants in every call. */
-LC_INLINE void turned_strip(const coded_work *w, size_t row, const int rows, const bool halves) {
-    const lc_coded_rows *right = &w->p->right;
-    const size_t per_byte = halves ? 2 : 1, step = 64 * per_byte;
+LC_INLINE void turned_strip(const coded_work *w, const int rows, const bool halves) {
+    const lc_code_kind kind = halves ? LC_CODES_U4 : LC_CODES_U8;
+    const size_t step = few_step(kind), each = halves ? 8 : 4; /* k of a word */
     const tile_shape shape = {rows, 1, rows < 4 && halves ? 2 : 1};
-    const uint8_t *codes = right->codes + w->column * right->stride;
-    const lc_w flip = w_set(right->kind == LC_CODES_I8 ? (int32_t)0x80808080u : 0);
-    size_t row_codes = (w->p->k + per_byte - 1) / per_byte, group = 0, place = 0;
+    const lc_w flip = w_set(w->p->right.kind == LC_CODES_I8 ? (int32_t)0x80808080u : 0);
+    size_t group = 0, place = 0;
+    few_operands o = few_operands_at(w, 0, kind);
+    few_tail tail;
     tile t; /* its sums stay in registers: nothing clears them */
-    t.left = (const char *)w->p->left + row * w->row_bytes;
-    t.row = row;
+    t.left = w->p->left;
+    t.row = 0;
     t.c = w->p->c;
     t.columns[0] = w->columns;
+    copy_tail(w, kind, &tail);
     LC_EACH_SUM t.acc[r][s] = v_zero();
     begin_group(&t, w, group, shape);
     for (size_t k = 0, end = coded_least(w->k, w->size); k < w->k; k += step) {
         lc_w word[STRIP];
-        size_t bytes = coded_least(row_codes - k / per_byte, 64), last = coded_least(w->k, k + step);
-        turned_step(w, codes + k / per_byte, bytes, flip, word);
+        const char *left = t.left + k;
+        size_t last = coded_least(w->k, k + step);
+        turn_step(k < tail.k ? o : tail.operands, flip, word);
+        o.codes += 64;
         for (size_t at = k, to; at < last; at = to) {
             to = coded_least(end, last);
-            if (to - at == step)
-                add_turned(&t, w, at, word, STRIP, halves, shape);
-            else
-                add_turned(&t, w, at, word + (at - k) / 4 / per_byte, (to - at) / 4 / per_byte,
-                           halves, shape);
+            const lc_w *from = word + (at - k) / each;
+            const char *q = left + (at - k);
+            size_t n = (to - at) / each;
+#pragma GCC unroll 8
+            for (size_t i = 0; i < n; i++, q += each) add_word(&t, w, q, from[i], halves, shape);
             if (to < end) break;
             LC_EACH_SUM if (shape.chains > 1) t.sum[r][s][0] =
                 w_add(t.sum[r][s][0], t.sum[r][s][1]);
@@ -178,42 +204,43 @@ LC_INLINE void turned_strip(const coded_work *w, size_t row, const int rows, con
             if (to < end) begin_group(&t, w, ++group, shape);
         }
     }
-    LC_EACH_SUM store_spread(w->p->c + (row + (size_t)r) * w->p->ldc + w->column,
-                             quiet(t.acc[r][s]), w->columns, w->spread);
+    LC_EACH_SUM store_spread(w->p->c + (size_t)r * w->p->ldc + w->column, quiet(t.acc[r][s]),
+                             w->columns, w->spread);
 }
 
-LC_INLINE void turned_rows(const coded_work *w, size_t row, size_t rows, const bool halves) {
-    switch (rows) {
-    case 2: turned_strip(w, row, 2, halves); break;
-    case 3: turned_strip(w, row, 3, halves); break;
-    case 4: turned_strip(w, row, 4, halves); break;
-    case 5: turned_strip(w, row, 5, halves); break;
-    case 6: turned_strip(w, row, 6, halves); break;
-    case 7: turned_strip(w, row, 7, halves); break;
-    case 8: turned_strip(w, row, 8, halves); break;
+LC_INLINE void turned_rows(const coded_work *w, const bool halves) {
+    switch (w->p->rows) {
+    case 2: turned_strip(w, 2, halves); break;
+    case 3: turned_strip(w, 3, halves); break;
+    case 4: turned_strip(w, 4, halves); break;
+    case 5: turned_strip(w, 5, halves); break;
+    case 6: turned_strip(w, 6, halves); break;
+    case 7: turned_strip(w, 7, halves); break;
+    case 8: turned_strip(w, 8, halves); break;
     }
 }
 
 static void few_rows(const coded_work *w) {
-    size_t rows = w->p->rows;
+    const lc_code_kind kind = w->p->right.kind;
     take_groups(w, 0);
-    if (rows > 1 && w->p->right.kind == LC_CODES_U4)
-        turned_rows(w, 0, rows, true);
-    else if (rows > 1)
-        turned_rows(w, 0, rows, false);
-    else if (w->p->right.kind == LC_CODES_U4)
-        few_strip(w, 0, LC_CODES_U4);
-    else if (w->p->right.kind == LC_CODES_U8)
-        few_strip(w, 0, LC_CODES_U8);
+    if (w->p->rows > 1 && kind == LC_CODES_U4)
+        turned_rows(w, true);
+    else if (w->p->rows > 1)
+        turned_rows(w, false);
+    else if (kind == LC_CODES_U4)
+        few_strip(w, LC_CODES_U4);
+    else if (kind == LC_CODES_U8)
+        few_strip(w, LC_CODES_U8);
     else
-        few_strip(w, 0, LC_CODES_I8);
+        few_strip(w, LC_CODES_I8);
 }
 
+/* Columns that make no whole strip are taken one at a time. */
 static void few_columns(coded_work *w) {
     w->k1 = w->k;
     for (size_t first = 0; first < w->p->columns;) {
+        w->columns = w->p->columns - first < STRIP ? 1 : STRIP;
         w->spread = part_of(w->p->columns - first);
-        w->columns = coded_least(w->p->columns - first, STRIP);
         for (size_t i = 0; i < w->spread; i++) {
             w->column = first + i;
             fetch_groups(w, w->column + 1);
