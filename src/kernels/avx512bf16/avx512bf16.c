@@ -14,7 +14,7 @@
 enum {
     BF_ROWS = 4,     /* rows of a register tile */
     BF_COLUMNS = 32, /* columns of a panel */
-    BF_TASK = 64,    /* columns of a task with few left rows */
+    BF_TASK = 80,    /* columns of a task with few left rows: few.h */
     BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
     FETCH = 256,     /* k of a weight row that are fetched ahead, to the second cache */
 };
