@@ -117,7 +117,7 @@ static void store_spread(float *c, lc_v v, size_t n, size_t spread) {
 /* The left row times the columns at work, which are w->spread apart. */
 LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind) {
     const size_t step = few_step(kind);
-    size_t group = 0, place = 0;
+    size_t group = 0, place = 0, each = w->size >= step ? 4 : 4 * w->size / step; /* quads */
     tile t = {.left = w->p->left};
     const tile_shape one = {1, 1, 1};
     few_operands o = few_operands_at(w, 0, kind);
@@ -132,12 +132,10 @@ LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind) {
             add_step(o, kind, sum);
         if (k < end) add_step(tail.operands, kind, sum), k += step;
         add_across(sum, quads);
-        size_t groups = w->size >= step ? 1 : coded_whole(step - (k - end), w->size) / w->size;
-        size_t each = w->size >= step ? 4 : 4 * w->size / step;
-        for (size_t g = 0; g < groups; g++, group++, place += STRIP) {
+        for (size_t q = 0; q < 4 && group < w->groups; group++, place += STRIP) {
             begin_group(&t, w, group, one);
-            for (size_t j = 0; j < each; j++)
-                t.sum[0][0][0] = w_add(t.sum[0][0][0], quads[g * each + j]);
+            for (size_t i = 0; i < each; i++, q++)
+                t.sum[0][0][0] = w_add(t.sum[0][0][0], quads[q]);
             end_group(&t, w, group, place, one);
         }
     }
