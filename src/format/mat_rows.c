@@ -50,6 +50,18 @@ static float load_float(const void *base, size_t i, lc_dtype type) {
     return type == LC_BF16 ? lc_bf16_to_f32(half) : lc_f16_to_f32(half);
 }
 
+/* n numbers from number i on. */
+static void load_floats(const lc_kernels *k, const void *base, size_t i, size_t n, lc_dtype type,
+                        float *out) {
+    const char *from = (const char *)base + i * (type == LC_F32 ? sizeof(float) : sizeof(uint16_t));
+    if (type == LC_F32)
+        memcpy(out, from, n * sizeof *out);
+    else if (type == LC_BF16 && (uintptr_t)from % sizeof(uint16_t) == 0)
+        k->widen_bf16(n, (const uint16_t *)(const void *)from, out);
+    else
+        for (size_t j = 0; j < n; j++) out[j] = load_float(base, i + j, type);
+}
+
 /* Code i of a run of words; bytes lie as little-endian words have them. */
 static int packed_code(const unsigned char *bytes, size_t i, lc_code_kind kind) {
     return kind == LC_CODES_U4 ? bytes[i / 2] >> 4 * (i % 2) & 15 : bytes[i];
@@ -86,12 +98,11 @@ static void row_of_codes(const lc_kernels *k, const lc_mat *m, size_t row, sink 
     const unsigned char *codes = (const unsigned char *)m->data + row * g->stride;
     for (size_t first = 0; first < g->count; first += GROUPS) {
         size_t n = g->count - first < GROUPS ? g->count - first : GROUPS, at = first * g->size;
-        for (size_t i = 0; i < n; i++) {
-            zeros[i] = (float)zero_of(m, row, first + i);
-            scales[i] = load_float(g->scales, row * g->count + first + i, g->scale_type);
-            if (g->biases)
-                biases[i] = load_float(g->biases, row * g->count + first + i, g->scale_type);
-        }
+        size_t number = row * g->count + first;
+        for (size_t i = 0; i < n; i++)
+            zeros[i] = (float)(g->zeros ? zero_of(m, row, first + i) : g->zero_base);
+        load_floats(k, g->scales, number, n, g->scale_type, scales);
+        if (g->biases) load_floats(k, g->biases, number, n, g->scale_type, biases);
         size_t left = m->cols - at, values = n * g->size < left ? n * g->size : left;
         decode_into(k,
                     &(lc_coded_row){.codes = codes + (g->kind == LC_CODES_U4 ? at / 2 : at),

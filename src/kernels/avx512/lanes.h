@@ -118,19 +118,25 @@ static inline lc_v v_load_f8(const uint8_t *p) {
 
 /* y[i] = table[codes[i] & 127], with the code's sign on top. */
 #define LC_LANES_U4_TABLE
-/* n codes of four bits, low halves first. A look-up takes the lowest five bits of a word; the table
+/* 32 codes of four bits, low halves first. A look-up takes the lowest five bits of a word; the table
  * stands twice, so the fifth doesn't count. */
+static inline __m512i u4_look_up(__m512i table, __m128i codes) {
+    __m512i pair = _mm512_cvtepu8_epi32(codes);
+    pair = _mm512_or_si512(pair, _mm512_slli_epi32(pair, 12)); /* b and b >> 4 */
+    return _mm512_permutexvar_epi16(pair, table);
+}
+
+/* n codes. */
 static inline void u4_from_table(const uint16_t table[16], size_t n, const uint8_t *codes,
                                  uint16_t *y) {
     __m512i t = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)table));
-    for (size_t i = 0; i < n; i += 32) {
-        size_t left = n - i < 32 ? n - i : 32;
-        __mmask16 bytes = (__mmask16)((1u << (left + 1) / 2) - 1u);
-        __mmask32 words = left < 32 ? (1u << left) - 1u : ~(__mmask32)0;
-        __m512i pair = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(bytes, codes + i / 2));
-        pair = _mm512_or_si512(pair, _mm512_slli_epi32(pair, 12)); /* b and b >> 4 */
-        _mm512_mask_storeu_epi16(y + i, words, _mm512_permutexvar_epi16(pair, t));
-    }
+    size_t i = 0;
+    for (; i + 32 <= n; i += 32)
+        _mm512_storeu_si512(y + i, u4_look_up(t, _mm_loadu_si128((const void *)(codes + i / 2))));
+    if (i == n) return;
+    __mmask16 bytes = (__mmask16)((1u << (n - i + 1) / 2) - 1u);
+    _mm512_mask_storeu_epi16(y + i, (1u << (n - i)) - 1u,
+                             u4_look_up(t, _mm_maskz_loadu_epi8(bytes, codes + i / 2)));
 }
 
 #define LC_LANES_F8_TABLE
