@@ -44,7 +44,7 @@ typedef struct result {
     lc_spread rate; /* tokens a second */
     lc_bench_run run;
     double read_rate;
-    lc_limit limit, exact; /* of products in the compute type, and in fp32 */
+    lc_limit limit, coded, exact; /* of products in the compute type, with codes, in fp32 */
 } result;
 
 typedef struct model_bench {
@@ -139,7 +139,7 @@ static int run_once(model_bench *b, const test *t, variant *v, lc_bench_run *run
     return lc_bench_decode(v->sessions, t->batch, t->depth, (size_t)b->flags->steps, run, b->err);
 }
 
-/* The limits of this minute: memory, and the instruction that the report began with as the best. */
+/* The limits of this minute: memory, and the instructions that the report began with as the best. */
 static void measure_limits(const model_bench *b, const variant *v, result *r) {
     lc_pool *pool = v->engine->pool;
     lc_isa isa = v->engine->kernels->isa;
@@ -149,20 +149,37 @@ static void measure_limits(const model_bench *b, const variant *v, result *r) {
     }
     r->exact = lc_limits_of(&b->limits, isa, LC_PEAK_F32);
     r->limit = v->engine->bf16 ? lc_limits_of(&b->limits, isa, LC_PEAK_BF16) : r->exact;
+    r->coded = lc_limits_of(&b->limits, isa, LC_PEAK_INT8);
+    if (!r->coded.name) r->coded = r->limit;
     if (r->limit.peak) r->limit.rate = lc_peak_best(r->limit.peak, pool, 0.03);
+    if (r->coded.peak) r->coded.rate = lc_peak_best(r->coded.peak, pool, 0.03);
 }
 
-/* Seconds that the operations take at the best instructions' rates; NAN if those are unknown. */
-static double arithmetic_seconds(const result *r, double operations, double exact) {
+/* Seconds that a stage's operations take at the best instructions' rates; NAN if those are unknown.
+ */
+static double stage_arithmetic(const result *r, int s) {
+    const lc_cost *c = &r->run.cost;
     if (!r->limit.name) return NAN;
-    return operations / r->limit.rate + exact / r->exact.rate;
+    return c->operations[s] / r->limit.rate + c->coded[s] / r->coded.rate +
+           c->exact[s] / r->exact.rate;
+}
+
+/* The limit of most operations. */
+static const lc_limit *main_limit(const result *r) {
+    double plain = 0, coded = 0;
+    for (int s = 0; s < LC_STAGE_COUNT; s++) {
+        plain += r->run.cost.operations[s];
+        coded += r->run.cost.coded[s];
+    }
+    return coded > plain ? &r->coded : &r->limit;
 }
 
 static void report_result(model_bench *b, const result *r) {
     double tokens = (double)r->run.tokens, seconds = r->run.seconds;
     double bytes = lc_cost_bytes(&r->run.cost), operations = lc_cost_operations(&r->run.cost),
-           exact = 0;
-    for (int s = 0; s < LC_STAGE_COUNT; s++) exact += r->run.cost.exact[s];
+           arithmetic = 0;
+    const lc_limit *limit = main_limit(r);
+    for (int s = 0; s < LC_STAGE_COUNT; s++) arithmetic += stage_arithmetic(r, s);
     const lc_cell cells[] = {
         {.text = r->test->name},
         {.text = r->variant->isa},
@@ -174,9 +191,9 @@ static void report_result(model_bench *b, const result *r) {
         {.number = r->read_rate},
         {.number = bytes / seconds / r->read_rate},
         {.number = operations / seconds},
-        {.text = r->limit.name ? r->limit.name : "-"},
-        {.number = r->limit.name ? r->limit.rate : NAN},
-        {.number = arithmetic_seconds(r, operations - exact, exact) / seconds},
+        {.text = limit->name ? limit->name : "-"},
+        {.number = limit->name ? limit->rate : NAN},
+        {.number = arithmetic / seconds},
         {.text = r->run.logits},
     };
     lc_bench_row(&b->report, cells);
@@ -256,10 +273,10 @@ static void report_stages(model_bench *b, const result *r) {
     for (int s = 0; s < LC_STAGE_COUNT; s++) {
         const lc_cost *c = &r->run.cost;
         double seconds = (double)r->run.times.ns[s] / 1e9,
-               operations = c->operations[s] + c->exact[s];
+               operations = c->operations[s] + c->coded[s] + c->exact[s];
         if (seconds == 0) continue;
         double least = c->bytes[s] / r->read_rate;
-        double arithmetic = arithmetic_seconds(r, c->operations[s], c->exact[s]);
+        double arithmetic = stage_arithmetic(r, s);
         if (arithmetic > least) least = arithmetic;
         bool counted = c->bytes[s] > 0;
         const lc_cell cells[] = {

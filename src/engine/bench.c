@@ -135,13 +135,15 @@ static void end_run(lc_engine *e, lc_bench_run *run, uint64_t begin) {
     e->work->op.times = NULL;
 }
 
+static size_t element_of(const lc_session *s) { return s->kv.layout.element; }
+
 /* Adds the cost of the experts that were hit since `before`, and sets run->logits. */
 static int finish_run(lc_session *const *sessions, size_t n, const lc_op_times *before,
                       lc_bench_run *run, lc_err *err) {
     const lc_model *m = sessions[0]->engine->model;
     lc_op_times hit = {.expert_bytes = run->times.expert_bytes - before->expert_bytes,
                        .expert_rows = run->times.expert_rows - before->expert_rows};
-    lc_cost_experts(m, &hit, &run->cost);
+    lc_cost_experts(m, element_of(sessions[0]), &hit, &run->cost);
     lc_hash *hash = lc_hash_new(LC_HASH_XXH128);
     char hex[65];
     if (!hash) return lc_fail(err, LC_ENOMEM, "hash of logits: out of memory");
@@ -151,8 +153,6 @@ static int finish_run(lc_session *const *sessions, size_t n, const lc_op_times *
     memcpy(run->logits, hex, sizeof run->logits);
     return LC_OK;
 }
-
-static size_t element_of(const lc_session *s) { return s->kv.layout.element; }
 
 int lc_bench_prefill(lc_engine *e, size_t n, lc_bench_run *run, lc_err *err) {
     lc_session *s = NULL;

@@ -1,14 +1,31 @@
 /* cost.c: counting bytes and operations; the formulas are the shapes of spec/model.md 2 and 3. */
 #include "engine/cost.h"
 
+#include "format/mat.h"
+
 typedef struct counter {
     const lc_model *m;
     lc_cost *out;
+    size_t element;
     double rows; /* of the step */
 } counter;
 
+/* Where operations with a weight count: codes meet left rows of int8 in the BF16 compute type. */
+static double *operations_with(const counter *c, lc_stage stage, const lc_mat *w) {
+    lc_code_kind kind;
+    size_t size;
+    bool coded = c->element == sizeof(uint16_t) && lc_mat_groups(w, &kind, &size);
+    return coded ? &c->out->coded[stage] : &c->out->operations[stage];
+}
+
 /* A weight that all rows of the step pass. */
 static void weight(const counter *c, lc_stage stage, const lc_mat *w) {
+    c->out->bytes[stage] += (double)lc_mat_bytes(w);
+    *operations_with(c, stage, w) += 2 * c->rows * (double)w->rows * (double)w->cols;
+}
+
+/* The same, decoded before it is used. */
+static void decoded_weight(const counter *c, lc_stage stage, const lc_mat *w) {
     c->out->bytes[stage] += (double)lc_mat_bytes(w);
     c->out->operations[stage] += 2 * c->rows * (double)w->rows * (double)w->cols;
 }
@@ -24,7 +41,7 @@ static void attention_weights(const counter *c, const lc_mla_weights *w) {
     weight(c, LC_STAGE_PROJECT, &w->q_a);
     weight(c, LC_STAGE_PROJECT, &w->q_b);
     weight(c, LC_STAGE_PROJECT, &w->kv_a);
-    weight(c, LC_STAGE_PROJECT, &w->kv_b);
+    decoded_weight(c, LC_STAGE_PROJECT, &w->kv_b);
     weight(c, LC_STAGE_PROJECT, &w->o);
 }
 
@@ -58,7 +75,7 @@ static void embedding(const counter *c, const lc_embedding *e) {
 }
 
 /* Of a layer's two sublayers over the cache of one sequence. */
-static void cached_rows(const counter *c, size_t element, const lc_cost_rows *s) {
+static void cached_rows(const counter *c, const lc_cost_rows *s) {
     const lc_mla_shape *a = &c->m->mla;
     const lc_index_shape *x = &c->m->index;
     double width = (double)(a->kv_rank + a->rope), rank = (double)a->kv_rank, keys = 0, scored = 0;
@@ -69,29 +86,30 @@ static void cached_rows(const counter *c, size_t element, const lc_cost_rows *s)
     }
     /* Chosen keys differ from row to row, but no key is needed twice from memory. */
     double read = keys < (double)end ? keys : (double)end;
-    c->out->bytes[LC_STAGE_ATTEND] += 2 * read * width * (double)element;
+    c->out->bytes[LC_STAGE_ATTEND] += 2 * read * width * (double)c->element;
     c->out->operations[LC_STAGE_ATTEND] += 2 * 2 * (double)a->heads * keys * (width + rank);
     if (scored == 0) return;
-    c->out->bytes[LC_STAGE_INDEX] += (double)(end * x->dim * element);
+    c->out->bytes[LC_STAGE_INDEX] += (double)(end * x->dim * c->element);
     c->out->operations[LC_STAGE_INDEX] += 2 * (double)(x->heads * x->dim) * scored;
 }
 
 void lc_cost_step(const lc_model *m, size_t element, const lc_cost_rows *sequences, size_t n,
                   size_t logits, lc_cost *cost) {
-    counter c = {m, cost, 0}, head = {m, cost, (double)logits};
+    counter c = {m, cost, element, 0}, head = {m, cost, element, (double)logits};
     for (size_t i = 0; i < n; i++) c.rows += (double)sequences[i].rows;
     embedding(&c, &m->embedding);
     for (size_t l = 0; l < m->config.layers; l++) {
         layer_weights(&c, &m->layers[l]);
-        for (size_t i = 0; i < n; i++) cached_rows(&c, element, &sequences[i]);
+        for (size_t i = 0; i < n; i++) cached_rows(&c, &sequences[i]);
     }
     if (logits) weight(&head, LC_STAGE_HEAD, &m->head);
 }
 
-void lc_cost_experts(const lc_model *m, const lc_op_times *times, lc_cost *cost) {
+void lc_cost_experts(const lc_model *m, size_t element, const lc_op_times *times, lc_cost *cost) {
+    counter c = {m, cost, element, (double)times->expert_rows};
     double expert = 3.0 * (double)m->moe.hidden * (double)m->moe.ffn;
     cost->bytes[LC_STAGE_EXPERTS] += (double)times->expert_bytes;
-    cost->operations[LC_STAGE_EXPERTS] += 2 * expert * (double)times->expert_rows;
+    *operations_with(&c, LC_STAGE_EXPERTS, &m->layers[0].moe.experts[0].gate) += 2 * expert * c.rows;
 }
 
 double lc_cost_bytes(const lc_cost *cost) {
@@ -102,6 +120,6 @@ double lc_cost_bytes(const lc_cost *cost) {
 
 double lc_cost_operations(const lc_cost *cost) {
     double sum = 0;
-    for (int s = 0; s < LC_STAGE_COUNT; s++) sum += cost->operations[s] + cost->exact[s];
+    for (int s = 0; s < LC_STAGE_COUNT; s++) sum += cost->operations[s] + cost->coded[s] + cost->exact[s];
     return sum;
 }

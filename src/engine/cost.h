@@ -12,6 +12,7 @@
 typedef struct lc_cost {
     double bytes[LC_STAGE_COUNT];      /* of weights and cache */
     double operations[LC_STAGE_COUNT]; /* multiplications and additions of the compute type */
+    double coded[LC_STAGE_COUNT];      /* those of int8 values with codes */
     double exact[LC_STAGE_COUNT];      /* those in fp32 whatever the compute type */
 } lc_cost;
 
@@ -25,10 +26,11 @@ typedef struct lc_cost_rows {
 void lc_cost_step(const lc_model *model, size_t element, const lc_cost_rows *sequences, size_t n,
                   size_t logits, lc_cost *cost);
 /* Adds the routed experts that steps have hit. */
-void lc_cost_experts(const lc_model *model, const lc_op_times *times, lc_cost *cost);
+void lc_cost_experts(const lc_model *model, size_t element, const lc_op_times *times,
+                     lc_cost *cost);
 
 /* Sums over the stages. */
 double lc_cost_bytes(const lc_cost *cost);
-double lc_cost_operations(const lc_cost *cost); /* exact ones too */
+double lc_cost_operations(const lc_cost *cost); /* of all kinds */
 
 #endif

@@ -87,9 +87,11 @@ typedef struct test_input {
 } test_input;
 
 /* What multiply_turned gives, as rows; without one, what multiply_nk gives. */
-static void run_turned(const lc_gemm_path *path, lc_product p, float c[TEST_ROWS][TEST_N]) {
+static void run_turned(const lc_gemm_path *path, lc_product p, test_input *in,
+                       float c[TEST_ROWS][TEST_N]) {
     float turned[(TEST_ROWS + LC_LANES - 1) / LC_LANES][TEST_N][LC_LANES];
     p.c = path->multiply_turned ? turned[0][0] : c[0];
+    if (path->multiply_turned) path->pack_lanes(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
     (path->multiply_turned ? path->multiply_turned : path->multiply_nk)(&p);
     for (int i = 0; i < TEST_ROWS && path->multiply_turned; i++)
         for (int j = 0; j < TEST_N; j++) c[i][j] = turned[i / LC_LANES][j][i % LC_LANES];
@@ -137,8 +139,8 @@ static void run_products(const lc_kernels *k, const lc_gemm_path *path, test_inp
     path->pack_nk(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
     p.c = product[0][0];
     path->multiply_nk(&p);
-    run_turned(path, p, product[2]);
     run_gated(k, path, p, in, product[3]);
+    run_turned(path, p, in, product[2]);
     path->pack_kn(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
     p.c = product[1][0];
     path->multiply_kn(&p);

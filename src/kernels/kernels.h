@@ -97,8 +97,10 @@ typedef struct lc_gemm_path {
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
     /* NULL, or nk products that come as groups of 16 left rows, c [group][column][16]; ldc isn't
-     * used. A path has it where that is cheaper than rows. */
+     * used. A path has it where that is cheaper than rows. Left rows are packed by pack_lanes, in
+     * the space of whole groups, else as by pack_nk. */
     void (*multiply_turned)(const lc_product *p);
+    void (*pack_lanes)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_gated)(const lc_gated *g); /* may be NULL */
     /* What pack_kn writes for the transpose. */
     void (*pack_turned)(const lc_turned *left, void *out);

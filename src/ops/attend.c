@@ -85,7 +85,7 @@ static size_t whole_groups(size_t rows) { return lc_ceil_div(rows, GROUP) * GROU
 /* Places the tile's arrays from base; returns their floats. */
 static size_t place_tile(const lc_op *op, const lc_mla_shape *s, float *base, tile *a) {
     size_t used = 0, width = s->kv_rank + s->rope, keys = LC_KV_BLOCK * lc_pad_k(width);
-    a->left = cut(&base, &used, lc_left_floats(a->rows, width));
+    a->left = cut(&base, &used, lc_left_floats(whole_groups(a->rows), width));
     a->scores = cut(&base, &used, a->span * whole_groups(a->rows) * LC_KV_BLOCK);
     a->probs = cut(&base, &used, a->span * lc_left_floats(a->rows, LC_KV_BLOCK));
     a->alpha = cut(&base, &used, a->span * a->rows);
@@ -226,7 +226,8 @@ static void pack_queries(const tile *a, float *copy) {
                 memcpy(copy + i * width, query_of(a, first + i), width * sizeof *copy);
             x = copy;
         }
-        path->pack_nk(n, width, x, ldx, (char *)a->left + lc_left_bytes(path, first, width));
+        (path->multiply_turned ? path->pack_lanes : path->pack_nk)(
+            n, width, x, ldx, (char *)a->left + lc_left_bytes(path, first, width));
     }
 }
 

@@ -32,6 +32,25 @@ static lc_engine *open_engine(const char *path, const char *isa, size_t chunk) {
 
 /* ---- costs ---- */
 
+/* A checkpoint's codes are multiplied as codes in the BF16 compute type, kv_b apart. */
+static void codes_count_apart(void **state) {
+    (void)state;
+    lc_engine *e = open_engine("tests/golden/model/int8", NULL, 0);
+    const lc_config *c = &e->model->config;
+    lc_cost_rows rows = {0, 1};
+    lc_op_times hit = {.expert_rows = 3};
+    lc_cost bf16 = {0}, f32 = {0};
+    lc_cost_step(e->model, 2, &rows, 1, 1, &bf16);
+    lc_cost_experts(e->model, 2, &hit, &bf16);
+    lc_cost_step(e->model, 4, &rows, 1, 1, &f32);
+    lc_cost_experts(e->model, 4, &hit, &f32);
+    assert_true(bf16.coded[LC_STAGE_EXPERTS] == 3 * 2.0 * 3 * (double)(c->hidden * c->expert_ffn));
+    assert_true(f32.operations[LC_STAGE_EXPERTS] == bf16.coded[LC_STAGE_EXPERTS]);
+    assert_true(f32.coded[LC_STAGE_EXPERTS] == 0);
+    assert_true(lc_cost_operations(&bf16) == lc_cost_operations(&f32));
+    lc_engine_close(e);
+}
+
 /* Operations of a token's products are two a parameter: config_count.c counts those apart from
  * norms, biases and attention over the cache. */
 static void a_token_costs_two_operations_a_parameter(void **state) {
@@ -45,7 +64,7 @@ static void a_token_costs_two_operations_a_parameter(void **state) {
         lc_op_times hit = {.expert_rows = c->layers * 2}; /* two experts a layer */
         lc_config_count(c, &n);
         lc_cost_step(e->model, 2, &rows, 1, 1, &cost);
-        lc_cost_experts(e->model, &hit, &cost);
+        lc_cost_experts(e->model, 2, &hit, &cost);
         uint64_t vectors = n.norms + 2 * c->layers * (c->q_rank + c->kv_rank) +
                            c->layers * (c->experts + c->zero_experts) +
                            (c->index_heads ? c->layers * c->index_dim : 0);
@@ -416,6 +435,7 @@ static void models_are_made_and_measured(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_token_costs_two_operations_a_parameter),
+        cmocka_unit_test(codes_count_apart),
         cmocka_unit_test(a_step_reads_the_shared_weights_once),
         cmocka_unit_test(runs_give_the_sessions_logits),
         cmocka_unit_test(the_hash_is_of_the_logits),

@@ -353,7 +353,8 @@ extern const lc_kernels lc_kernels_amx;
 #define LC_KERNELS_BF16_PATH                                                                       \
     {                                                                                              \
         .name = "tdpbf16ps", .element = sizeof(uint16_t), .left = sizeof(uint16_t),                \
-        .right = sizeof(uint16_t), .panel = SIDE, .few = SIDE, .wide = WIDE, .scratch_bytes = amx_scratch,      \
+        .right = sizeof(uint16_t), .panel = SIDE, .few = SIDE, .wide = WIDE,                       \
+        .scratch_bytes = amx_scratch, .pack_lanes = pack_step_rows,                                \
         .pack_nk = pack_step_rows, .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk,           \
         .multiply_kn = amx_multiply_kn, .multiply_turned = amx_multiply_turned,                    \
         .multiply_gated = amx_multiply_gated, .pack_turned = pack_turned,                          \

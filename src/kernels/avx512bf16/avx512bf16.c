@@ -122,13 +122,19 @@ static inline __m512 dot(__m512 acc, uint32_t left, __m512i right) {
 
 typedef __m512 bf_tile[BF_ROWS][2];
 
+/* Where the 32 lanes of a tile are: the words of 16 of them `step` words from word to word, those of
+ * the others `half` words behind; their results `apart` floats apart. */
+typedef struct bf_lanes {
+    size_t step, half, apart;
+} bf_lanes;
+
 /* One chain of a block of k; `stride` words from left row to left row. */
-LC_INLINE void bf_chain(const uint32_t *left, size_t stride, const uint32_t *panel, const int rows,
-                        bf_tile sum) {
+LC_INLINE void bf_chain(const uint32_t *left, size_t stride, const uint32_t *words,
+                        const bf_lanes lanes, const int rows, bf_tile sum) {
     LC_EACH_ROW sum[r][0] = sum[r][1] = _mm512_setzero_ps();
 #pragma GCC unroll 8
-    for (size_t w = 0; w < 8; w++, panel += BF_COLUMNS) {
-        __m512i p0 = _mm512_loadu_si512(panel), p1 = _mm512_loadu_si512(panel + 16);
+    for (size_t w = 0; w < 8; w++, words += lanes.step) {
+        __m512i p0 = _mm512_loadu_si512(words), p1 = _mm512_loadu_si512(words + lanes.half);
         LC_EACH_ROW {
             uint32_t x = left[(size_t)r * stride + w];
             sum[r][0] = dot(sum[r][0], x, p0);
@@ -137,8 +143,10 @@ LC_INLINE void bf_chain(const uint32_t *left, size_t stride, const uint32_t *pan
     }
 }
 
-LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const uint32_t *panel,
-                       size_t column, size_t n, bf_chunk chunk) {
+/* Rows from `row` on times n lanes, whose results begin at `column`. */
+LC_INLINE void bf_multiply_rows(const lc_product *p, size_t row, const int rows,
+                                const uint32_t *words, const bf_lanes lanes, size_t column,
+                                size_t n, bf_chunk chunk) {
     size_t k = lc_pad_k(p->k);
     const uint32_t *left = (const uint32_t *)p->left + (row * k + chunk.begin) / 2;
     float *out = p->c + row * p->ldc + column;
@@ -146,38 +154,47 @@ LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const ui
     __mmask16 high = n > 16 ? (n == 32 ? 0xffff : first_lanes(n - 16)) : 0;
     bf_tile acc, even, odd;
     LC_EACH_ROW {
+        const float *c = out + (size_t)r * p->ldc;
         acc[r][0] = acc[r][1] = _mm512_setzero_ps();
         if (!chunk.begin) continue;
-        acc[r][0] = _mm512_maskz_loadu_ps(low, out + (size_t)r * p->ldc);
-        acc[r][1] = _mm512_maskz_loadu_ps(high, out + (size_t)r * p->ldc + 16);
+        acc[r][0] = _mm512_maskz_loadu_ps(low, c);
+        acc[r][1] = _mm512_maskz_loadu_ps(high, c + lanes.apart);
     }
     for (size_t b = chunk.begin; b < chunk.end; b += LC_K_BLOCK) {
-        bf_chain(left, k / 2, panel, rows, even);
-        bf_chain(left + 8, k / 2, panel + 8 * BF_COLUMNS, rows, odd);
+        bf_chain(left, k / 2, words, lanes, rows, even);
+        bf_chain(left + 8, k / 2, words + 8 * lanes.step, lanes, rows, odd);
         LC_EACH_ROW {
             acc[r][0] = _mm512_add_ps(acc[r][0], _mm512_add_ps(even[r][0], odd[r][0]));
             acc[r][1] = _mm512_add_ps(acc[r][1], _mm512_add_ps(even[r][1], odd[r][1]));
         }
         left += BF_WORDS;
-        panel += BF_WORDS * BF_COLUMNS;
+        words += BF_WORDS * lanes.step;
     }
     LC_EACH_ROW {
-        float *c = out + (size_t)r * p->ldc;
+        float *c = out + (size_t)r * p->ldc, *c1 = c + lanes.apart;
         if (p->decay) {
             float decay = p->decay[row + (size_t)r];
             if (decay < 0.0f) continue;
             __m512 d = _mm512_set1_ps(decay);
             acc[r][0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(low, c), d, acc[r][0]);
-            acc[r][1] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(high, c + 16), d, acc[r][1]);
+            acc[r][1] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(high, c1), d, acc[r][1]);
         }
         if (p->add) {
             acc[r][0] = _mm512_add_ps(_mm512_maskz_loadu_ps(low, c), acc[r][0]);
-            acc[r][1] = _mm512_add_ps(_mm512_maskz_loadu_ps(high, c + 16), acc[r][1]);
+            acc[r][1] = _mm512_add_ps(_mm512_maskz_loadu_ps(high, c1), acc[r][1]);
         }
         _mm512_mask_storeu_ps(c, low, acc[r][0]);
-        _mm512_mask_storeu_ps(c + 16, high, acc[r][1]);
+        _mm512_mask_storeu_ps(c1, high, acc[r][1]);
     }
 }
+
+LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const uint32_t *panel,
+                       size_t column, size_t n, bf_chunk chunk) {
+    const bf_lanes lanes = {BF_COLUMNS, 16, 16};
+    bf_multiply_rows(p, row, rows, panel, lanes, column, n, chunk);
+}
+
+#include "kernels/avx512bf16/turned.h"
 
 #include "kernels/avx512bf16/few.h"
 
@@ -185,5 +202,6 @@ extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_TABLE lc_kernels_avx512bf16
 #define LC_KERNELS_ISA LC_ISA_AVX512BF16
 #define BF_NAME "vdpbf16ps"
+#define BF_TURNED .pack_lanes = pack_lanes, .multiply_turned = bf_multiply_turned,
 #include "kernels/bf_panels.inc"
 #include "kernels/kernels.inc"
