@@ -18,6 +18,7 @@
 #define LC_CODED_PASS 64
 #include "kernels/coded.inc"
 
+#define FEW_FETCH(p) __builtin_prefetch((p) + PART_AHEAD)
 #include "kernels/avx512vnni/few.h"
 
 enum {

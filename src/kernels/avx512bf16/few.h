@@ -13,14 +13,14 @@
 
 enum {
     PART_ROWS = 16,  /* most weight rows of a part */
-    PART_AHEAD = 256 /* k of a part that are fetched ahead */
+    PART_AHEAD = 1024 /* k of a part that are fetched ahead, to the second cache */
 };
 
 /* A block of k of 16 weight rows as words in chain order. */
 LC_INLINE void words_of_rows(const uint16_t *from, size_t stride, __m512i word[16]) {
     const __m512i order = chain_order();
     for (size_t i = 0; i < 16; i++) {
-        __builtin_prefetch(from + i * stride + PART_AHEAD);
+        __builtin_prefetch(from + i * stride + PART_AHEAD, 0, 2);
         word[i] = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(from + i * stride));
     }
     transpose_16x16(word);

@@ -6,6 +6,7 @@
 #define LC_CODED_FEW
 #include "kernels/coded.inc"
 
+#define FEW_FETCH(p) __builtin_prefetch((p) + 1024, 0, 2)
 #include "kernels/avx512vnni/few.h"
 
 extern const lc_coded_path lc_coded_avx512vnni;

@@ -4,7 +4,11 @@
  * in turn, into 16 registers of partial sums; at the end of a group those are added across and
  * turned together.
  *
- * The 16 rows are not neighbours: spread_columns has the reason.
+ * The 16 rows are not neighbours: spread_columns has the reason. With 2 to 8 left rows the codes are
+ * turned in registers and used for all of them.
+ *
+ * Before this file comes FEW_FETCH(p), which fetches what lies ahead of p, as the processors that
+ * use it want it (decision 012).
  */
 #ifndef LC_KERNELS_AVX512VNNI_FEW_H
 #define LC_KERNELS_AVX512VNNI_FEW_H
@@ -88,7 +92,7 @@ LC_INLINE void left_values(const char *left, const lc_code_kind kind, lc_w q[2])
 
 LC_INLINE lc_w row_of(const few_operands *o, size_t i) {
     const uint8_t *from = o->codes + i * o->stride;
-    __builtin_prefetch(from + PART_AHEAD);
+    FEW_FETCH(from);
     return w_load(from);
 }
 
