@@ -1,7 +1,7 @@
 /*
  * turned.h (AVX512-BF16): nk products whose left rows are lanes: those are turned once, when they
  * are packed, and right rows are only put in chain order. Attention has the same queries for many
- * keys.
+ * keys. And left rows from such results.
  */
 #ifndef LC_KERNELS_AVX512BF16_TURNED_H
 #define LC_KERNELS_AVX512BF16_TURNED_H
@@ -24,13 +24,14 @@ static void pack_lanes(size_t rows, size_t k, const float *x, size_t ldx, void *
         }
 }
 
-/* n right rows as pack_left packs left ones. */
+/* n right rows as pack_left packs left ones. The next n are fetched. */
 static void right_rows_in_order(const lc_product *p, size_t first, size_t n, uint32_t *out) {
     __m512i order = chain_order();
     const uint16_t *right = (const uint16_t *)p->right + first * p->ld;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++, right += p->ld)
         for (size_t b = 0; b < p->k; b += LC_K_BLOCK, out += BF_WORDS) {
-            __m512i v = _mm512_loadu_si512(right + i * p->ld + b);
+            __builtin_prefetch(right + n * p->ld + b, 0, 2);
+            __m512i v = _mm512_loadu_si512(right + b);
             _mm512_storeu_si512(out, _mm512_permutexvar_epi16(order, v));
         }
 }
@@ -54,6 +55,35 @@ static void bf_multiply_turned(const lc_product *p) {
                 bf_multiply_rows(&q, i, BF_ROWS, words, at, 0, lanes, all);
             for (; i < n; i++) bf_multiply_rows(&q, i, 1, words, at, 0, lanes, all);
         }
+    }
+}
+
+/* BF16 values of high in the upper halves, of low in the lower ones. */
+static inline __m512i pair_of(__m512 high, __m512 low) {
+    __m512i h = _mm512_castps_si512(v_bf16(high)), l = _mm512_castps_si512(v_bf16(low));
+    return _mm512_or_si512(h, _mm512_srli_epi32(l, 16));
+}
+
+/* n <= 16 rows from row `first` on, a block of k: 16 words a row, 16 rows a register, turned. */
+static void turn_block(const lc_turned *t, size_t first, size_t n, size_t b, uint32_t *out) {
+    __m512i word[16];
+    for (size_t w = 0; w < BF_WORDS; w++) {
+        size_t k = b + 4 * (w % 8) + w / 8; /* of the upper half; the lower one has k + 2 */
+        const float *x = t->x + k * t->ldx + first;
+        __m512 high = k < t->k ? v_load_n(x, n) : v_zero();
+        __m512 low = k + 2 < t->k ? v_load_n(x + 2 * t->ldx, n) : v_zero();
+        word[w] = pair_of(high, low);
+    }
+    transpose_16x16(word);
+    for (size_t i = 0; i < n; i++) _mm512_storeu_si512(out + i * lc_pad_k(t->k) / 2, word[i]);
+}
+
+#define BF_PACK_TURNED
+static void bf_pack_turned(const lc_turned *t, void *out) {
+    for (size_t first = 0; first < t->rows; first += 16) {
+        size_t n = t->rows - first < 16 ? t->rows - first : 16;
+        for (size_t b = t->begin; b < t->end; b += LC_K_BLOCK)
+            turn_block(t, first, n, b, (uint32_t *)out + (first * lc_pad_k(t->k) + b) / 2);
     }
 }
 
