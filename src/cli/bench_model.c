@@ -139,7 +139,8 @@ static int run_once(model_bench *b, const test *t, variant *v, lc_bench_run *run
     return lc_bench_decode(v->sessions, t->batch, t->depth, (size_t)b->flags->steps, run, b->err);
 }
 
-/* The limits of this minute: memory, and the instructions that the report began with as the best. */
+/* The limits of this minute: memory, and the instructions that the report began with as the best.
+ */
 static void measure_limits(const model_bench *b, const variant *v, result *r) {
     lc_pool *pool = v->engine->pool;
     lc_isa isa = v->engine->kernels->isa;

@@ -109,7 +109,8 @@ void lc_cost_experts(const lc_model *m, size_t element, const lc_op_times *times
     counter c = {m, cost, element, (double)times->expert_rows};
     double expert = 3.0 * (double)m->moe.hidden * (double)m->moe.ffn;
     cost->bytes[LC_STAGE_EXPERTS] += (double)times->expert_bytes;
-    *operations_with(&c, LC_STAGE_EXPERTS, &m->layers[0].moe.experts[0].gate) += 2 * expert * c.rows;
+    *operations_with(&c, LC_STAGE_EXPERTS, &m->layers[0].moe.experts[0].gate) +=
+        2 * expert * c.rows;
 }
 
 double lc_cost_bytes(const lc_cost *cost) {
@@ -120,6 +121,7 @@ double lc_cost_bytes(const lc_cost *cost) {
 
 double lc_cost_operations(const lc_cost *cost) {
     double sum = 0;
-    for (int s = 0; s < LC_STAGE_COUNT; s++) sum += cost->operations[s] + cost->coded[s] + cost->exact[s];
+    for (int s = 0; s < LC_STAGE_COUNT; s++)
+        sum += cost->operations[s] + cost->coded[s] + cost->exact[s];
     return sum;
 }

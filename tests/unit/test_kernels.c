@@ -285,9 +285,8 @@ static void check_products(const lc_kernels *k) {
  * that sums wait in c (panels.inc: 3072); whole parts of 16 columns (few.h). */
 static void every_isa_multiplies_many_rows(void **unused) {
     (void)unused;
-    static const size_t shapes[][3] = {
-        {280, 2100, 170}, {300, 4128, 100}, {257, 4096, 16}, {128, 100, 70}, {150, 576, 600},
-        {5, 576, 271}};
+    static const size_t shapes[][3] = {{280, 2100, 170}, {300, 4128, 100}, {257, 4096, 16},
+                                       {128, 100, 70},   {150, 576, 600},  {5, 576, 271}};
     size_t count = 0;
     uint64_t fp = lc_fp_enter();
     for (int isa = 0; isa < LC_ISA_COUNT; isa++) {

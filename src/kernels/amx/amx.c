@@ -354,10 +354,9 @@ extern const lc_kernels lc_kernels_amx;
     {                                                                                              \
         .name = "tdpbf16ps", .element = sizeof(uint16_t), .left = sizeof(uint16_t),                \
         .right = sizeof(uint16_t), .panel = SIDE, .few = SIDE, .wide = WIDE,                       \
-        .scratch_bytes = amx_scratch, .pack_lanes = pack_step_rows,                                \
-        .pack_nk = pack_step_rows, .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk,           \
-        .multiply_kn = amx_multiply_kn, .multiply_turned = amx_multiply_turned,                    \
-        .multiply_gated = amx_multiply_gated, .pack_turned = pack_turned,                          \
-        .pack_right = amx_pack_right, .multiply = amx_multiply                                     \
+        .scratch_bytes = amx_scratch, .pack_lanes = pack_step_rows, .pack_nk = pack_step_rows,     \
+        .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk, .multiply_kn = amx_multiply_kn,      \
+        .multiply_turned = amx_multiply_turned, .multiply_gated = amx_multiply_gated,              \
+        .pack_turned = pack_turned, .pack_right = amx_pack_right, .multiply = amx_multiply         \
     }
 #include "kernels/kernels.inc"

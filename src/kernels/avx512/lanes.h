@@ -116,10 +116,9 @@ static inline lc_v v_load_f8(const uint8_t *p) {
     return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(half, sign)), v_set(256.0f));
 }
 
-/* y[i] = table[codes[i] & 127], with the code's sign on top. */
 #define LC_LANES_U4_TABLE
-/* 32 codes of four bits, low halves first. A look-up takes the lowest five bits of a word; the table
- * stands twice, so the fifth doesn't count. */
+/* 32 codes of four bits, low halves first. A look-up takes the lowest five bits of a word; the
+ * table stands twice, so the fifth doesn't count. */
 static inline __m512i u4_look_up(__m512i table, __m128i codes) {
     __m512i pair = _mm512_cvtepu8_epi32(codes);
     pair = _mm512_or_si512(pair, _mm512_slli_epi32(pair, 12)); /* b and b >> 4 */
@@ -139,6 +138,7 @@ static inline void u4_from_table(const uint16_t table[16], size_t n, const uint8
                              u4_look_up(t, _mm_maskz_loadu_epi8(bytes, codes + i / 2)));
 }
 
+/* y[i] = table[codes[i] & 127], with the code's sign on top. */
 #define LC_LANES_F8_TABLE
 static inline __m512i look_up(const __m512i t[4], __m256i codes) {
     __m512i w = _mm512_cvtepu8_epi16(codes);

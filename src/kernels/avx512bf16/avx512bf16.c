@@ -122,8 +122,8 @@ static inline __m512 dot(__m512 acc, uint32_t left, __m512i right) {
 
 typedef __m512 bf_tile[BF_ROWS][2];
 
-/* Where the 32 lanes of a tile are: the words of 16 of them `step` words from word to word, those of
- * the others `half` words behind; their results `apart` floats apart. */
+/* Where the 32 lanes of a tile are: the words of 16 of them `step` words from word to word, those
+ * of the others `half` words behind; their results `apart` floats apart. */
 typedef struct bf_lanes {
     size_t step, half, apart;
 } bf_lanes;
@@ -202,6 +202,6 @@ extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_TABLE lc_kernels_avx512bf16
 #define LC_KERNELS_ISA LC_ISA_AVX512BF16
 #define BF_NAME "vdpbf16ps"
-#define BF_TURNED .pack_lanes = pack_lanes, .multiply_turned = bf_multiply_turned,
+#define BF_TURNED , .pack_lanes = pack_lanes, .multiply_turned = bf_multiply_turned
 #include "kernels/bf_panels.inc"
 #include "kernels/kernels.inc"

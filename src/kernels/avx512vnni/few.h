@@ -4,8 +4,8 @@
  * in turn, into 16 registers of partial sums; at the end of a group those are added across and
  * turned together.
  *
- * The 16 rows are not neighbours: spread_columns has the reason. With 2 to 8 left rows the codes are
- * turned in registers and used for all of them.
+ * The 16 rows are not neighbours: spread_columns has the reason. With 2 to 8 left rows the codes
+ * are turned in registers and used for all of them.
  *
  * Before this file comes FEW_FETCH(p), which fetches what lies ahead of p, as the processors that
  * use it want it (decision 012).
@@ -138,8 +138,7 @@ LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind) {
         add_across(sum, quads);
         for (size_t q = 0; q < 4 && group < w->groups; group++, place += STRIP) {
             begin_group(&t, w, group, one);
-            for (size_t i = 0; i < each; i++, q++)
-                t.sum[0][0][0] = w_add(t.sum[0][0][0], quads[q]);
+            for (size_t i = 0; i < each; i++, q++) t.sum[0][0][0] = w_add(t.sum[0][0][0], quads[q]);
             end_group(&t, w, group, place, one);
         }
     }
