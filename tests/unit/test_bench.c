@@ -51,6 +51,23 @@ static void codes_count_apart(void **state) {
     lc_engine_close(e);
 }
 
+static void kv_b_counts_as_decoded(void **state) {
+    (void)state;
+    lc_engine *e = open_engine("models/nano", NULL, 0);
+    lc_cost_rows rows = {0, 1};
+    lc_cost cost = {0};
+    double kv_b = 0;
+    for (size_t l = 0; l < e->model->config.layers; l++)
+        for (int s = 0; s < 2; s++) {
+            const lc_mat *w = &e->model->layers[l].attn[s].kv_b;
+            kv_b += 2 * (double)(w->rows * w->cols);
+        }
+    lc_cost_step(e->model, 2, &rows, 1, 1, &cost);
+    assert_true(cost.operations[LC_STAGE_PROJECT] == kv_b);
+    assert_true(cost.coded[LC_STAGE_PROJECT] > 0);
+    lc_engine_close(e);
+}
+
 /* Operations of a token's products are two a parameter: config_count.c counts those apart from
  * norms, biases and attention over the cache. */
 static void a_token_costs_two_operations_a_parameter(void **state) {
@@ -436,6 +453,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_token_costs_two_operations_a_parameter),
         cmocka_unit_test(codes_count_apart),
+        cmocka_unit_test(kv_b_counts_as_decoded),
         cmocka_unit_test(a_step_reads_the_shared_weights_once),
         cmocka_unit_test(runs_give_the_sessions_logits),
         cmocka_unit_test(the_hash_is_of_the_logits),
