@@ -99,8 +99,7 @@ static void row_of_codes(const lc_kernels *k, const lc_mat *m, size_t row, sink 
     for (size_t first = 0; first < g->count; first += GROUPS) {
         size_t n = g->count - first < GROUPS ? g->count - first : GROUPS, at = first * g->size;
         size_t number = row * g->count + first;
-        for (size_t i = 0; i < n; i++)
-            zeros[i] = (float)(g->zeros ? zero_of(m, row, first + i) : g->zero_base);
+        for (size_t i = 0; i < n; i++) zeros[i] = (float)zero_of(m, row, first + i);
         load_floats(k, g->scales, number, n, g->scale_type, scales);
         if (g->biases) load_floats(k, g->biases, number, n, g->scale_type, biases);
         size_t left = m->cols - at, values = n * g->size < left ? n * g->size : left;

@@ -97,8 +97,8 @@ typedef struct lc_gemm_path {
     void (*multiply_nk)(const lc_product *p);
     void (*multiply_kn)(const lc_product *p);
     /* NULL, or nk products that come as groups of 16 left rows, c [group][column][16]; ldc isn't
-     * used. A path has it where that is cheaper than rows. Left rows are packed by pack_lanes, in
-     * the space of whole groups, else as by pack_nk. */
+     * used. A path has it where that is cheaper than rows. Its left rows are packed by pack_lanes,
+     * in the space of whole groups. */
     void (*multiply_turned)(const lc_product *p);
     void (*pack_lanes)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
     void (*multiply_gated)(const lc_gated *g); /* may be NULL */
@@ -196,7 +196,7 @@ typedef struct lc_coded_product {
  * group. */
 typedef struct lc_coded_path {
     const char *name;
-    size_t panel, wide; /* columns of a task, as in lc_gemm_path */
+    size_t few, wide; /* columns of a task, as in lc_gemm_path */
     /* Space of packed rows: at most 2 bytes a value of rows padded to 32, and 64 bytes a row. A
      * multiple of 64. */
     size_t (*left_bytes)(size_t rows, size_t k, size_t size);

@@ -109,7 +109,7 @@ size_t lc_product_floats(const lc_op *op, size_t rows, size_t k) {
 
 size_t lc_columns_most(const lc_op *op, size_t rows) {
     const lc_coded_path *coded = &op->k->coded;
-    return larger(lc_panel(op->path, rows), rows > LC_FEW_ROWS ? coded->wide : coded->panel);
+    return larger(lc_panel(op->path, rows), rows > LC_FEW_ROWS ? coded->wide : coded->few);
 }
 
 /* Zero points of a panel's groups. */
@@ -127,9 +127,9 @@ size_t lc_columns_floats(const lc_op *op, size_t rows, size_t k) {
 
 size_t lc_columns_width(const lc_op *op, lc_form form, size_t rows, size_t columns) {
     const lc_coded_path *coded = &op->k->coded;
-    size_t step = form.coded ? coded->panel : op->path->panel;
+    size_t step = form.coded ? coded->few : op->path->panel;
     size_t most = form.coded ? coded->wide : op->path->wide;
-    if (rows <= LC_FEW_ROWS) return form.coded ? coded->panel : op->path->few;
+    if (rows <= LC_FEW_ROWS) return form.coded ? coded->few : op->path->few;
     size_t threads = (size_t)lc_pool_threads(op->pool), tasks = lc_ceil_div(columns, most);
     tasks = lc_ceil_div(tasks, threads) * threads;
     size_t width = lc_ceil_div(lc_ceil_div(columns, tasks), step) * step;

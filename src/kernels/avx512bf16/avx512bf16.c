@@ -14,7 +14,7 @@
 enum {
     BF_ROWS = 4,     /* rows of a register tile */
     BF_COLUMNS = 32, /* columns of a panel */
-    BF_TASK = 80,    /* columns of a task with few left rows: few.h */
+    BF_TASK = 160,   /* columns of a task with few left rows */
     BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
     FETCH = 256,     /* k of a weight row that are fetched ahead, to the second cache */
 };
@@ -202,6 +202,7 @@ extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_TABLE lc_kernels_avx512bf16
 #define LC_KERNELS_ISA LC_ISA_AVX512BF16
 #define BF_NAME "vdpbf16ps"
-#define BF_TURNED , .pack_lanes = pack_lanes, .multiply_turned = bf_multiply_turned
+#define BF_LANES pack_lanes
+#define BF_LANES_MULTIPLY bf_multiply_turned
 #include "kernels/bf_panels.inc"
 #include "kernels/kernels.inc"

@@ -3,8 +3,8 @@
  * give, so a block of k of 16 weight rows is turned in registers and used there.
  *
  * The 16 rows are not neighbours: each begins a part of the product's rows, and a part is read from
- * its beginning to its end, so that memory sees 16 long streams. A task has an odd number of
- * strips: rows an even number of rows apart often meet in one set of the first cache.
+ * its beginning to its end, so that memory sees 16 long streams. Parts have an odd
+ * number of rows: streams an even number of rows apart often meet in one set of the first cache.
  */
 #ifndef LC_KERNELS_AVX512BF16_FEW_H
 #define LC_KERNELS_AVX512BF16_FEW_H
@@ -12,7 +12,7 @@
 #define BF_FEW_ROWS 8 /* left rows up to which this pays */
 
 enum {
-    PART_ROWS = 16,   /* most weight rows of a part */
+    PART_ROWS = 5,    /* most weight rows of a part */
     PART_AHEAD = 1024 /* k of a part that are fetched ahead, to the second cache */
 };
 

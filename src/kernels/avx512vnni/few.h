@@ -13,7 +13,7 @@
 #ifndef LC_KERNELS_AVX512VNNI_FEW_H
 #define LC_KERNELS_AVX512VNNI_FEW_H
 
-enum { FEW_ROWS = 8 }; /* left rows up to which this pays */
+enum { FEW_ROWS = TILE_ROWS }; /* left rows up to which this pays */
 
 /* k of 64 bytes of codes. */
 static inline size_t few_step(lc_code_kind kind) { return kind == LC_CODES_U4 ? 128 : 64; }

@@ -133,7 +133,7 @@ static void multiply(const lc_coded_product *p) {
 
 extern const lc_coded_path lc_coded_scalar;
 const lc_coded_path lc_coded_scalar = {.name = "plain",
-                                       .panel = COLUMNS,
+                                       .few = COLUMNS,
                                        .wide = COLUMNS,
                                        .left_bytes = lc_coded_left_bytes,
                                        .scratch_bytes = scratch,
