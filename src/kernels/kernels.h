@@ -39,7 +39,8 @@ typedef struct lc_product {
     /* kn only. NULL, or [rows]: instead of being overwritten, c becomes fma(c, decay[i], product);
      * a row i with a negative decay keeps its c. */
     const float *decay;
-    /* With decay: NULL, or what joins c next: equal in all but left, right, decay and then. */
+    /* With decay: NULL, or what joins c next: equal in all but left, right, decay and then. Of
+     * multiply_turned: NULL, or what comes next: equal in all but right, c and then. */
     const struct lc_product *then;
     bool add; /* multiply only: c[i][j] += the product, one rounding */
 } lc_product;

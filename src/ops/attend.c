@@ -31,7 +31,8 @@ typedef struct attend_task {
     const lc_mla_shape *s;
     const lc_mla_args *args;
     float *queries;
-    size_t m, width, parts; /* of a tile's heads, at most */
+    size_t m, width;
+    size_t most_heads, parts; /* of a tile; of all heads, at most */
 } attend_task;
 
 /* A tile on its way through its keys. */
@@ -70,9 +71,9 @@ static size_t dense_rows(const lc_mla_shape *s) {
 }
 
 /* Heads of a tile with so many step rows. */
-static size_t heads_of(const lc_mla_shape *s, size_t steps) {
-    size_t heads = LEFT_ROWS / steps;
-    return steps == 1 || heads > s->heads ? s->heads : heads;
+static size_t heads_of(const attend_task *t, size_t steps) {
+    size_t heads = steps == 1 ? t->s->heads : LEFT_ROWS / steps;
+    return heads < t->most_heads ? heads : t->most_heads;
 }
 
 static size_t span_of(size_t rows) {
@@ -132,11 +133,8 @@ static size_t tile_floats(const lc_op *op, const lc_mla_shape *s, size_t rows, b
 
 size_t lc_attend_scratch(const lc_op *op, const lc_mla_shape *s) {
     size_t most = tile_floats(op, s, s->heads, true);
-    for (size_t n = 1; n <= dense_rows(s); n++) { /* a span shrinks as rows grow */
-        size_t heads = heads_of(s, n), last = s->heads % heads;
-        most = larger(most, tile_floats(op, s, n * heads, false));
-        if (last) most = larger(most, tile_floats(op, s, n * last, false));
-    }
+    for (size_t rows = 1; rows <= most_rows(s); rows++) /* a span shrinks as rows grow */
+        most = larger(most, tile_floats(op, s, rows, false));
     return own_floats(op, s) + most;
 }
 
@@ -235,28 +233,39 @@ static float *scores_of(const tile *a, size_t block) {
     return a->scores + block * whole_groups(a->rows) * LC_KV_BLOCK;
 }
 
+static void multiply_scores(const lc_gemm_path *path, lc_product *blocks, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        blocks[i].then = i + 1 < n ? &blocks[i + 1] : NULL;
+        if (!path->multiply_turned) path->multiply_nk(&blocks[i]);
+    }
+    if (path->multiply_turned) path->multiply_turned(blocks);
+}
+
 static void score_blocks(void *ctx, size_t begin, size_t end, int thread) {
     const tile *a = ctx;
     const attend_task *t = a->t;
-    const lc_gemm_path *path = t->op->path;
     const lc_kv *kv = t->args->rows[a->begin].kv;
     float *product = t->op->scratch[thread], *copy = product + product_floats(t->op, t->s);
+    lc_product blocks[SPAN];
+    size_t n = 0;
     for (size_t block = begin; block < end; block++) {
         size_t ld = lc_pad_k(t->width), pos = a->first + block * LC_KV_BLOCK;
         const void *keys = a->chosen
                                ? gather_keys(a, block)
                                : lc_kv_right_rows(kv->layout.element, t->width,
                                                   lc_kv_latent(kv, t->args->slot, pos), copy, &ld);
-        lc_product p = {.rows = a->rows,
-                        .k = t->width,
-                        .columns = LC_KV_BLOCK,
-                        .left = a->left,
-                        .right = keys,
-                        .ld = ld,
-                        .c = scores_of(a, block),
-                        .ldc = LC_KV_BLOCK,
-                        .scratch = product};
-        (path->multiply_turned ? path->multiply_turned : path->multiply_nk)(&p);
+        blocks[n++] = (lc_product){.rows = a->rows,
+                                   .k = t->width,
+                                   .columns = LC_KV_BLOCK,
+                                   .left = a->left,
+                                   .right = keys,
+                                   .ld = ld,
+                                   .c = scores_of(a, block),
+                                   .ldc = LC_KV_BLOCK,
+                                   .scratch = product};
+        if (keys != copy && block + 1 < end) continue; /* the copy has one block */
+        multiply_scores(t->op->path, blocks, n);
+        n = 0;
     }
 }
 
@@ -388,7 +397,7 @@ static bool starts_tile(const attend_task *t, size_t i) {
 static tile tile_at(const attend_task *t, size_t i, size_t part) {
     tile a = {.t = t, .begin = i, .steps = 1, .chosen = !is_dense(t, i)};
     while (i + a.steps < t->m && !starts_tile(t, i + a.steps)) a.steps++;
-    size_t heads = heads_of(t->s, a.steps);
+    size_t heads = heads_of(t, a.steps);
     a.head = part * heads;
     if (a.head < t->s->heads) a.heads = heads < t->s->heads - a.head ? heads : t->s->heads - a.head;
     return a;
@@ -404,18 +413,33 @@ static void attend_tiles(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
+static size_t count_tiles(attend_task *t, size_t most_heads) {
+    size_t tiles = 0;
+    t->most_heads = most_heads;
+    t->parts = lc_ceil_div(t->s->heads, heads_of(t, dense_rows(t->s)));
+    for (size_t i = 0; i < t->m; i++)
+        for (size_t part = 0; starts_tile(t, i) && part < t->parts; part++)
+            tiles += tile_at(t, i, part).heads > 0;
+    return tiles;
+}
+
+/* Whether tiles of a part of the heads occupy all threads. They share no data but the keys, each of
+ * which every part reads: that pays where reading them is cheap, with queries as lanes. */
+static bool splits_heads(attend_task *t, size_t tiles, size_t threads) {
+    size_t groups = lc_ceil_div(t->s->heads, GROUP), parts = lc_ceil_div(threads, tiles);
+    if (!t->op->path->multiply_turned || parts > groups || t->args->keys.list) return false;
+    return 4 * count_tiles(t, lc_ceil_div(groups, parts) * GROUP) >= 3 * threads;
+}
+
 void lc_attend(const lc_op *op, const lc_mla_shape *s, size_t m, const lc_mla_args *args,
                float *queries) {
-    attend_task t = {op, s, args, queries, m, s->kv_rank + s->rope, 1};
-    size_t tiles = 0, threads = (size_t)lc_pool_threads(op->pool);
-    t.parts = lc_ceil_div(s->heads, heads_of(s, dense_rows(s)));
-    for (size_t i = 0; i < m; i++)
-        for (size_t part = 0; starts_tile(&t, i) && part < t.parts; part++)
-            tiles += tile_at(&t, i, part).heads > 0;
-    if (4 * tiles >= 3 * threads) {
+    attend_task t = {op, s, args, queries, m, s->kv_rank + s->rope, 0, 0};
+    size_t threads = (size_t)lc_pool_threads(op->pool), tiles = count_tiles(&t, s->heads);
+    if (4 * tiles >= 3 * threads || splits_heads(&t, tiles, threads)) {
         lc_pool_for(op->pool, m * t.parts, 1, attend_tiles, &t);
         return;
     }
+    count_tiles(&t, s->heads);
     for (size_t item = 0; item < m * t.parts; item++) {
         if (!starts_tile(&t, item / t.parts)) continue;
         tile a = tile_at(&t, item / t.parts, item % t.parts);

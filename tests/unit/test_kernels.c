@@ -111,26 +111,34 @@ static void check_packed(const lc_gemm_path *path, size_t rows, size_t k, size_t
     free(scratch);
 }
 
-/* Results as groups of 16 left rows, from left rows a [rows][kp]. */
+enum { SEVERAL = 6 }; /* products that are computed together */
+
+/* Results as groups of 16 left rows, from left rows a [rows][kp], by `parts` products of a part of
+ * the columns each. */
 static void check_turned(const lc_gemm_path *path, size_t rows, size_t k, size_t columns,
-                         const float *a, const void *stored, const float *products) {
-    if (!path->multiply_turned) return;
-    size_t kp = lc_pad_k(k), groups = (rows + 15) / 16;
+                         const float *a, const void *stored, const float *products, size_t parts) {
+    if (!path->multiply_turned || columns < parts) return;
+    size_t kp = lc_pad_k(k), groups = (rows + 15) / 16, some = columns / parts;
     float *packed = calloc(groups * 16 * kp, 4), *c = calloc(groups * columns * 16, 4);
     void *scratch = aligned_alloc(64, (path->scratch_bytes(rows, k) + 63) / 64 * 64);
+    lc_product part[SEVERAL];
     path->pack_lanes(rows, k, a, kp, packed);
-    path->multiply_turned(&(lc_product){.rows = rows,
-                                        .k = k,
-                                        .columns = columns,
-                                        .left = packed,
-                                        .right = stored,
-                                        .ld = kp,
-                                        .c = c,
-                                        .scratch = scratch});
+    for (size_t i = 0; i < parts; i++)
+        part[i] = (lc_product){.rows = rows,
+                               .k = k,
+                               .columns = some,
+                               .left = packed,
+                               .right = (const char *)stored + i * some * kp * path->element,
+                               .ld = kp,
+                               .c = c + i * groups * some * 16,
+                               .scratch = scratch,
+                               .then = i + 1 < parts ? &part[i + 1] : NULL};
+    path->multiply_turned(part);
     for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < columns; j++)
+        for (size_t j = 0; j < parts * some; j++)
             assert_memory_equal(&products[i * columns + j],
-                                &c[(i / 16 * columns + j) * 16 + i % 16], sizeof *c);
+                                &part[j / some].c[(i / 16 * some + j % some) * 16 + i % 16],
+                                sizeof *c);
     free(packed), free(c), free(scratch);
 }
 
@@ -213,7 +221,6 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
         products[i] = dot_reference(a + i / columns * kp, right + i % columns * kp, 1, kp);
     static const char *const ways[] = {"nk", "kn", "kn with decay", "kn, several join"};
     for (int way = 0; way < 4; way++) {
-        enum { SEVERAL = 6 };
         float decay[320 + SEVERAL];
         lc_product several[SEVERAL];
         for (size_t i = 0; i < rows + SEVERAL; i++)
@@ -254,7 +261,8 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
             }
     }
     for (size_t i = 0; i < GUARD; i++) assert_int_equal(scratch[bytes + i], 0x5a);
-    check_turned(path, rows, k, columns, a, nk, products);
+    check_turned(path, rows, k, columns, a, nk, products, 1);
+    check_turned(path, rows, k, columns, a, nk, products, SEVERAL);
     check_packed(path, rows, k, columns, left, right);
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
     free(products);

@@ -308,21 +308,25 @@ static void amx_multiply_nk(const lc_product *p) { multiply_nk_task(&(nk_task){p
 static void amx_multiply_gated(const lc_gated *g) { multiply_nk_task(&(nk_task){&g->gate, g}); }
 
 /* Results stay as the tiles have them. */
-static void amx_multiply_turned(const lc_product *p) {
-    tile_config config = {0};
-    finish_stores();
+static void turned_product(const lc_product *p, tile_config *config) {
     for (size_t row = 0; row < p->rows; row += 2 * TILE)
         for (size_t column = 0; column < p->columns; column += 2 * TILE) {
             nk_rows w = rows_in_place(p, column);
             bool two_w = w.n > TILE, two_x = p->rows - row > TILE;
             float *first = p->c + row * p->columns + column * TILE,
                   *second = first + TILE * p->columns;
-            multiply_pair(p, &w, row, first, 2 * TILE, NULL, &config);
+            multiply_pair(p, &w, row, first, 2 * TILE, NULL, config);
             _tile_stored(0, first, 64);
             if (two_x) _tile_stored(1, second, 64);
             if (two_w) _tile_stored(2, first + TILE * TILE, 64);
             if (two_w && two_x) _tile_stored(3, second + TILE * TILE, 64);
         }
+}
+
+static void amx_multiply_turned(const lc_product *p) {
+    tile_config config = {0};
+    finish_stores();
+    for (; p; p = p->then) turned_product(p, &config);
     _tile_release();
 }
 

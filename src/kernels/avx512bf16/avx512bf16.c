@@ -12,8 +12,9 @@
 #include "kernels/avx512/transpose.h"
 
 enum {
-    BF_ROWS = 4,     /* rows of a register tile */
-    BF_COLUMNS = 32, /* columns of a panel */
+    BF_ROWS = 8,     /* rows of a register tile */
+    BF_COLUMNS = 16, /* columns of a panel */
+    BF_PACKED = 32,  /* columns that are packed together */
     BF_TASK = 160,   /* columns of a task with few left rows */
     BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
     FETCH = 256,     /* k of a weight row that are fetched ahead, to the second cache */
@@ -43,22 +44,22 @@ static inline __m512i round_32(const float *x, size_t n) {
     return _mm512_loadu_si512(h);
 }
 
-/* Left rows: each block of a row is 16 words, in chain order. */
+/* Left rows: 16 after 16, fewer in the last group: [block][row][word]. */
 static void pack_left(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     __m512i order = chain_order();
-    for (size_t i = 0; i < rows; i++) {
-        uint32_t *y = (uint32_t *)out + i * lc_pad_k(k) / 2;
-        for (size_t b = 0; b < k; b += LC_K_BLOCK, y += BF_WORDS) {
-            __m512i v = round_32(x + i * ldx + b, k - b < LC_K_BLOCK ? k - b : LC_K_BLOCK);
-            _mm512_storeu_si512(y, _mm512_permutexvar_epi16(order, v));
-        }
-    }
+    uint32_t *y = out;
+    for (size_t first = 0; first < rows; first += 16)
+        for (size_t b = 0; b < k; b += LC_K_BLOCK)
+            for (size_t i = first; i < rows && i < first + 16; i++, y += BF_WORDS) {
+                __m512i v = round_32(x + i * ldx + b, k - b < LC_K_BLOCK ? k - b : LC_K_BLOCK);
+                _mm512_storeu_si512(y, _mm512_permutexvar_epi16(order, v));
+            }
 }
 
-/* Panels: [block][word][32 columns]. */
+/* Panels: [block][word][16 columns]. */
 static size_t bf_scratch(size_t rows, size_t k) {
     (void)rows;
-    return lc_pad_k(k) / LC_K_BLOCK * BF_WORDS * BF_COLUMNS * sizeof(uint32_t);
+    return lc_pad_k(k) * 2 * 32 * sizeof(uint16_t);
 }
 
 /* k from begin to end, whole blocks. */
@@ -69,21 +70,19 @@ typedef struct bf_chunk {
 static void panel_of_rows(const lc_product *p, size_t column, size_t n, bf_chunk k,
                           uint32_t *panel) {
     __m512i order = chain_order();
-    const uint16_t *right = p->right;
-    for (size_t b = k.begin; b < k.end; b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
-        for (size_t half = 0; half < 2; half++) {
+    const uint16_t *right = (const uint16_t *)p->right + column * p->ld;
+    for (size_t first = 0; first < n; first += 16)
+        for (size_t b = k.begin; b < k.end; b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS) {
             __m512i r[16];
             for (size_t i = 0; i < 16; i++) {
-                size_t c = half * 16 + i;
                 r[i] = _mm512_setzero_si512();
-                if (c >= n) continue;
-                const uint16_t *w = right + (column + c) * p->ld + b;
+                if (first + i >= n) continue;
+                const uint16_t *w = right + (first + i) * p->ld + b;
                 __builtin_prefetch(w + FETCH, 0, 2);
                 r[i] = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(w));
             }
             transpose_16x16(r);
-            for (size_t w = 0; w < BF_WORDS; w++)
-                _mm512_storeu_si512(panel + w * BF_COLUMNS + half * 16, r[w]);
+            for (size_t w = 0; w < BF_WORDS; w++) _mm512_storeu_si512(panel + w * BF_COLUMNS, r[w]);
         }
 }
 
@@ -101,97 +100,81 @@ static void panel_of_columns(const lc_product *p, size_t column, size_t n, bf_ch
     }
     __m512i first = _mm512_loadu_si512(low), second = _mm512_loadu_si512(high);
     __mmask32 columns = n == 32 ? 0xffffffffu : (1u << n) - 1u;
-    for (size_t b = chunk.begin; b < chunk.end; b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
-        for (size_t w = 0; w < BF_WORDS; w++) {
+    uint32_t *other = panel + (n > 16 ? (chunk.end - chunk.begin) * BF_COLUMNS / 2 : 0);
+    for (size_t b = chunk.begin; b < chunk.end; b += LC_K_BLOCK)
+        for (size_t w = 0; w < BF_WORDS; w++, panel += 16, other += 16) {
             size_t k = b + 4 * (w % 8) + w / 8;
             __m512i odd = right_row(p, k, column, columns);
             __m512i even = right_row(p, k + 2, column, columns);
-            _mm512_storeu_si512(panel + w * BF_COLUMNS,
-                                _mm512_permutex2var_epi16(even, first, odd));
-            _mm512_storeu_si512(panel + w * BF_COLUMNS + 16,
-                                _mm512_permutex2var_epi16(even, second, odd));
+            _mm512_storeu_si512(other, _mm512_permutex2var_epi16(even, second, odd));
+            _mm512_storeu_si512(panel, _mm512_permutex2var_epi16(even, first, odd));
         }
 }
 
 static inline __m512 dot(__m512 acc, uint32_t left, __m512i right) {
-    return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_set1_epi32((int)left), (__m512bh)right);
+    return _mm512_dpbf16_ps(acc, (__m512bh)right, (__m512bh)_mm512_set1_epi32((int)left));
 }
 
 /* `rows` is a constant in every call, so that loops over it unroll and sums stay in registers. */
 #define LC_EACH_ROW _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++)
 
-typedef __m512 bf_tile[BF_ROWS][2];
+typedef __m512 bf_sums[BF_ROWS];
 
-/* Where the 32 lanes of a tile are: the words of 16 of them `step` words from word to word, those
- * of the others `half` words behind; their results `apart` floats apart. */
-typedef struct bf_lanes {
-    size_t step, half, apart;
-} bf_lanes;
-
-/* One chain of a block of k; `stride` words from left row to left row. */
-LC_INLINE void bf_chain(const uint32_t *left, size_t stride, const uint32_t *words,
-                        const bf_lanes lanes, const int rows, bf_tile sum) {
-    LC_EACH_ROW sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+/* A block of k of `rows` left rows times 16 lanes. */
+LC_INLINE void bf_block(const uint32_t *left, const uint32_t *words, const int rows, bf_sums acc) {
+    bf_sums even, odd;
+    LC_EACH_ROW even[r] = odd[r] = _mm512_setzero_ps();
 #pragma GCC unroll 8
-    for (size_t w = 0; w < 8; w++, words += lanes.step) {
-        __m512i p0 = _mm512_loadu_si512(words), p1 = _mm512_loadu_si512(words + lanes.half);
-        LC_EACH_ROW {
-            uint32_t x = left[(size_t)r * stride + w];
-            sum[r][0] = dot(sum[r][0], x, p0);
-            sum[r][1] = dot(sum[r][1], x, p1);
-        }
+    for (size_t w = 0; w < 8; w++) {
+        __m512i word = _mm512_loadu_si512(words + w * 16);
+        LC_EACH_ROW even[r] = dot(even[r], left[(size_t)r * BF_WORDS + w], word);
     }
+#pragma GCC unroll 8
+    for (size_t w = 8; w < BF_WORDS; w++) {
+        __m512i word = _mm512_loadu_si512(words + w * 16);
+        LC_EACH_ROW odd[r] = dot(odd[r], left[(size_t)r * BF_WORDS + w], word);
+    }
+    LC_EACH_ROW acc[r] = _mm512_add_ps(acc[r], _mm512_add_ps(even[r], odd[r]));
 }
 
-/* Rows from `row` on times n lanes, whose results begin at `column`. */
-LC_INLINE void bf_multiply_rows(const lc_product *p, size_t row, const int rows,
-                                const uint32_t *words, const bf_lanes lanes, size_t column,
-                                size_t n, bf_chunk chunk) {
-    size_t k = lc_pad_k(p->k);
-    const uint32_t *left = (const uint32_t *)p->left + (row * k + chunk.begin) / 2;
-    float *out = p->c + row * p->ldc + column;
-    __mmask16 low = n >= 16 ? 0xffff : first_lanes(n);
-    __mmask16 high = n > 16 ? (n == 32 ? 0xffff : first_lanes(n - 16)) : 0;
-    bf_tile acc, even, odd;
-    LC_EACH_ROW {
-        const float *c = out + (size_t)r * p->ldc;
-        acc[r][0] = acc[r][1] = _mm512_setzero_ps();
-        if (!chunk.begin) continue;
-        acc[r][0] = _mm512_maskz_loadu_ps(low, c);
-        acc[r][1] = _mm512_maskz_loadu_ps(high, c + lanes.apart);
-    }
+/* A left row's group of 16: words from block to block, the row's first word. */
+typedef struct bf_left {
+    size_t step;
+    const uint32_t *words;
+} bf_left;
+
+static inline bf_left left_from(const lc_product *p, size_t row) {
+    size_t first = row / 16 * 16, n = p->rows - first < 16 ? p->rows - first : 16;
+    const uint32_t *group = (const uint32_t *)p->left + first * lc_pad_k(p->k) / 2;
+    return (bf_left){n * BF_WORDS, group + (row - first) * BF_WORDS};
+}
+
+/* Rows from `row` on times n <= 16 columns from `column` on. */
+LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const uint32_t *words,
+                       size_t column, size_t n, bf_chunk chunk) {
+    bf_left left = left_from(p, row);
+    float *c = p->c + row * p->ldc + column;
+    __mmask16 lanes = n >= 16 ? 0xffff : first_lanes(n);
+    bf_sums acc;
+    left.words += chunk.begin / LC_K_BLOCK * left.step;
+    LC_EACH_ROW acc[r] =
+        chunk.begin ? _mm512_maskz_loadu_ps(lanes, c + (size_t)r * p->ldc) : _mm512_setzero_ps();
     for (size_t b = chunk.begin; b < chunk.end; b += LC_K_BLOCK) {
-        bf_chain(left, k / 2, words, lanes, rows, even);
-        bf_chain(left + 8, k / 2, words + 8 * lanes.step, lanes, rows, odd);
-        LC_EACH_ROW {
-            acc[r][0] = _mm512_add_ps(acc[r][0], _mm512_add_ps(even[r][0], odd[r][0]));
-            acc[r][1] = _mm512_add_ps(acc[r][1], _mm512_add_ps(even[r][1], odd[r][1]));
-        }
-        left += BF_WORDS;
-        words += BF_WORDS * lanes.step;
+        bf_block(left.words, words, rows, acc);
+        left.words += left.step;
+        words += BF_WORDS * BF_COLUMNS;
     }
     LC_EACH_ROW {
-        float *c = out + (size_t)r * p->ldc, *c1 = c + lanes.apart;
+        float *to = c + (size_t)r * p->ldc;
         if (p->decay) {
             float decay = p->decay[row + (size_t)r];
             if (decay < 0.0f) continue;
-            __m512 d = _mm512_set1_ps(decay);
-            acc[r][0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(low, c), d, acc[r][0]);
-            acc[r][1] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(high, c1), d, acc[r][1]);
+            acc[r] =
+                _mm512_fmadd_ps(_mm512_maskz_loadu_ps(lanes, to), _mm512_set1_ps(decay), acc[r]);
         }
-        if (p->add) {
-            acc[r][0] = _mm512_add_ps(_mm512_maskz_loadu_ps(low, c), acc[r][0]);
-            acc[r][1] = _mm512_add_ps(_mm512_maskz_loadu_ps(high, c1), acc[r][1]);
-        }
-        _mm512_mask_storeu_ps(c, low, acc[r][0]);
-        _mm512_mask_storeu_ps(c1, high, acc[r][1]);
+        if (p->add) acc[r] = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, to), acc[r]);
+        _mm512_mask_storeu_ps(to, lanes, acc[r]);
     }
-}
-
-LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const uint32_t *panel,
-                       size_t column, size_t n, bf_chunk chunk) {
-    const bf_lanes lanes = {BF_COLUMNS, 16, 16};
-    bf_multiply_rows(p, row, rows, panel, lanes, column, n, chunk);
 }
 
 #include "kernels/avx512bf16/turned.h"

@@ -33,11 +33,11 @@ LC_INLINE void few_strip(const lc_product *p, size_t column, size_t spread, cons
     size_t k = lc_pad_k(p->k);
     __m512 acc[BF_FEW_ROWS];
     LC_EACH_ROW acc[r] = _mm512_setzero_ps();
-    for (size_t b = 0; b < k; b += LC_K_BLOCK, left += BF_WORDS) {
+    for (size_t b = 0; b < k; b += LC_K_BLOCK, left += (size_t)rows * BF_WORDS) {
         __m512i word[BF_WORDS];
         words_of_rows(right + b, p->ld * spread, word);
         LC_EACH_ROW {
-            const uint32_t *x = left + (size_t)r * k / 2;
+            const uint32_t *x = left + (size_t)r * BF_WORDS;
             __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
 #pragma GCC unroll 8
             for (int w = 0; w < 8; w++) {

@@ -6,6 +6,10 @@
 #ifndef LC_KERNELS_AVX512BF16_TURNED_H
 #define LC_KERNELS_AVX512BF16_TURNED_H
 
+enum {
+    ORDERED = 32, /* right rows that are put in order while as many are used */
+};
+
 /* 16 rows after 16: [block][word][16 rows]. */
 static void pack_lanes(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     __m512i order = chain_order();
@@ -24,37 +28,100 @@ static void pack_lanes(size_t rows, size_t k, const float *x, size_t ldx, void *
         }
 }
 
-/* n right rows as pack_left packs left ones. The next n are fetched. */
-static void right_rows_in_order(const lc_product *p, size_t first, size_t n, uint32_t *out) {
-    __m512i order = chain_order();
-    const uint16_t *right = (const uint16_t *)p->right + first * p->ld;
-    for (size_t i = 0; i < n; i++, right += p->ld)
-        for (size_t b = 0; b < p->k; b += LC_K_BLOCK, out += BF_WORDS) {
-            __builtin_prefetch(right + n * p->ld + b, 0, 2);
-            __m512i v = _mm512_loadu_si512(right + b);
-            _mm512_storeu_si512(out, _mm512_permutexvar_epi16(order, v));
-        }
+/* Right rows on their way to chain order: [block][row][word]. */
+typedef struct bf_ordering {
+    const uint16_t *from;
+    size_t ld;
+    uint32_t *out;
+    const uint16_t *ahead; /* what will be wanted after them */
+} bf_ordering;
+
+/* Block b of n rows. */
+LC_INLINE void order_block(const bf_ordering *o, size_t b, const size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        __m512i v = _mm512_loadu_si512(o->from + i * o->ld + b);
+        __builtin_prefetch(o->ahead + i * o->ld + b, 0, 2);
+        v = _mm512_permutexvar_epi16(chain_order(), v);
+        _mm512_storeu_si512(o->out + (n * b / LC_K_BLOCK + i) * BF_WORDS, v);
+    }
+}
+
+/* `rows` right rows in chain order, of n that lie together, times 16 lanes; c [rows][16]. Between
+ * its blocks BF_ROWS others are put in order, if any: alone that would wait for memory. */
+LC_INLINE void turned_tile(const uint32_t *right, const size_t n, const uint32_t *words, size_t k,
+                           const int rows, const bf_ordering *others, float *c) {
+    bf_sums acc;
+    LC_EACH_ROW acc[r] = _mm512_setzero_ps();
+    for (size_t b = 0; b < k; b += LC_K_BLOCK, right += n * BF_WORDS, words += BF_WORDS * 16) {
+        if (others) order_block(others, b, BF_ROWS);
+        bf_block(right, words, rows, acc);
+    }
+    LC_EACH_ROW _mm512_storeu_ps(c + (size_t)r * 16, acc[r]);
+}
+
+/* Up to ORDERED right rows of one of several products. */
+typedef struct bf_window {
+    const lc_product *p;
+    size_t first, n;
+} bf_window;
+
+static bf_window window_at(const lc_product *p, size_t first) {
+    if (p && first >= p->columns) p = p->then, first = 0;
+    size_t n = !p ? 0 : p->columns - first < ORDERED ? p->columns - first : ORDERED;
+    return (bf_window){p, first, n};
+}
+
+static const uint16_t *window_row(const bf_window *w, size_t i) {
+    return (const uint16_t *)w->p->right + (w->first + i) * w->p->ld;
+}
+
+/* How rows i .. of a window are put in order, and what lies there in the one behind it. */
+static bf_ordering ordering_of(const bf_window *w, const bf_window *behind, size_t i, size_t k,
+                               uint32_t *out) {
+    const uint16_t *from = window_row(w, i);
+    const uint16_t *ahead = i + BF_ROWS <= behind->n ? window_row(behind, i) : from;
+    return (bf_ordering){from, w->p->ld, out + i * k / 2, ahead};
+}
+
+/* Those from row `i` on, which no tile has done. */
+static void order_rest(const bf_window *w, const bf_window *behind, size_t i, size_t k,
+                       uint32_t *out) {
+    for (; i < w->n; i += BF_ROWS) {
+        bf_ordering o = ordering_of(w, behind, i, k, out);
+        size_t n = w->n - i < BF_ROWS ? w->n - i : BF_ROWS;
+        for (size_t b = 0; b < k; b += LC_K_BLOCK) order_block(&o, b, n);
+    }
 }
 
 static void bf_multiply_turned(const lc_product *p) {
     size_t k = lc_pad_k(p->k);
-    bf_chunk all = {0, k};
-    for (size_t first = 0; first < p->columns; first += BF_COLUMNS) {
-        size_t n = p->columns - first < BF_COLUMNS ? p->columns - first : BF_COLUMNS;
-        right_rows_in_order(p, first, n, p->scratch);
-        for (size_t row = 0; row < p->rows; row += 32) {
+    uint32_t *ordered = p->scratch, *other = ordered + ORDERED * k / 2;
+    bf_window w = window_at(p, 0), next = window_at(p, w.n);
+    order_rest(&w, &next, 0, k, ordered);
+    while (w.p) {
+        bf_window behind = window_at(next.p, next.first + next.n);
+        size_t whole = w.n / BF_ROWS * BF_ROWS, done = next.n < w.n ? next.n : w.n;
+        done = done / BF_ROWS * BF_ROWS;
+        for (size_t row = 0; row < p->rows; row += 16) {
             const uint32_t *words = (const uint32_t *)p->left + row * k / 2;
-            size_t lanes = p->rows - row > 16 ? 32 : 16, i = 0;
-            const bf_lanes at = {16, lanes > 16 ? 16 * k / 2 : 0, 16 * p->columns};
-            lc_product q = {.rows = n,
-                            .k = p->k,
-                            .left = p->scratch,
-                            .c = p->c + row * p->columns + first * 16,
-                            .ldc = 16};
-            for (; i + BF_ROWS <= n; i += BF_ROWS)
-                bf_multiply_rows(&q, i, BF_ROWS, words, at, 0, lanes, all);
-            for (; i < n; i++) bf_multiply_rows(&q, i, 1, words, at, 0, lanes, all);
+            float *c = w.p->c + row * w.p->columns + w.first * 16;
+            for (size_t i = 0; i < whole; i += BF_ROWS)
+                if (row == 0 && i < done) {
+                    bf_ordering o = ordering_of(&next, &behind, i, k, other);
+                    turned_tile(ordered + i * k / 2, BF_ROWS, words, k, BF_ROWS, &o, c + i * 16);
+                } else {
+                    turned_tile(ordered + i * k / 2, BF_ROWS, words, k, BF_ROWS, NULL, c + i * 16);
+                }
+            for (size_t i = whole; i < w.n; i++)
+                turned_tile(ordered + whole * k / 2 + (i - whole) * BF_WORDS, w.n - whole, words, k,
+                            1, NULL, c + i * 16);
         }
+        order_rest(&next, &behind, done, k, other);
+        uint32_t *swap = ordered;
+        ordered = other;
+        other = swap;
+        w = next;
+        next = behind;
     }
 }
 
@@ -75,7 +142,7 @@ static void turn_block(const lc_turned *t, size_t first, size_t n, size_t b, uin
         word[w] = pair_of(high, low);
     }
     transpose_16x16(word);
-    for (size_t i = 0; i < n; i++) _mm512_storeu_si512(out + i * lc_pad_k(t->k) / 2, word[i]);
+    for (size_t i = 0; i < n; i++) _mm512_storeu_si512(out + i * BF_WORDS, word[i]);
 }
 
 #define BF_PACK_TURNED
@@ -83,7 +150,7 @@ static void bf_pack_turned(const lc_turned *t, void *out) {
     for (size_t first = 0; first < t->rows; first += 16) {
         size_t n = t->rows - first < 16 ? t->rows - first : 16;
         for (size_t b = t->begin; b < t->end; b += LC_K_BLOCK)
-            turn_block(t, first, n, b, (uint32_t *)out + (first * lc_pad_k(t->k) + b) / 2);
+            turn_block(t, first, n, b, (uint32_t *)out + (first * lc_pad_k(t->k) + n * b) / 2);
     }
 }
 
