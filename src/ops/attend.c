@@ -2,8 +2,9 @@
  * attend.c: attention in spans of up to 16 blocks of 64 keys, three steps a span: scores of each
  * block; softmax weights, 16 left rows at a time; the context, a panel of latent columns at a time.
  * A left row is (head, step row). The items of a step don't depend on each other, so with fewer
- * tiles than threads the threads share a tile step by step; otherwise a thread does whole tiles. No
- * sum is cut: a row's arithmetic is the same in both, and for every span and panel.
+ * tiles than threads the heads are parted, or the threads share a tile step by step; otherwise a
+ * thread does whole tiles. No sum is cut: a row's arithmetic is the same in all, and for every span
+ * and panel.
  *
  * Dense rows of one cache share a tile, and so each block of keys; with many of them a tile has a
  * part of the heads. A row with chosen keys is a tile of its own, since it has its own keys; they
