@@ -436,7 +436,7 @@ void lc_attend(const lc_op *op, const lc_mla_shape *s, size_t m, const lc_mla_ar
                float *queries) {
     attend_task t = {op, s, args, queries, m, s->kv_rank + s->rope, 0, 0};
     size_t threads = (size_t)lc_pool_threads(op->pool), tiles = count_tiles(&t, s->heads);
-    if (4 * tiles >= 3 * threads || splits_heads(&t, tiles, threads)) {
+    if (!tiles || 4 * tiles >= 3 * threads || splits_heads(&t, tiles, threads)) {
         lc_pool_for(op->pool, m * t.parts, 1, attend_tiles, &t);
         return;
     }
