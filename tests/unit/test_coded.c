@@ -328,26 +328,30 @@ static void options(void **unused) {
     print_message("# %zu products\n", products);
 }
 
-/* The largest sums that the contract allows: 65536 times 255 * 127. */
-static void largest_group(void **unused) {
+/* The largest sums that the contract allows, 65536 times 255 * 127, and those of short groups. */
+static void largest_sums(void **unused) {
     (void)unused;
+    static const size_t sizes[] = {32, 64, 128, 65536};
     const lc_coded_path *paths[LC_CODED_PATHS];
-    for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
-        operands o;
-        make(&o,
-             &(a_case){
-                 .rows = 1, .k = 65536, .columns = 2, .size = 65536, .kind = (lc_code_kind)kind});
-        memset(o.codes, kind == LC_CODES_I8 ? 0x80 : 0xff, kind == LC_CODES_U4 ? 32768 : 65536);
-        for (size_t k = 0; k < 65536; k++) o.x[k] = -1.0f;
-        o.right.zero = 0;
-        compute(&o);
-        float got[7];
-        for (size_t i = 0, n = lc_coded_paths(paths); i < n; i++) {
-            run(paths[i], &o, 0, 1, 1, got);
-            compare(paths[i], &o, 0, 1, got);
+    for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            size_t size = sizes[s], k = size < 65536 ? 256 : size;
+            a_case c = {.rows = 1, .k = k, .columns = 2, .size = size, .kind = (lc_code_kind)kind};
+            operands o;
+            make(&o, &c);
+            for (size_t i = 0; i < 2; i++)
+                memset(o.codes + i * o.right.stride, kind == LC_CODES_I8 ? 0x80 : 0xff,
+                       kind == LC_CODES_U4 ? k / 2 : k);
+            for (size_t i = 0; i < k; i++) o.x[i] = i / size % 2 ? 1.0f : -1.0f;
+            o.right.zero = 0;
+            compute(&o);
+            float got[7];
+            for (size_t i = 0, n = lc_coded_paths(paths); i < n; i++) {
+                run(paths[i], &o, 0, 1, 1, got);
+                compare(paths[i], &o, 0, 1, got);
+            }
+            drop(&o);
         }
-        drop(&o);
-    }
 }
 
 /* Some rows alone, bit for bit what they are among others. */
@@ -401,7 +405,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_FLUSHING(shapes),
         WITH_FLUSHING(options),
-        WITH_FLUSHING(largest_group),
+        WITH_FLUSHING(largest_sums),
         WITH_FLUSHING(rows_are_independent),
         cmocka_unit_test(tables_name_their_path),
     };

@@ -24,6 +24,18 @@ static bool few_fits(const lc_coded_product *p) {
     return p->rows <= FEW_ROWS && !p->right.by_column && (size >= p->k || divides);
 }
 
+/* quads[q] = lanes 4 q .. 4 q + 3 of the four registers, side by side. */
+LC_INLINE void turn_quads(const lc_w four[4], lc_w quads[4]) {
+    lc_w a = _mm512_shuffle_i32x4(four[0], four[1], 0x44);
+    lc_w b = _mm512_shuffle_i32x4(four[0], four[1], 0xee);
+    lc_w c = _mm512_shuffle_i32x4(four[2], four[3], 0x44);
+    lc_w d = _mm512_shuffle_i32x4(four[2], four[3], 0xee);
+    quads[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+    quads[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    quads[2] = _mm512_shuffle_i32x4(b, d, 0x88);
+    quads[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
+}
+
 /* quads[q] = lanes 4 q .. 4 q + 3 of every register added up, one row a lane. */
 LC_INLINE void add_across(const lc_w sum[STRIP], lc_w quads[4]) {
     lc_w pair[8], four[4];
@@ -33,14 +45,7 @@ LC_INLINE void add_across(const lc_w sum[STRIP], lc_w quads[4]) {
     for (int i = 0; i < 4; i++)
         four[i] = w_add(_mm512_unpacklo_epi64(pair[2 * i], pair[2 * i + 1]),
                         _mm512_unpackhi_epi64(pair[2 * i], pair[2 * i + 1]));
-    lc_w a = _mm512_shuffle_i32x4(four[0], four[1], 0x44);
-    lc_w b = _mm512_shuffle_i32x4(four[0], four[1], 0xee);
-    lc_w c = _mm512_shuffle_i32x4(four[2], four[3], 0x44);
-    lc_w d = _mm512_shuffle_i32x4(four[2], four[3], 0xee);
-    quads[0] = _mm512_shuffle_i32x4(a, c, 0x88);
-    quads[1] = _mm512_shuffle_i32x4(a, c, 0xdd);
-    quads[2] = _mm512_shuffle_i32x4(b, d, 0x88);
-    quads[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    turn_quads(four, quads);
 }
 
 /* A step's operands: 64 bytes of codes of each weight row at work, the left values that they meet.
@@ -112,18 +117,59 @@ LC_INLINE void add_step(few_operands o, const lc_code_kind kind, lc_w sum[STRIP]
     }
 }
 
+/* Sums of neighbours in 16 bits, those of a before those of b in every 4 lanes. */
+LC_INLINE lc_w add_pairs(lc_w a, lc_w b) {
+    return _mm512_madd_epi16(_mm512_packs_epi32(a, b), w_set(0x00010001));
+}
+
+/* What add_across gives of a single step of U4: sums of 8 products, at most 8 * 15 * 127 in
+ * magnitude, and their pairs fit in 16 bits. So 20 shuffles do instead of 32, and no 16 sums wait.
+ */
+LC_INLINE void short_quads(few_operands o, lc_w quads[4]) {
+    const lc_w low = w_set(0x0f0f0f0f);
+    lc_w q[2], four[4];
+    left_values(o.left, LC_CODES_U4, q);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) {
+        lc_w sum[4];
+#pragma GCC unroll 4
+        for (size_t j = 0; j < 4; j++) {
+            lc_w word = row_of(&o, 4 * i + j);
+            sum[j] = add_dots(w_zero(), w_and(word, low), q[0]);
+            sum[j] = add_dots(sum[j], w_and(w_down4(word), low), q[1]);
+        }
+        four[i] = add_pairs(add_pairs(sum[0], sum[1]), add_pairs(sum[2], sum[3]));
+    }
+    turn_quads(four, quads);
+}
+
 static void store_spread(float *c, lc_v v, size_t n, size_t spread) {
     float lane[STRIP];
     v_store(lane, v);
     for (size_t i = 0; i < n; i++) c[i * spread] = lane[i];
 }
 
-/* The left row times the columns at work, which are w->spread apart. */
+/* Groups of `each` quads: sums of the columns at work, to acc. */
+LC_INLINE void add_quads(tile *t, const coded_work *w, const lc_w quads[4], const size_t each,
+                         size_t *group) {
+    const tile_shape one = {1, 1, 1};
+#pragma GCC unroll 4
+    for (size_t q = 0; q < 4; q += each) {
+        if (*group == w->groups) return;
+        begin_group(t, w, *group, one);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < each; i++) t->sum[0][0][0] = w_add(t->sum[0][0][0], quads[q + i]);
+        end_group(t, w, *group, *group * STRIP, one);
+        ++*group;
+    }
+}
+
+/* The left row times the columns at work, which are w->spread apart; groups are longer than a step.
+ */
 LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind) {
     const size_t step = few_step(kind);
-    size_t group = 0, place = 0, each = w->size >= step ? 4 : 4 * w->size / step; /* quads */
+    size_t group = 0;
     tile t = {.left = w->p->left};
-    const tile_shape one = {1, 1, 1};
     few_operands o = few_operands_at(w, 0, kind);
     few_tail tail;
     copy_tail(w, kind, &tail);
@@ -131,18 +177,50 @@ LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind) {
     for (size_t k = 0; k < w->k;) {
         lc_w sum[STRIP], quads[4];
         for (int i = 0; i < STRIP; i++) sum[i] = w_zero();
-        size_t end = coded_least(w->k, k + (w->size > step ? w->size : step));
+        size_t end = coded_least(w->k, k + w->size);
         for (; k < end && k < tail.k; k += step, o.codes += 64, o.left += step)
             add_step(o, kind, sum);
         if (k < end) add_step(tail.operands, kind, sum), k += step;
         add_across(sum, quads);
-        for (size_t q = 0; q < 4 && group < w->groups; group++, place += STRIP) {
-            begin_group(&t, w, group, one);
-            for (size_t i = 0; i < each; i++, q++) t.sum[0][0][0] = w_add(t.sum[0][0][0], quads[q]);
-            end_group(&t, w, group, place, one);
-        }
+        add_quads(&t, w, quads, 4, &group);
     }
     store_spread(w->p->c + w->column, quiet(t.acc[0][0]), w->columns, w->spread);
+}
+
+/* The same with groups of `each` quads, which are no longer than a step. */
+LC_INLINE void short_strip(const coded_work *w, const lc_code_kind kind, const size_t each) {
+    const size_t step = few_step(kind);
+    size_t group = 0;
+    tile t = {.left = w->p->left};
+    few_operands o = few_operands_at(w, 0, kind);
+    few_tail tail;
+    copy_tail(w, kind, &tail);
+    t.acc[0][0] = v_zero();
+    for (size_t k = 0; k < w->k; k += step, o.codes += 64, o.left += step) {
+        few_operands now = k < tail.k ? o : tail.operands;
+        lc_w sum[STRIP], quads[4];
+        if (kind == LC_CODES_U4) {
+            short_quads(now, quads);
+        } else {
+            for (int i = 0; i < STRIP; i++) sum[i] = w_zero();
+            add_step(now, kind, sum);
+            add_across(sum, quads);
+        }
+        add_quads(&t, w, quads, each, &group);
+    }
+    store_spread(w->p->c + w->column, quiet(t.acc[0][0]), w->columns, w->spread);
+}
+
+LC_INLINE void one_row(const coded_work *w, const lc_code_kind kind) {
+    size_t each = 4 * w->size / few_step(kind);
+    if (each == 1)
+        short_strip(w, kind, 1);
+    else if (each == 2)
+        short_strip(w, kind, 2);
+    else if (each == 4)
+        short_strip(w, kind, 4);
+    else
+        few_strip(w, kind);
 }
 
 /* A step's codes as words of one weight row each. */
@@ -229,11 +307,11 @@ static void few_rows(const coded_work *w) {
     else if (w->p->rows > 1)
         turned_rows(w, false);
     else if (kind == LC_CODES_U4)
-        few_strip(w, LC_CODES_U4);
+        one_row(w, LC_CODES_U4);
     else if (kind == LC_CODES_U8)
-        few_strip(w, LC_CODES_U8);
+        one_row(w, LC_CODES_U8);
     else
-        few_strip(w, LC_CODES_I8);
+        one_row(w, LC_CODES_I8);
 }
 
 /* Columns that make no whole strip are taken one at a time. */
