@@ -9,6 +9,7 @@ typedef struct {
 } lc_w;
 #define LC_CODED_ROWS 4
 #define LC_CODED_STRIPS 1
+#define LC_CODED_CHUNK 512
 #define LC_CODED_SIGNED /* both operands of SDOT and SMULL are signed */
 
 static inline lc_w w_set(int32_t a) {
