@@ -111,8 +111,11 @@ static void panel_of_columns(const lc_product *p, size_t column, size_t n, bf_ch
         }
 }
 
-static inline __m512 dot(__m512 acc, uint32_t left, __m512i right) {
-    return _mm512_dpbf16_ps(acc, (__m512bh)right, (__m512bh)_mm512_set1_epi32((int)left));
+/* acc += the word at left times each of 16 words. The compiler would broadcast it by an instruction
+ * of its own. */
+static inline __m512 dot(__m512 acc, const uint32_t *left, __m512i right) {
+    __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(right), "m"(*left));
+    return acc;
 }
 
 /* `rows` is a constant in every call, so that loops over it unroll and sums stay in registers. */
@@ -127,12 +130,12 @@ LC_INLINE void bf_block(const uint32_t *left, const uint32_t *words, const int r
 #pragma GCC unroll 8
     for (size_t w = 0; w < 8; w++) {
         __m512i word = _mm512_loadu_si512(words + w * 16);
-        LC_EACH_ROW even[r] = dot(even[r], left[(size_t)r * BF_WORDS + w], word);
+        LC_EACH_ROW even[r] = dot(even[r], left + (size_t)r * BF_WORDS + w, word);
     }
 #pragma GCC unroll 8
     for (size_t w = 8; w < BF_WORDS; w++) {
         __m512i word = _mm512_loadu_si512(words + w * 16);
-        LC_EACH_ROW odd[r] = dot(odd[r], left[(size_t)r * BF_WORDS + w], word);
+        LC_EACH_ROW odd[r] = dot(odd[r], left + (size_t)r * BF_WORDS + w, word);
     }
     LC_EACH_ROW acc[r] = _mm512_add_ps(acc[r], _mm512_add_ps(even[r], odd[r]));
 }

@@ -41,8 +41,8 @@ LC_INLINE void few_strip(const lc_product *p, size_t column, size_t spread, cons
             __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
 #pragma GCC unroll 8
             for (int w = 0; w < 8; w++) {
-                even = dot(even, x[w], word[w]);
-                odd = dot(odd, x[w + 8], word[w + 8]);
+                even = dot(even, x + w, word[w]);
+                odd = dot(odd, x + w + 8, word[w + 8]);
             }
             acc[r] = _mm512_add_ps(acc[r], _mm512_add_ps(even, odd));
         }
