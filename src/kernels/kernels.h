@@ -102,6 +102,9 @@ typedef struct lc_gemm_path {
      * in the space of whole groups. */
     void (*multiply_turned)(const lc_product *p);
     void (*pack_lanes)(size_t rows, size_t k, const float *x, size_t ldx, void *out);
+    /* With it: 16 left rows take longer than reading the right ones, so several threads that share
+     * the left rows may each read all right ones. */
+    bool arithmetic_binds;
     void (*multiply_gated)(const lc_gated *g); /* may be NULL */
     /* What pack_kn writes for the transpose. */
     void (*pack_turned)(const lc_turned *left, void *out);

@@ -424,11 +424,11 @@ static size_t count_tiles(attend_task *t, size_t most_heads) {
     return tiles;
 }
 
-/* Whether tiles of a part of the heads occupy all threads. They share no data but the keys, each of
- * which every part reads: that pays where reading them is cheap, with queries as lanes. */
+/* Whether tiles of a part of the heads occupy all threads, which then share no data but the keys:
+ * every part reads all. */
 static bool splits_heads(attend_task *t, size_t tiles, size_t threads) {
     size_t groups = lc_ceil_div(t->s->heads, GROUP), parts = lc_ceil_div(threads, tiles);
-    if (!t->op->path->multiply_turned || parts > groups || t->args->keys.list) return false;
+    if (!t->op->path->arithmetic_binds || parts > groups || t->args->keys.list) return false;
     return 4 * count_tiles(t, lc_ceil_div(groups, parts) * GROUP) >= 3 * threads;
 }
 

@@ -14,7 +14,8 @@
 enum {
     BF_ROWS = 8,     /* rows of a register tile */
     BF_COLUMNS = 16, /* columns of a panel */
-    BF_PACKED = 32,  /* columns that are packed together */
+    BF_PACKED = 32,  /* columns that panel_of_columns packs together */
+    BF_ORDERED = 32, /* right rows that are put in order while as many are used, turned.h */
     BF_TASK = 160,   /* columns of a task with few left rows */
     BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
     FETCH = 256,     /* k of a weight row that are fetched ahead, to the second cache */
@@ -59,7 +60,7 @@ static void pack_left(size_t rows, size_t k, const float *x, size_t ldx, void *o
 /* Panels: [block][word][16 columns]. */
 static size_t bf_scratch(size_t rows, size_t k) {
     (void)rows;
-    return lc_pad_k(k) * 2 * 32 * sizeof(uint16_t);
+    return lc_pad_k(k) * 2 * BF_ORDERED * sizeof(uint16_t);
 }
 
 /* k from begin to end, whole blocks. */
@@ -71,19 +72,18 @@ static void panel_of_rows(const lc_product *p, size_t column, size_t n, bf_chunk
                           uint32_t *panel) {
     __m512i order = chain_order();
     const uint16_t *right = (const uint16_t *)p->right + column * p->ld;
-    for (size_t first = 0; first < n; first += 16)
-        for (size_t b = k.begin; b < k.end; b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS) {
-            __m512i r[16];
-            for (size_t i = 0; i < 16; i++) {
-                r[i] = _mm512_setzero_si512();
-                if (first + i >= n) continue;
-                const uint16_t *w = right + (first + i) * p->ld + b;
-                __builtin_prefetch(w + FETCH, 0, 2);
-                r[i] = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(w));
-            }
-            transpose_16x16(r);
-            for (size_t w = 0; w < BF_WORDS; w++) _mm512_storeu_si512(panel + w * BF_COLUMNS, r[w]);
+    for (size_t b = k.begin; b < k.end; b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS) {
+        __m512i r[16];
+        for (size_t i = 0; i < 16; i++) {
+            r[i] = _mm512_setzero_si512();
+            if (i >= n) continue;
+            const uint16_t *w = right + i * p->ld + b;
+            __builtin_prefetch(w + FETCH, 0, 2);
+            r[i] = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(w));
         }
+        transpose_16x16(r);
+        for (size_t w = 0; w < BF_WORDS; w++) _mm512_storeu_si512(panel + w * BF_COLUMNS, r[w]);
+    }
 }
 
 static inline __m512i right_row(const lc_product *p, size_t k, size_t column, __mmask32 columns) {
@@ -190,5 +190,6 @@ extern const lc_kernels lc_kernels_avx512bf16;
 #define BF_NAME "vdpbf16ps"
 #define BF_LANES pack_lanes
 #define BF_LANES_MULTIPLY bf_multiply_turned
+#define BF_ARITHMETIC_BINDS true
 #include "kernels/bf_panels.inc"
 #include "kernels/kernels.inc"

@@ -6,10 +6,6 @@
 #ifndef LC_KERNELS_AVX512BF16_TURNED_H
 #define LC_KERNELS_AVX512BF16_TURNED_H
 
-enum {
-    ORDERED = 32, /* right rows that are put in order while as many are used */
-};
-
 /* 16 rows after 16: [block][word][16 rows]. */
 static void pack_lanes(size_t rows, size_t k, const float *x, size_t ldx, void *out) {
     __m512i order = chain_order();
@@ -59,7 +55,7 @@ LC_INLINE void turned_tile(const uint32_t *right, const size_t n, const uint32_t
     LC_EACH_ROW _mm512_storeu_ps(c + (size_t)r * 16, acc[r]);
 }
 
-/* Up to ORDERED right rows of one of several products. */
+/* Up to BF_ORDERED right rows of one of several products. */
 typedef struct bf_window {
     const lc_product *p;
     size_t first, n;
@@ -67,7 +63,7 @@ typedef struct bf_window {
 
 static bf_window window_at(const lc_product *p, size_t first) {
     if (p && first >= p->columns) p = p->then, first = 0;
-    size_t n = !p ? 0 : p->columns - first < ORDERED ? p->columns - first : ORDERED;
+    size_t n = !p ? 0 : p->columns - first < BF_ORDERED ? p->columns - first : BF_ORDERED;
     return (bf_window){p, first, n};
 }
 
@@ -95,7 +91,7 @@ static void order_rest(const bf_window *w, const bf_window *behind, size_t i, si
 
 static void bf_multiply_turned(const lc_product *p) {
     size_t k = lc_pad_k(p->k);
-    uint32_t *ordered = p->scratch, *other = ordered + ORDERED * k / 2;
+    uint32_t *ordered = p->scratch, *other = ordered + BF_ORDERED * k / 2;
     bf_window w = window_at(p, 0), next = window_at(p, w.n);
     order_rest(&w, &next, 0, k, ordered);
     while (w.p) {
