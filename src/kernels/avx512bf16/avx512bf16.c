@@ -12,13 +12,14 @@
 #include "kernels/avx512/transpose.h"
 
 enum {
-    BF_ROWS = 8,     /* rows of a register tile */
-    BF_COLUMNS = 16, /* columns of a panel */
-    BF_PACKED = 32,  /* columns that panel_of_columns packs together */
-    BF_ORDERED = 32, /* right rows that are put in order while as many are used, turned.h */
-    BF_TASK = 160,   /* columns of a task with few left rows */
-    BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
-    FETCH = 256,     /* k of a weight row that are fetched ahead, to the second cache */
+    BF_ROWS = 8,        /* rows of a register tile */
+    BF_COLUMNS = 16,    /* columns of a panel */
+    BF_PACKED = 32,     /* columns that panel_of_columns packs together */
+    BF_ORDERED = 32,    /* right rows that are put in order while as many are used, turned.h */
+    BF_TASK = 160,      /* columns of a task with few left rows */
+    BF_WORDS = 16,      /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
+    FETCH = 256,        /* k of a weight row that are fetched ahead, to the second cache */
+    FETCH_COLUMNS = 64, /* the same for columns of each of many rows */
 };
 
 /* Order of the 32 halves of a block: word j < 8 is (4j+2, 4j), word 8 + j is (4j+3, 4j+1). */
@@ -88,7 +89,9 @@ static void panel_of_rows(const lc_product *p, size_t column, size_t n, bf_chunk
 
 static inline __m512i right_row(const lc_product *p, size_t k, size_t column, __mmask32 columns) {
     if (k >= p->k) return _mm512_setzero_si512();
-    return _mm512_maskz_loadu_epi16(columns, (const uint16_t *)p->right + k * p->ld + column);
+    const uint16_t *from = (const uint16_t *)p->right + k * p->ld + column;
+    __builtin_prefetch(from + FETCH_COLUMNS, 0, 2);
+    return _mm512_maskz_loadu_epi16(columns, from);
 }
 
 static void panel_of_columns(const lc_product *p, size_t column, size_t n, bf_chunk chunk,
