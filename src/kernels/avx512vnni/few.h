@@ -164,9 +164,9 @@ LC_INLINE void add_quads(tile *t, const coded_work *w, const lc_w quads[4], cons
     }
 }
 
-/* The left row times the columns at work, which are w->spread apart; groups are longer than a step.
- */
-LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind) {
+/* The left row times the columns at work, which are w->spread apart. Groups are `each` quads of a
+ * step; with 4, a step or more. */
+LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind, const size_t each) {
     const size_t step = few_step(kind);
     size_t group = 0;
     tile t = {.left = w->p->left};
@@ -174,36 +174,18 @@ LC_INLINE void few_strip(const coded_work *w, const lc_code_kind kind) {
     few_tail tail;
     copy_tail(w, kind, &tail);
     t.acc[0][0] = v_zero();
-    for (size_t k = 0; k < w->k;) {
+    for (size_t k = 0, end; k < w->k; k = end) {
         lc_w sum[STRIP], quads[4];
-        for (int i = 0; i < STRIP; i++) sum[i] = w_zero();
-        size_t end = coded_least(w->k, k + w->size);
-        for (; k < end && k < tail.k; k += step, o.codes += 64, o.left += step)
-            add_step(o, kind, sum);
-        if (k < end) add_step(tail.operands, kind, sum), k += step;
-        add_across(sum, quads);
-        add_quads(&t, w, quads, 4, &group);
-    }
-    store_spread(w->p->c + w->column, quiet(t.acc[0][0]), w->columns, w->spread);
-}
-
-/* The same with groups of `each` quads, which are no longer than a step. */
-LC_INLINE void short_strip(const coded_work *w, const lc_code_kind kind, const size_t each) {
-    const size_t step = few_step(kind);
-    size_t group = 0;
-    tile t = {.left = w->p->left};
-    few_operands o = few_operands_at(w, 0, kind);
-    few_tail tail;
-    copy_tail(w, kind, &tail);
-    t.acc[0][0] = v_zero();
-    for (size_t k = 0; k < w->k; k += step, o.codes += 64, o.left += step) {
-        few_operands now = k < tail.k ? o : tail.operands;
-        lc_w sum[STRIP], quads[4];
-        if (kind == LC_CODES_U4) {
-            short_quads(now, quads);
+        end = k + (each < 4 ? step : coded_whole(coded_least(w->k - k, w->size), step));
+        if (kind == LC_CODES_U4 && end == k + step) {
+            short_quads(k < tail.k ? o : tail.operands, quads);
+            o.codes += 64;
+            o.left += step;
         } else {
             for (int i = 0; i < STRIP; i++) sum[i] = w_zero();
-            add_step(now, kind, sum);
+            for (; k < end && k < tail.k; k += step, o.codes += 64, o.left += step)
+                add_step(o, kind, sum);
+            if (k < end) add_step(tail.operands, kind, sum);
             add_across(sum, quads);
         }
         add_quads(&t, w, quads, each, &group);
@@ -211,16 +193,13 @@ LC_INLINE void short_strip(const coded_work *w, const lc_code_kind kind, const s
     store_spread(w->p->c + w->column, quiet(t.acc[0][0]), w->columns, w->spread);
 }
 
+/* The switch makes `each` a constant. */
 LC_INLINE void one_row(const coded_work *w, const lc_code_kind kind) {
-    size_t each = 4 * w->size / few_step(kind);
-    if (each == 1)
-        short_strip(w, kind, 1);
-    else if (each == 2)
-        short_strip(w, kind, 2);
-    else if (each == 4)
-        short_strip(w, kind, 4);
-    else
-        few_strip(w, kind);
+    switch (4 * w->size / few_step(kind)) {
+    case 1: few_strip(w, kind, 1); break;
+    case 2: few_strip(w, kind, 2); break;
+    default: few_strip(w, kind, 4);
+    }
 }
 
 /* A step's codes as words of one weight row each. */
