@@ -39,7 +39,8 @@ static bool parse_size(const char *text, uint64_t *out) {
 static uint64_t token_bytes(const lc_config *c, const lc_param_counts *n,
                             const lc_part_sum parts[LC_PART_COUNT]) {
     uint64_t bytes = 0;
-    for (int p = LC_PART_NGRAM_PROJECTIONS; p < LC_PART_MTP; p++) bytes += parts[p].bytes;
+    for (int p = LC_PART_NGRAM_PROJECTIONS; p < LC_PART_MTP; p++)
+        bytes += parts[p].bytes - parts[p].replaced + parts[p].decoded;
     if (c->tie_embeddings) bytes += parts[LC_PART_EMBEDDING].bytes;
     double share = n->average_experts / (double)c->experts;
     double experts = (double)parts[LC_PART_EXPERTS].bytes;
@@ -56,16 +57,19 @@ static uint64_t used_bytes(const lc_config *c, const lc_part_sum parts[LC_PART_C
 
 static void add_fit(lc_report *r, const char *name, const lc_part_sum parts[LC_PART_COUNT]) {
     uint64_t kv = r->kv[0] + r->kv_mtp[0], context = kv * r->context;
-    uint64_t weights = used_bytes(&r->config, parts);
+    uint64_t weights = used_bytes(&r->config, parts), decoded = 0;
+    for (int p = 0; p < LC_PART_COUNT; p++) decoded += parts[p].decoded;
     lc_fit *fit = &r->fits[r->n_fits++];
     *fit = (lc_fit){
         .name = name,
         .weights = weights,
+        .decoded = decoded,
         .token = token_bytes(&r->config, &r->counts, parts),
-        .together = weights + context + r->step,
+        .together = weights + decoded + context + r->step,
     };
     fit->fits = fit->together <= r->memory;
-    if (weights + r->step < r->memory) fit->room = (r->memory - weights - r->step) / kv;
+    if (fit->together - context < r->memory)
+        fit->room = (r->memory - (fit->together - context)) / kv;
     if (fit->room > r->config.max_positions) fit->room = r->config.max_positions;
 }
 

@@ -75,6 +75,8 @@ int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine
     if (status == LC_OK)
         status = lc_model_open(path, options->settings, options->n_settings, &e->model, err);
     if (status == LC_OK) status = choose_compute(e, options->compute, err);
+    if (status == LC_OK && e->bf16)
+        status = lc_model_decode_kv_b(e->model, e->kernels, e->pool, err);
     if (status == LC_OK && e->drafts && !e->model->mtp)
         status = lc_fail(err, LC_ENOTFOUND, "%s: the checkpoint has no draft module (model.mtp.*)",
                          path);

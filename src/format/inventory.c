@@ -74,6 +74,7 @@ static int compare(void *ctx, const lc_name *n) {
     sum->tensors++;
     sum->elements += (uint64_t)rows * cols;
     sum->bytes += lc_mat_bytes(&mat);
+    if (mat.scaling != LC_SCALE_NONE) lc_name_add_decoded(n, lc_mat_bytes(&mat), sum);
     k->out->misaligned += lc_mat_misaligned(&mat);
     return LC_OK;
 }

@@ -212,6 +212,13 @@ int lc_model_open(const char *path, const char *const *settings, size_t n_settin
     return LC_OK;
 }
 
+int lc_model_decode_kv_b(lc_model *m, const lc_kernels *kernels, lc_pool *pool, lc_err *err) {
+    int status = m->mtp ? lc_mat_decode(&m->mtp->attn.kv_b, kernels, pool, err) : LC_OK;
+    for (size_t i = 0; i < 2 * m->config.layers && status == LC_OK; i++)
+        status = lc_mat_decode(&m->layers[i / 2].attn[i % 2].kv_b, kernels, pool, err);
+    return status;
+}
+
 /* ---- closing: only matrices with resident copies own memory ---- */
 
 static void unbind_attention(lc_mla_weights *w) {

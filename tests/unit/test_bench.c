@@ -51,8 +51,15 @@ static void codes_count_apart(void **state) {
     lc_engine_close(e);
 }
 
+/* Every token needs kv_b in BF16, so it stays so; fp32 products need what is stored. */
 static void kv_b_counts_as_decoded(void **state) {
     (void)state;
+    lc_engine *exact;
+    lc_err err = {0};
+    lc_engine_options f32 = {.threads = 1, .compute = "f32"};
+    assert_ok(lc_engine_open("models/nano", &f32, &exact, &err), err);
+    assert_int_equal(exact->model->layers[0].attn[0].kv_b.scaling, LC_SCALE_ROW);
+    lc_engine_close(exact);
     lc_engine *e = open_engine("models/nano", NULL, 0);
     lc_cost_rows rows = {0, 1};
     lc_cost cost = {0};
@@ -61,6 +68,8 @@ static void kv_b_counts_as_decoded(void **state) {
         for (int s = 0; s < 2; s++) {
             const lc_mat *w = &e->model->layers[l].attn[s].kv_b;
             kv_b += 2 * (double)(w->rows * w->cols);
+            assert_int_equal(w->type, LC_BF16);
+            assert_int_equal(lc_mat_bytes(w), 2 * w->rows * w->cols);
         }
     lc_cost_step(e->model, 2, &rows, 1, 1, &cost);
     assert_true(cost.operations[LC_STAGE_PROJECT] == kv_b);

@@ -281,6 +281,7 @@ LC_INLINE void turned_rows(const coded_work *w, const bool halves) {
 static void few_rows(const coded_work *w) {
     const lc_code_kind kind = w->p->right.kind;
     take_groups(w, 0);
+    fetch_groups(w, w->column + 1);
     if (w->p->rows > 1 && kind == LC_CODES_U4)
         turned_rows(w, true);
     else if (w->p->rows > 1)
@@ -301,7 +302,6 @@ static void few_columns(coded_work *w) {
         w->spread = part_of(w->p->columns - first);
         for (size_t i = 0; i < w->spread; i++) {
             w->column = first + i;
-            fetch_groups(w, w->column + 1);
             few_rows(w);
         }
         first += w->columns * w->spread;
