@@ -40,7 +40,7 @@ static uint64_t token_bytes(const lc_config *c, const lc_param_counts *n,
                             const lc_part_sum parts[LC_PART_COUNT]) {
     uint64_t bytes = 0;
     for (int p = LC_PART_NGRAM_PROJECTIONS; p < LC_PART_MTP; p++)
-        bytes += parts[p].bytes - parts[p].replaced + parts[p].decoded;
+        bytes += parts[p].bytes - parts[p].replaced + parts[p].packed;
     if (c->tie_embeddings) bytes += parts[LC_PART_EMBEDDING].bytes;
     double share = n->average_experts / (double)c->experts;
     double experts = (double)parts[LC_PART_EXPERTS].bytes;
@@ -57,15 +57,15 @@ static uint64_t used_bytes(const lc_config *c, const lc_part_sum parts[LC_PART_C
 
 static void add_fit(lc_report *r, const char *name, const lc_part_sum parts[LC_PART_COUNT]) {
     uint64_t kv = r->kv[0] + r->kv_mtp[0], context = kv * r->context;
-    uint64_t weights = used_bytes(&r->config, parts), decoded = 0;
-    for (int p = 0; p < LC_PART_COUNT; p++) decoded += parts[p].decoded;
+    uint64_t weights = used_bytes(&r->config, parts), packed = 0;
+    for (int p = 0; p < LC_PART_COUNT; p++) packed += parts[p].packed;
     lc_fit *fit = &r->fits[r->n_fits++];
     *fit = (lc_fit){
         .name = name,
         .weights = weights,
-        .decoded = decoded,
+        .packed = packed,
         .token = token_bytes(&r->config, &r->counts, parts),
-        .together = weights + decoded + context + r->step,
+        .together = weights + packed + context + r->step,
     };
     fit->fits = fit->together <= r->memory;
     if (fit->together - context < r->memory)

@@ -20,9 +20,9 @@ typedef struct lc_fit {
     const char *name;  /* "as stored", "BF16" */
     uint64_t weights;  /* bytes that a run uses, draft module included */
     uint64_t copied;   /* of these, held in RAM of our own: misaligned in the files */
-    uint64_t decoded;  /* held in RAM besides: kv_b in BF16, if it is quantised */
+    uint64_t packed;   /* held in RAM besides: kv_b in BF16 */
     uint64_t token;    /* bytes of weights that a token reads, average experts */
-    uint64_t together; /* weights, also the decoded ones, context in BF16 and step memory */
+    uint64_t together; /* weights, also packed ones, context in BF16 and step memory */
     bool fits;
     uint64_t room; /* tokens of context (BF16) beside the weights, at most max_positions */
 } lc_fit;

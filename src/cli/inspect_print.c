@@ -178,8 +178,8 @@ static void print_memory(const lc_report *r, FILE *out) {
     if (r->checkpoint) {
         uint64_t mapped = r->fits[0].weights - r->fits[0].copied;
         fprintf(out,
-                "  %s mapped from the files, %s copied to RAM (misaligned), %s decoded (kv_b)\n",
-                bytes(mapped).s, bytes(r->fits[0].copied).s, bytes(r->fits[0].decoded).s);
+                "  %s mapped from the files, %s copied to RAM (misaligned), %s packed (kv_b)\n",
+                bytes(mapped).s, bytes(r->fits[0].copied).s, bytes(r->fits[0].packed).s);
         return;
     }
     fprintf(out, "  FP8: projections and FFNs, a scale per 128 x 128; INT8: FFNs, a scale per row; "
@@ -344,7 +344,7 @@ static struct json_object *json_memory(const lc_report *r) {
             put_n(entry, "mapped", f->weights - f->copied);
             put_n(entry, "resident", f->copied);
         }
-        put_n(entry, "decoded", f->decoded);
+        put_n(entry, "packed", f->packed);
         put_n(entry, "token_reads", f->token);
         put_n(entry, "together", f->together);
         put(entry, "fits", json_object_new_boolean(f->fits));

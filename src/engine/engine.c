@@ -59,7 +59,8 @@ static int allocate(lc_engine *e, size_t chunk, lc_err *err) {
     e->previous = e->drafts ? lc_calloc(e->chunk * config->hidden, sizeof *e->previous) : NULL;
     if (!e->rows || !e->logit_rows || (e->drafts && !e->previous))
         return lc_fail(err, LC_ENOMEM, "engine: out of memory");
-    return lc_work_new(e->model, size, e->pool, &e->work, err);
+    int status = lc_work_new(e->model, size, e->pool, &e->work, err);
+    return status == LC_OK ? lc_model_pack(e->model, &e->work->op, err) : status;
 }
 
 int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine **out,
@@ -75,8 +76,6 @@ int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine
     if (status == LC_OK)
         status = lc_model_open(path, options->settings, options->n_settings, &e->model, err);
     if (status == LC_OK) status = choose_compute(e, options->compute, err);
-    if (status == LC_OK && e->bf16)
-        status = lc_model_decode_kv_b(e->model, e->kernels, e->pool, err);
     if (status == LC_OK && e->drafts && !e->model->mtp)
         status = lc_fail(err, LC_ENOTFOUND, "%s: the checkpoint has no draft module (model.mtp.*)",
                          path);

@@ -70,11 +70,7 @@ static int compare(void *ctx, const lc_name *n) {
         list(&k->out->wrong, &k->out->n_wrong, err.text);
         return LC_OK;
     }
-    lc_part_sum *sum = &k->out->parts[n->part];
-    sum->tensors++;
-    sum->elements += (uint64_t)rows * cols;
-    sum->bytes += lc_mat_bytes(&mat);
-    if (mat.scaling != LC_SCALE_NONE) lc_name_add_decoded(n, lc_mat_bytes(&mat), sum);
+    lc_part_add(&k->out->parts[n->part], n, lc_mat_bytes(&mat));
     k->out->misaligned += lc_mat_misaligned(&mat);
     return LC_OK;
 }

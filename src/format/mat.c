@@ -14,7 +14,7 @@
 
 #include <stdio.h>
 
-enum { MAX_TEXT = 96, DECODE_ROWS = 128 /* FP8 shares scales so far */ };
+enum { MAX_TEXT = 96 };
 
 typedef struct binding {
     const lc_tensors *tensors;
@@ -407,38 +407,6 @@ void lc_mat_unbind(lc_mat *mat) {
     lc_free(mat->owned[0]);
     lc_free(mat->owned[1]);
     *mat = (lc_mat){0};
-}
-
-typedef struct decode_task {
-    const lc_mat *mat;
-    const lc_kernels *kernels;
-    uint16_t *out;
-} decode_task;
-
-static void decode_rows(void *ctx, size_t begin, size_t end, int thread) {
-    const decode_task *t = ctx;
-    size_t cols = t->mat->cols;
-    (void)thread;
-    lc_mat_rows_bf16(t->kernels, t->mat, begin, end - begin, t->out + begin * cols, cols);
-}
-
-int lc_mat_decode(lc_mat *mat, const lc_kernels *kernels, lc_pool *pool, lc_err *err) {
-    if (mat->type == LC_BF16 && mat->scaling == LC_SCALE_NONE) return LC_OK;
-    size_t bytes = mat->rows * mat->cols * sizeof(uint16_t);
-    decode_task t = {mat, kernels, lc_alloc_dense(bytes, false)};
-    if (!t.out) return lc_fail(err, LC_ENOMEM, "tensor %s in BF16: out of memory", mat->name);
-    lc_pool_for(pool, mat->rows, DECODE_ROWS, decode_rows, &t);
-    lc_mat decoded = {.name = mat->name,
-                      .type = LC_BF16,
-                      .place = LC_PLACE_RESIDENT,
-                      .rows = mat->rows,
-                      .cols = mat->cols,
-                      .bytes = bytes,
-                      .data = t.out,
-                      .owned[0] = t.out};
-    lc_mat_unbind(mat);
-    *mat = decoded;
-    return LC_OK;
 }
 
 int lc_mat_acquire(const lc_mat *mat, lc_err *err) {

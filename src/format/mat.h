@@ -7,7 +7,6 @@
 #ifndef LC_FORMAT_MAT_H
 #define LC_FORMAT_MAT_H
 
-#include "base/pool.h"
 #include "format/safetensors.h"
 #include "kernels/kernels.h"
 
@@ -93,10 +92,6 @@ size_t lc_mat_misaligned(const lc_mat *mat);
  * resident ones always succeed; streamed ones may wait for the disk and fail with LC_EIO. */
 int lc_mat_acquire(const lc_mat *mat, lc_err *err);
 void lc_mat_release(const lc_mat *mat);
-
-/* Keeps the matrix as resident BF16 from now on: the bits of lc_mat_rows_bf16, for one that every
- * token would decode again. Nothing happens to one that is BF16 already. */
-int lc_mat_decode(lc_mat *mat, const lc_kernels *kernels, lc_pool *pool, lc_err *err);
 
 /* One row as fp32 values, scale applied in fp32 (one rounding): out[cols]. The matrix must be
  * acquired. */

@@ -185,11 +185,15 @@ int lc_names_expected(const lc_config *config, lc_name_visit *visit, void *ctx) 
     return w.status;
 }
 
-void lc_name_add_decoded(const lc_name *n, uint64_t bytes, lc_part_sum *sum) {
+void lc_part_add(lc_part_sum *sum, const lc_name *n, uint64_t bytes) {
     static const char kv_b[] = "kv_b_proj.weight";
     size_t length = strlen(n->name), tail = sizeof kv_b - 1;
+    uint64_t elements = n->rank == 1 ? n->shape[0] : (uint64_t)n->shape[0] * n->shape[1];
+    sum->tensors++;
+    sum->elements += elements;
+    sum->bytes += bytes;
     if (length < tail || strcmp(n->name + length - tail, kv_b) != 0) return;
-    sum->decoded += (uint64_t)n->shape[0] * n->shape[1] * sizeof(uint16_t);
+    sum->packed += elements * sizeof(uint16_t);
     sum->replaced += bytes;
 }
 
@@ -199,32 +203,23 @@ typedef struct estimate {
     lc_part_sum *out;
 } estimate;
 
-static bool is_quantised(const lc_name *n, lc_storage storage) {
-    bool proj = storage == LC_STORE_FP8 || storage == LC_STORE_INT4;
-    if (n->weight == LC_WEIGHT_FFN) return storage != LC_STORE_BF16;
-    return n->weight == LC_WEIGHT_PROJ && proj;
-}
-
 static uint64_t stored_bytes(const lc_name *n, lc_storage storage) {
     uint64_t rows = n->rank == 1 ? 1 : n->shape[0], cols = n->rank == 1 ? n->shape[0] : n->shape[1];
     uint64_t count = rows * cols, block = LC_SCALE_BLOCK_SIZE;
-    if (!is_quantised(n, storage)) return count * (n->weight == LC_WEIGHT_F32 ? 4 : 2);
-    if (storage == LC_STORE_FP8)
+    bool ffn = n->weight == LC_WEIGHT_FFN, proj = ffn || n->weight == LC_WEIGHT_PROJ;
+    if (storage == LC_STORE_FP8 && proj)
         return count + 4 * ((rows + block - 1) / block) * ((cols + block - 1) / block);
-    if (storage == LC_STORE_INT8) return count + 4 * rows;
-    return rows * ((cols + 1) / 2) + 2 * rows * ((cols + 63) / 64);
+    if (storage == LC_STORE_INT8 && ffn) return count + 4 * rows;
+    if (storage == LC_STORE_INT4 && proj)
+        return rows * ((cols + 1) / 2) + 2 * rows * ((cols + 63) / 64);
+    return count * (n->weight == LC_WEIGHT_F32 ? 4 : 2);
 }
 
 static int add_estimate(void *ctx, const lc_name *n) {
     const estimate *e = ctx;
     if (n->part >= LC_PART_MTP && !e->c->mtp_steps) return LC_OK;
     if (n->part == LC_PART_MTP_NGRAM && e->c->member != LC_MEMBER_TWO) return LC_OK;
-    lc_part_sum *sum = &e->out[n->part];
-    sum->tensors++;
-    sum->elements += n->rank == 1 ? n->shape[0] : (uint64_t)n->shape[0] * n->shape[1];
-    uint64_t bytes = stored_bytes(n, e->storage);
-    sum->bytes += bytes;
-    if (is_quantised(n, e->storage)) lc_name_add_decoded(n, bytes, sum);
+    lc_part_add(&e->out[n->part], n, stored_bytes(n, e->storage));
     return LC_OK;
 }
 

@@ -54,13 +54,13 @@ int lc_names_expected(const lc_config *config, lc_name_visit *visit, void *ctx);
 
 typedef struct lc_part_sum {
     uint64_t tensors, elements, bytes;
-    /* Of quantised kv_b: bytes in RAM, since BF16 products keep it decoded (lc_model_decode_kv_b),
-     * and those of `bytes` that no token reads for that reason. */
-    uint64_t decoded, replaced;
+    /* Of kv_b: bytes in RAM, where BF16 products keep it packed (lc_model_pack), and those of
+     * `bytes` that no token reads for that reason. */
+    uint64_t packed, replaced;
 } lc_part_sum;
 
-/* Adds a quantised weight of so many bytes to the last two. */
-void lc_name_add_decoded(const lc_name *name, uint64_t bytes, lc_part_sum *sum);
+/* Adds a weight of so many stored bytes. */
+void lc_part_add(lc_part_sum *sum, const lc_name *name, uint64_t bytes);
 
 /* Ways to store a checkpoint, for estimates. Scales are counted. */
 typedef enum lc_storage {

@@ -54,9 +54,8 @@ int lc_model_open(const char *path, const char *const *settings, size_t n_settin
                   lc_err *err);
 void lc_model_close(lc_model *model);
 
-/* For BF16 products: kv_b, which they need decoded for every token, stays in memory as BF16. No bit
- * changes. */
-int lc_model_decode_kv_b(lc_model *model, const lc_kernels *kernels, lc_pool *pool, lc_err *err);
+/* Packs what products of op's path need packed (lc_mla_pack); before the first pass. */
+int lc_model_pack(lc_model *model, const lc_op *op, lc_err *err);
 
 lc_kv_layout lc_model_kv_layout(const lc_model *model, bool bf16);
 /* The draft module's cache: one sublayer, one indexer. */

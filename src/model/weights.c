@@ -212,18 +212,19 @@ int lc_model_open(const char *path, const char *const *settings, size_t n_settin
     return LC_OK;
 }
 
-int lc_model_decode_kv_b(lc_model *m, const lc_kernels *kernels, lc_pool *pool, lc_err *err) {
-    int status = m->mtp ? lc_mat_decode(&m->mtp->attn.kv_b, kernels, pool, err) : LC_OK;
+int lc_model_pack(lc_model *m, const lc_op *op, lc_err *err) {
+    int status = m->mtp ? lc_mla_pack(op, &m->mla, &m->mtp->attn, err) : LC_OK;
     for (size_t i = 0; i < 2 * m->config.layers && status == LC_OK; i++)
-        status = lc_mat_decode(&m->layers[i / 2].attn[i % 2].kv_b, kernels, pool, err);
+        status = lc_mla_pack(op, &m->mla, &m->layers[i / 2].attn[i % 2], err);
     return status;
 }
 
-/* ---- closing: only matrices with resident copies own memory ---- */
+/* ---- closing: matrices with resident copies and packed ones own memory ---- */
 
 static void unbind_attention(lc_mla_weights *w) {
     lc_mat *mats[] = {&w->q_a, &w->q_b, &w->kv_a, &w->kv_b, &w->o};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++) lc_mat_unbind(mats[i]);
+    lc_free(w->kv_b_packed);
 }
 
 static void unbind_indexer(lc_indexer_weights *w) {

@@ -83,8 +83,12 @@ static bool usable_in_place(const lc_op *op, const lc_mat *w) {
     return w->type == wanted && w->scaling == LC_SCALE_NONE && w->cols % LC_K_BLOCK == 0;
 }
 
-const void *lc_right_rows(const lc_op *op, const lc_mat *w, size_t row0, size_t n, float *scratch,
-                          size_t *ld) {
+static size_t right_floats(size_t n, size_t cols) { return n * lc_pad_k(cols); }
+
+/* Rows row0 .. row0+n-1 for nk products of op->path: *ld elements apart, zero up to lc_pad_k(cols).
+ * scratch: right_floats(n, cols) floats. */
+static const void *right_rows(const lc_op *op, const lc_mat *w, size_t row0, size_t n,
+                              float *scratch, size_t *ld) {
     size_t stride = lc_pad_k(w->cols), element = op->path->element;
     *ld = stride;
     if (usable_in_place(op, w)) return (const char *)w->data + row0 * stride * element;
@@ -119,7 +123,7 @@ static size_t zeros_floats(size_t n, size_t groups) {
 
 size_t lc_columns_floats(const lc_op *op, size_t rows, size_t k) {
     size_t n = lc_columns_most(op, rows);
-    size_t plain = lc_product_floats(op, rows, k) + lc_right_floats(n, k);
+    size_t plain = lc_product_floats(op, rows, k) + right_floats(n, k);
     size_t coded = floats_of(op->k->coded.scratch_bytes(rows, k, LC_K_BLOCK)) +
                    zeros_floats(n, lc_ceil_div(k, LC_K_BLOCK));
     return larger(plain, coded);
@@ -164,7 +168,7 @@ void lc_columns(const lc_op *op, const lc_mat *w, const lc_left *left, size_t ro
                     .ldc = ldc,
                     .scratch = scratch};
     p.right =
-        lc_right_rows(op, w, row0, n, scratch + lc_product_floats(op, left->rows, left->k), &p.ld);
+        right_rows(op, w, row0, n, scratch + lc_product_floats(op, left->rows, left->k), &p.ld);
     op->path->multiply_nk(&p);
 }
 
@@ -179,8 +183,8 @@ void lc_gated_columns(const lc_op *op, const lc_mat *gate, const lc_mat *up, con
                   .hidden = hidden->space,
                   .width = hidden->left.k,
                   .column = row0};
-    g.gate.right = lc_right_rows(op, gate, row0, n, rows, &g.gate.ld);
-    g.up = lc_right_rows(op, up, row0, n, rows + lc_right_floats(n, left->k), &g.gate.ld);
+    g.gate.right = right_rows(op, gate, row0, n, rows, &g.gate.ld);
+    g.up = right_rows(op, up, row0, n, rows + right_floats(n, left->k), &g.gate.ld);
     op->path->multiply_gated(&g);
 }
 

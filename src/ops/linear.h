@@ -66,12 +66,6 @@ int lc_linear(const lc_op *op, const lc_mat *w, lc_operand *x, float *y, size_t 
 /* op with everything in fp32 whatever the compute type (router, index weights). */
 lc_op lc_op_exact(const lc_op *op);
 
-/* Right rows row0 .. row0+n-1 of a weight for nk products of op->path: *ld elements apart, zero up
- * to lc_pad_k(cols). scratch: lc_right_floats(n, cols) floats. */
-const void *lc_right_rows(const lc_op *op, const lc_mat *w, size_t row0, size_t n, float *scratch,
-                          size_t *ld);
-static inline size_t lc_right_floats(size_t n, size_t cols) { return n * lc_pad_k(cols); }
-
 /* Floats of a thread's scratch that products of op->path need for `rows` left rows. */
 size_t lc_product_floats(const lc_op *op, size_t rows, size_t k);
 

@@ -3,6 +3,9 @@
  * cached row is [latent R | rotated rope key], the query is carried into latent space (q_nope
  * W_kvb_k), and the context is carried out of it (W_kvb_v). Prefill, decode, cached and drafted
  * rows use one formula, so they give one result.
+ *
+ * Bargain: kv_b is a few hundredths of the weights, stored in anything, and every token passes it
+ * in two directions. So it is packed once for the products that use it, in memory of our own.
  */
 #ifndef LC_OPS_MLA_H
 #define LC_OPS_MLA_H
@@ -16,6 +19,8 @@ typedef struct lc_mla_weights {
         kv_b; /* [R+rope][H], [N*(nope+v)][R], rows grouped head by head: nope keys, then v */
     lc_mat o; /* [H][N*v] */
     const float *q_a_norm, *kv_a_norm;
+    char *kv_b_packed; /* right sides of q_nope W_kvb_k of all heads, then of context W_kvb_v;
+                        * owned: lc_free */
 } lc_mla_weights;
 
 /* Sizes and constants of a model's attention, the same in every sublayer. */
@@ -25,6 +30,9 @@ typedef struct lc_mla_shape {
     float softmax_scale;
 } lc_mla_shape;
 void lc_mla_shape_init(lc_mla_shape *shape, const lc_config *config);
+
+/* Packs kv_b for op's path. Before lc_mla. */
+int lc_mla_pack(const lc_op *op, const lc_mla_shape *s, lc_mla_weights *w, lc_err *err);
 
 /* Step buffers; sizes from lc_mla_floats. */
 typedef struct lc_mla_buffers {

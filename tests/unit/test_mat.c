@@ -117,28 +117,6 @@ static void check_bf16(const lc_mat *mat) {
     free(halves), free(row);
 }
 
-/* All rows as BF16 instead of what is stored. */
-static void check_decoded(lc_mat *mat) {
-    lc_err err = {0};
-    size_t rows = mat->rows, cols = mat->cols;
-    const lc_kernels *k = lc_kernels_of(LC_ISA_SCALAR);
-    const void *stored = mat->data;
-    bool plain = mat->type == LC_BF16;
-    uint16_t *want = malloc(rows * cols * sizeof *want);
-    lc_mat_rows_bf16(k, mat, 0, rows, want, cols);
-    lc_mem_fail_after(0);
-    assert_int_equal(lc_mat_decode(mat, k, NULL, &err), plain ? LC_OK : LC_ENOMEM);
-    lc_mem_fail_after(-1);
-    assert_ptr_equal(mat->data, stored);
-    assert_ok(lc_mat_decode(mat, k, NULL, &err), err);
-    assert_int_equal(mat->data == stored, plain);
-    assert_int_equal(mat->type, LC_BF16);
-    assert_int_equal(mat->scaling, LC_SCALE_NONE);
-    assert_int_equal(lc_mat_bytes(mat), rows * cols * sizeof *want);
-    assert_memory_equal(mat->data, want, rows * cols * sizeof *want);
-    free(want);
-}
-
 /* Binds every weight of a checkpoint; visits each row as fp32. */
 typedef void row_check(const lc_tensors *tensors, const lc_mat *mat, size_t row, const float *got);
 
@@ -163,7 +141,6 @@ static int each_weight(const lc_tensors *tensors, row_check *check) {
         }
         check_bf16(&mat);
         lc_mat_release(&mat);
-        check_decoded(&mat);
         lc_mat_unbind(&mat);
         mats++;
     }

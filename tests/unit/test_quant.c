@@ -522,9 +522,6 @@ static void test_halves(void **unused) {
     lc_mat_rows_bf16(lc_kernels_of(LC_ISA_SCALAR), &m, 1, 14, halves[0], R + 3);
     for (size_t r = 0; r < 14; r++)
         for (size_t c = 0; c < R; c++) assert_int_equal(halves[r][c], lc_f32_to_bf16(all[r][c]));
-    assert_ok(lc_mat_decode(&m, lc_kernels_of(LC_ISA_SCALAR), NULL, &err), err);
-    for (size_t r = 0; r < 14; r++)
-        assert_memory_equal((const uint16_t *)m.data + (r + 1) * R, halves[r], R * 2);
     lc_mat_unbind(&m);
     assert_int_equal(lc_mem_current(), before);
     static const struct {
