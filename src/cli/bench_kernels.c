@@ -143,13 +143,15 @@ typedef struct weight_type {
     const char *name;
     lc_dtype type;
     lc_scaling scaling;
-    bool bf16; /* path */
+    lc_peak_kind kind;
 } weight_type;
 
 static const weight_type types[] = {
-    {"f32", LC_F32, LC_SCALE_NONE, false},     {"bf16", LC_BF16, LC_SCALE_NONE, true},
-    {"fp8", LC_F8_E4M3, LC_SCALE_BLOCK, true}, {"int8", LC_I8, LC_SCALE_ROW, true},
-    {"int4", LC_I32, LC_SCALE_GROUP, true}, /* 4-bit codes, groups of 64 */
+    {"f32", LC_F32, LC_SCALE_NONE, LC_PEAK_F32},
+    {"bf16", LC_BF16, LC_SCALE_NONE, LC_PEAK_BF16},
+    {"fp8", LC_F8_E4M3, LC_SCALE_BLOCK, LC_PEAK_BF16},
+    {"int8", LC_I8, LC_SCALE_ROW, LC_PEAK_INT8},
+    {"int4", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8}, /* 4-bit codes, groups of 64 */
 };
 enum { GROUP = 64 };
 
@@ -177,6 +179,9 @@ typedef struct linear {
     float *x, *packed, *y, *expected;        /* y: expected of SAMPLE rows */
     float *scales;
 } linear;
+
+/* The compute type. */
+static bool is_bf16(const linear *l) { return l->type->kind != LC_PEAK_F32; }
 
 /* Without scales. */
 static size_t matrix_bytes(const weight_type *t, size_t k, size_t columns) {
@@ -223,10 +228,10 @@ static size_t sample_row(const linear *l, size_t s) {
 static int run_scalar(linear *l) {
     lc_op op;
     lc_mat w = matrix(l, 0);
-    int status = lc_kernel_op(l->b, LC_ISA_SCALAR, l->type->bf16, 0, &op);
+    int status = lc_kernel_op(l->b, LC_ISA_SCALAR, is_bf16(l), 0, &op);
     if (status == LC_OK)
         status =
-            lc_kernel_op(l->b, LC_ISA_SCALAR, l->type->bf16, lc_columns_floats(&op, 1, l->k), &op);
+            lc_kernel_op(l->b, LC_ISA_SCALAR, is_bf16(l), lc_columns_floats(&op, 1, l->k), &op);
     for (size_t s = 0; s < SAMPLE && s < l->rows && status == LC_OK; s++) {
         const float *row = l->x + sample_row(l, s) * l->k;
         lc_operand x = lc_operand_of(1, l->k, row, l->k, l->packed);
@@ -249,9 +254,9 @@ static int measure_linear(linear *l, const char *name) {
     lc_kernel_bench *b = l->b;
     int status = run_scalar(l);
     for (size_t i = 0; i < b->n_isas && status == LC_OK; i++) {
-        status = lc_kernel_op(b, b->isas[i], l->type->bf16, 0, &l->op);
+        status = lc_kernel_op(b, b->isas[i], is_bf16(l), 0, &l->op);
         if (status == LC_OK)
-            status = lc_kernel_op(b, b->isas[i], l->type->bf16,
+            status = lc_kernel_op(b, b->isas[i], is_bf16(l),
                                   lc_columns_floats(&l->op, l->rows, l->k), &l->op);
         if (status != LC_OK) break;
         l->copies = 1;
@@ -263,7 +268,7 @@ static int measure_linear(linear *l, const char *name) {
                             .columns = l->columns,
                             .operations = 2.0 * (double)l->rows * (double)l->k * (double)l->columns,
                             .bytes = (double)matrix_bytes(l->type, l->k, l->columns),
-                            .kind = l->type->bf16 ? LC_PEAK_BF16 : LC_PEAK_F32};
+                            .kind = l->type->kind};
         lc_kernel_measure(b, &c, b->isas[i], run_linear, l, equal);
         l->copies = b->data.bytes / l->stride;
         if (l->rows > 64) continue; /* arithmetic binds by far */

@@ -1,7 +1,7 @@
 /*
  * bench_kernels_ops.c: the kernels that aren't products with weights: attention over a cache
- * (lc_attend, as a forward pass runs it), products that run along rows (kn), and kernels of single
- * rows. Shapes are those of LongCat-Flash-Lite.
+ * (lc_attend, as a forward pass runs it), products with both sides packed (kv_b), and kernels of
+ * single rows. Shapes are those of LongCat-Flash-Lite.
  */
 #include "cli/bench_kernels.h"
 
@@ -137,16 +137,20 @@ int lc_bench_attention(lc_kernel_bench *b) {
     return status;
 }
 
-/* ---- products along rows ---- */
+/* ---- products with both sides packed ---- */
 
 /* Absorbed queries: per head [rows][NOPE] times [NOPE][RANK]. */
 typedef struct absorb {
     lc_op op;
     size_t rows;
-    const float *x;    /* [rows][HEADS][NOPE] */
-    const char *right; /* [HEADS][NOPE][RANK] */
-    float *left, *c;   /* [HEADS] packed; [HEADS][rows][RANK] */
+    const float *x, *w; /* [rows][HEADS][NOPE], [HEADS][NOPE][RANK] */
+    char *right;        /* w packed */
+    float *left, *c;    /* [HEADS] packed; [HEADS][rows][RANK] */
 } absorb;
+
+static char *right_of(const absorb *a, size_t head) {
+    return a->right + head * lc_right_bytes(a->op.path, NOPE, RANK);
+}
 
 static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
     const absorb *a = ctx;
@@ -154,15 +158,14 @@ static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
     for (size_t h = begin; h < end; h++) {
         float *left = a->left + h * lc_left_floats(a->rows, NOPE);
         path->pack_kn(a->rows, NOPE, a->x + h * NOPE, HEADS * NOPE, left);
-        path->multiply_kn(&(lc_product){.rows = a->rows,
-                                        .k = NOPE,
-                                        .columns = RANK,
-                                        .left = left,
-                                        .right = a->right + h * NOPE * RANK * path->element,
-                                        .ld = RANK,
-                                        .c = a->c + h * a->rows * RANK,
-                                        .ldc = RANK,
-                                        .scratch = a->op.scratch[thread]});
+        path->multiply(&(lc_product){.rows = a->rows,
+                                     .k = NOPE,
+                                     .columns = RANK,
+                                     .left = left,
+                                     .right = right_of(a, h),
+                                     .c = a->c + h * a->rows * RANK,
+                                     .ldc = RANK,
+                                     .scratch = a->op.scratch[thread]});
     }
 }
 
@@ -176,13 +179,18 @@ static int absorb_with(lc_kernel_bench *b, absorb *a, lc_isa isa, bool bf16) {
     int status = lc_kernel_op(b, isa, bf16, 0, &a->op);
     if (status == LC_OK)
         status = lc_kernel_op(b, isa, bf16, lc_product_floats(&a->op, a->rows, NOPE), &a->op);
-    if (status == LC_OK) run_absorb(a, 0);
-    return status;
+    if (status != LC_OK) return status;
+    for (size_t h = 0; h < HEADS; h++) {
+        lc_right keys = {NOPE, RANK, 0, NOPE, a->w + h * NOPE * RANK, RANK, true};
+        a->op.path->pack_right(&keys, right_of(a, h));
+    }
+    run_absorb(a, 0);
+    return LC_OK;
 }
 
 static int measure_absorb(lc_kernel_bench *b, absorb *a, bool bf16, float *expected) {
     size_t count = HEADS * a->rows * RANK;
-    lc_kernel_case c = {.name = "absorb (kn)",
+    lc_kernel_case c = {.name = "absorb",
                         .type = bf16 ? "bf16" : "f32",
                         .rows = a->rows,
                         .k = NOPE,
@@ -203,23 +211,29 @@ static int measure_absorb(lc_kernel_bench *b, absorb *a, bool bf16, float *expec
 static int bench_absorb(lc_kernel_bench *b) {
     static const size_t rows[] = {1, 8, 64, 256};
     enum { MOST = 256 };
-    if (!lc_kernel_wanted(b, "absorb (kn)", 1)) return LC_OK;
+    if (!lc_kernel_wanted(b, "absorb", 1)) return LC_OK;
     float *x = lc_calloc(MOST * HEADS * NOPE, sizeof *x);
     float *left = lc_calloc(HEADS * lc_left_floats(MOST, NOPE), sizeof *left);
+    float *w = lc_calloc(2 * HEADS * NOPE * RANK, sizeof *w); /* packed ones behind them */
     float *c = lc_calloc(HEADS * MOST * RANK, sizeof *c);
     float *expected = lc_calloc(HEADS * MOST * RANK, sizeof *expected);
-    int status = x && left && c && expected
+    int status = x && left && w && c && expected
                      ? LC_OK
                      : lc_fail(b->err, LC_ENOMEM, "bench kernels: out of memory");
-    if (status == LC_OK) lc_kernel_floats(b, 4242, MOST * HEADS * NOPE, x);
+    if (status == LC_OK) {
+        lc_kernel_floats(b, 4242, MOST * HEADS * NOPE, x);
+        lc_kernel_floats(b, 4343, HEADS * NOPE * RANK, w);
+    }
     for (int bf16 = 0; bf16 < 2; bf16++)
         for (size_t i = 0; i < sizeof rows / sizeof *rows && status == LC_OK; i++) {
-            if (!lc_kernel_wanted(b, "absorb (kn)", rows[i])) continue;
-            absorb a = {.rows = rows[i], .x = x, .right = b->data.data, .left = left, .c = c};
+            if (!lc_kernel_wanted(b, "absorb", rows[i])) continue;
+            absorb a = {.rows = rows[i], .x = x, .w = w, .left = left, .c = c};
+            a.right = (char *)(w + HEADS * NOPE * RANK);
             status = measure_absorb(b, &a, bf16, expected);
         }
     lc_free(x);
     lc_free(left);
+    lc_free(w);
     lc_free(c);
     lc_free(expected);
     return status;
