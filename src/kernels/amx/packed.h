@@ -1,7 +1,7 @@
 /*
- * packed.h (AMX): products whose two sides were packed before, for training. Both sides are lists
- * of whole tiles, each in one piece, so a tile's rows never compete for the same places of the
- * first cache, and results need no turning:
+ * packed.h (AMX): products whose two sides were packed before, for kv_b and for training. Both
+ * sides are lists of whole tiles, each in one piece, so a tile's rows never compete for the same
+ * places of the first cache, and results need no turning:
  *
  *     left    groups of 16 rows, [block of 32 k][row][32]      (a last group has fewer rows)
  *     right   panels of 32 columns, [block][half][pair of k][16 columns][2], padded with zeros

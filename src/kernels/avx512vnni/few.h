@@ -281,7 +281,7 @@ LC_INLINE void turned_rows(const coded_work *w, const bool halves) {
 static void few_rows(const coded_work *w) {
     const lc_code_kind kind = w->p->right.kind;
     take_groups(w, 0);
-    fetch_groups(w, w->column + 1);
+    fetch_groups(w, w->column + 1); /* this strip's own would wait behind that */
     if (w->p->rows > 1 && kind == LC_CODES_U4)
         turned_rows(w, true);
     else if (w->p->rows > 1)
