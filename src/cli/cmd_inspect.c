@@ -35,12 +35,17 @@ static bool parse_size(const char *text, uint64_t *out) {
     return true;
 }
 
+static uint64_t packed_bytes(const lc_report *r, const lc_part_sum *part) {
+    return part->packed * r->kernels->bf16.right;
+}
+
 /* Weights that one token reads: rows of the tables are nothing beside the rest. */
-static uint64_t token_bytes(const lc_config *c, const lc_param_counts *n,
-                            const lc_part_sum parts[LC_PART_COUNT]) {
+static uint64_t token_bytes(const lc_report *r, const lc_part_sum parts[LC_PART_COUNT]) {
+    const lc_config *c = &r->config;
+    const lc_param_counts *n = &r->counts;
     uint64_t bytes = 0;
     for (int p = LC_PART_NGRAM_PROJECTIONS; p < LC_PART_MTP; p++)
-        bytes += parts[p].bytes - parts[p].replaced + parts[p].packed;
+        bytes += parts[p].bytes - parts[p].replaced + packed_bytes(r, &parts[p]);
     if (c->tie_embeddings) bytes += parts[LC_PART_EMBEDDING].bytes;
     double share = n->average_experts / (double)c->experts;
     double experts = (double)parts[LC_PART_EXPERTS].bytes;
@@ -58,13 +63,13 @@ static uint64_t used_bytes(const lc_config *c, const lc_part_sum parts[LC_PART_C
 static void add_fit(lc_report *r, const char *name, const lc_part_sum parts[LC_PART_COUNT]) {
     uint64_t kv = r->kv[0] + r->kv_mtp[0], context = kv * r->context;
     uint64_t weights = used_bytes(&r->config, parts), packed = 0;
-    for (int p = 0; p < LC_PART_COUNT; p++) packed += parts[p].packed;
+    for (int p = 0; p < LC_PART_COUNT; p++) packed += packed_bytes(r, &parts[p]);
     lc_fit *fit = &r->fits[r->n_fits++];
     *fit = (lc_fit){
         .name = name,
         .weights = weights,
         .packed = packed,
-        .token = token_bytes(&r->config, &r->counts, parts),
+        .token = token_bytes(r, parts),
         .together = weights + packed + context + r->step,
     };
     fit->fits = fit->together <= r->memory;

@@ -20,7 +20,7 @@ typedef struct lc_fit {
     const char *name;  /* "as stored", "BF16" */
     uint64_t weights;  /* bytes that a run uses, draft module included */
     uint64_t copied;   /* of these, held in RAM of our own: misaligned in the files */
-    uint64_t packed;   /* held in RAM besides: kv_b in BF16 */
+    uint64_t packed;   /* held in RAM besides: kv_b for this machine */
     uint64_t token;    /* bytes of weights that a token reads, average experts */
     uint64_t together; /* weights, also packed ones, context in BF16 and step memory */
     bool fits;

@@ -24,24 +24,20 @@ static void weight(const counter *c, lc_stage stage, const lc_mat *w) {
     *operations_with(c, stage, w) += 2 * c->rows * (double)w->rows * (double)w->cols;
 }
 
-/* The same, packed in the compute type. */
-static void packed_weight(const counter *c, lc_stage stage, const lc_mat *w) {
-    c->out->bytes[stage] += (double)(w->rows * w->cols * c->element);
-    c->out->operations[stage] += 2 * c->rows * (double)w->rows * (double)w->cols;
-}
-
 /* The same in fp32. */
 static void exact_weight(const counter *c, lc_stage stage, const lc_mat *w) {
     c->out->bytes[stage] += (double)lc_mat_bytes(w);
     c->out->exact[stage] += 2 * c->rows * (double)w->rows * (double)w->cols;
 }
 
-/* The absorbed form passes kv_b in two halves: as many operations as one product. */
+/* The absorbed form passes kv_b, packed in the compute type, in two halves: as many operations as
+ * one product. */
 static void attention_weights(const counter *c, const lc_mla_weights *w) {
     weight(c, LC_STAGE_PROJECT, &w->q_a);
     weight(c, LC_STAGE_PROJECT, &w->q_b);
     weight(c, LC_STAGE_PROJECT, &w->kv_a);
-    packed_weight(c, LC_STAGE_PROJECT, &w->kv_b);
+    c->out->bytes[LC_STAGE_PROJECT] += (double)w->kv_b_bytes;
+    c->out->operations[LC_STAGE_PROJECT] += 2 * c->rows * (double)(w->kv_b.rows * w->kv_b.cols);
     weight(c, LC_STAGE_PROJECT, &w->o);
 }
 

@@ -193,7 +193,7 @@ void lc_part_add(lc_part_sum *sum, const lc_name *n, uint64_t bytes) {
     sum->elements += elements;
     sum->bytes += bytes;
     if (length < tail || strcmp(n->name + length - tail, kv_b) != 0) return;
-    sum->packed += elements * sizeof(uint16_t);
+    sum->packed += elements;
     sum->replaced += bytes;
 }
 

@@ -54,8 +54,8 @@ int lc_names_expected(const lc_config *config, lc_name_visit *visit, void *ctx);
 
 typedef struct lc_part_sum {
     uint64_t tensors, elements, bytes;
-    /* Of kv_b: bytes in RAM, where BF16 products keep it packed (lc_model_pack), and those of
-     * `bytes` that no token reads for that reason. */
+    /* Of kv_b, which products keep packed in RAM (lc_model_pack): elements, and those of `bytes`
+     * that no token reads for that reason. */
     uint64_t packed, replaced;
 } lc_part_sum;
 

@@ -85,7 +85,8 @@ static void pack_heads(void *ctx, size_t begin, size_t end, int thread) {
 int lc_mla_pack(const lc_op *op, const lc_mla_shape *s, lc_mla_weights *w, lc_err *err) {
     int status = lc_mat_acquire(&w->kv_b, err);
     if (status != LC_OK) return status;
-    w->kv_b_packed = lc_alloc_dense(values_at(op->path, s, s->heads), false);
+    w->kv_b_bytes = values_at(op->path, s, s->heads);
+    w->kv_b_packed = lc_alloc_dense(w->kv_b_bytes, false);
     if (w->kv_b_packed)
         lc_pool_for(op->pool, s->heads, 1, pack_heads, &(pack_task){op, s, w});
     else

@@ -21,6 +21,7 @@ typedef struct lc_mla_weights {
     const float *q_a_norm, *kv_a_norm;
     char *kv_b_packed; /* right sides of q_nope W_kvb_k of all heads, then of context W_kvb_v;
                         * owned: lc_free */
+    size_t kv_b_bytes; /* of those */
 } lc_mla_weights;
 
 /* Sizes and constants of a model's attention, the same in every sublayer. */

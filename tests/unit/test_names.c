@@ -93,7 +93,7 @@ static void test_estimates(void **state) {
         assert_int_equal(other[LC_PART_EXPERTS].bytes, n.experts + n.experts / 16384 * 4);
         assert_int_equal(other[LC_PART_EMBEDDING].bytes, 2 * n.embedding);
         uint64_t kv_b = 2 * c.layers * c.heads * (c.nope_dim + c.v_dim) * c.kv_rank;
-        assert_int_equal(other[LC_PART_ATTENTION].packed, 2 * kv_b);
+        assert_int_equal(other[LC_PART_ATTENTION].packed, kv_b);
         assert_int_equal(other[LC_PART_ATTENTION].replaced, kv_b + kv_b / 16384 * 4);
         assert_int_equal(bf16[LC_PART_ATTENTION].replaced, 2 * kv_b);
         lc_names_estimate(&c, LC_STORE_INT8, other);
