@@ -41,13 +41,14 @@ typedef struct walk {
     char prefix[64]; /* of the names to come */
     lc_part part;
     lc_weight_class weight;
+    bool packed;
 } walk;
 
 static void emit(walk *w, const char *name, int rank, size_t rows, size_t cols) {
     char text[128];
     if (w->status != LC_OK) return;
     snprintf(text, sizeof text, "%s%s", w->prefix, name);
-    lc_name n = {.name = text, .rank = rank, .part = w->part, .weight = w->weight};
+    lc_name n = {text, rank, .part = w->part, .weight = w->weight, .packed = w->packed};
     n.shape[0] = rank == 1 ? cols : rows;
     n.shape[1] = rank == 1 ? 0 : cols;
     w->status = w->visit(w->ctx, &n);
@@ -85,7 +86,9 @@ static void attention(walk *w) {
     emit2(w, "q_a_proj.weight", c->q_rank, c->hidden);
     emit2(w, "q_b_proj.weight", c->heads * (c->nope_dim + c->rope_dim), c->q_rank);
     emit2(w, "kv_a_proj_with_mqa.weight", c->kv_rank + c->rope_dim, c->hidden);
+    w->packed = true;
     emit2(w, "kv_b_proj.weight", c->heads * (c->nope_dim + c->v_dim), c->kv_rank);
+    w->packed = false;
     emit2(w, "o_proj.weight", c->hidden, c->heads * c->v_dim);
     w->weight = LC_WEIGHT_BF16;
     emit1(w, "q_a_layernorm.weight", c->q_rank);
@@ -186,13 +189,11 @@ int lc_names_expected(const lc_config *config, lc_name_visit *visit, void *ctx) 
 }
 
 void lc_part_add(lc_part_sum *sum, const lc_name *n, uint64_t bytes) {
-    static const char kv_b[] = "kv_b_proj.weight";
-    size_t length = strlen(n->name), tail = sizeof kv_b - 1;
     uint64_t elements = n->rank == 1 ? n->shape[0] : (uint64_t)n->shape[0] * n->shape[1];
     sum->tensors++;
     sum->elements += elements;
     sum->bytes += bytes;
-    if (length < tail || strcmp(n->name + length - tail, kv_b) != 0) return;
+    if (!n->packed) return;
     sum->packed += elements;
     sum->replaced += bytes;
 }

@@ -44,6 +44,7 @@ typedef struct lc_name {
     size_t shape[2]; /* [rows][cols], or [cols] */
     lc_part part;
     lc_weight_class weight;
+    bool packed; /* kv_b: products keep it packed in RAM (lc_model_pack) */
 } lc_name;
 
 /* Called for every tensor, main model first, layer by layer; any value but LC_OK ends the walk and
@@ -54,8 +55,8 @@ int lc_names_expected(const lc_config *config, lc_name_visit *visit, void *ctx);
 
 typedef struct lc_part_sum {
     uint64_t tensors, elements, bytes;
-    /* Of kv_b, which products keep packed in RAM (lc_model_pack): elements, and those of `bytes`
-     * that no token reads for that reason. */
+    /* Of those that are packed: elements, and those of `bytes` that no token reads for that
+     * reason. */
     uint64_t packed, replaced;
 } lc_part_sum;
 
