@@ -118,9 +118,10 @@ static bool bind_rest(lcj_rt *rt, const lcj_node *node, lcj_call *call, lcj_act 
                         name, (int)call->kwargs[0].name.len, call->kwargs[0].name.s);
     }
     uint32_t extra = call->n_args > n ? call->n_args - n : 0;
-    if (func->uses_varargs)
-        return lcj_list_new(rt, LCJ_TUPLE, call->args + (extra ? n : 0), extra,
-                            lcj_slot(act, func->varargs));
+    if (func->uses_varargs) {
+        const lcj_val *rest = extra ? call->args + n : NULL;
+        return lcj_list_new(rt, LCJ_TUPLE, rest, extra, lcj_slot(act, func->varargs));
+    }
     if (extra)
         return lcj_fail(rt, LC_JINJA_TYPE, "macro '%.*s' takes not more than %u argument(s)", len,
                         name, n);
