@@ -120,11 +120,13 @@ static void floating_point_mode(void **state) {
     (void)state;
 #if defined(__x86_64__) || defined(__aarch64__)
     volatile float tiny = 0x1p-100f, denormal = 0x1p-140f, down = 0x1p-30f, up = 0x1p100f;
+    volatile float product, scaled, again; /* else a compiler may multiply after leaving */
     uint64_t before = lc_fp_enter();
-    float product = tiny * down, scaled = denormal * up;
+    product = tiny * down;
+    scaled = denormal * up;
     uint64_t inner = lc_fp_enter(); /* entering twice is fine */
     lc_fp_leave(inner);
-    float again = tiny * down;
+    again = tiny * down;
     lc_fp_leave(before);
     assert_true(product == 0.0f && scaled == 0.0f && again == 0.0f);
     assert_true(tiny * down == 0x1p-130f && denormal * up == 0x1p-40f);
