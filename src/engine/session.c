@@ -198,7 +198,7 @@ static void finish_parts(lc_engine *e, lc_step_part *parts, size_t count) {
         bool done = s->length == s->tokens.len;
         size_t n = p->all_logits ? p->n : done;
         if (p->all_logits) p->logits = logits;
-        if (n) logits += n * c->vocab; /* a step without any has no place for them */
+        if (n) logits += n * c->vocab; /* without any in the step it is NULL */
         if (routes) {
             p->routes = routes;
             routes += p->n * c->layers * c->topk;
