@@ -236,13 +236,16 @@ static void pool_release(lc_pool *pool) {
     lc_free(pool);
 }
 
-/* Starts threads - 1 workers. They take no signals: those are for the program's own threads. */
+/* Starts threads - 1 workers. They take no signals, which are for the program's own threads, but
+ * those of their own faults, so that a handler for these (a sanitizer's, a test's) sees them. */
 static int start_workers(lc_pool *pool, int allowed, lc_err *err) {
-    sigset_t all, old;
+    static const int faults[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV};
+    sigset_t others, old;
     int cpus[LC_POOL_MAX];
     bool bind = lc_topology_spread(NULL, allowed, pool->threads, cpus);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    sigfillset(&others);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&others, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &others, &old);
     int started = 0, code = 0;
     for (; started < pool->threads - 1; started++) {
         worker *w = &pool->workers[started];

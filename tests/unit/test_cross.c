@@ -1,6 +1,7 @@
 /*
  * test_cross.c: the kernels of another processor, built with a cross compiler and run under an
- * emulator, give this machine's bits. Left out, saying so, where compiler or emulator are missing.
+ * emulator, give this machine's bits; so do those for AMX where only tiles are missing. Left out,
+ * saying so, where compiler or emulator are missing.
  */
 #include "test.h"
 
@@ -104,9 +105,33 @@ static void neon_under_an_emulator(void **unused) {
     }
 }
 
+static void amx_with_tiles_in_software(void **unused) {
+    (void)unused;
+    const char *build = getenv("LONGCAT") ? "$(dirname \"$LONGCAT\")" : "build";
+    if (!host[0] || lc_cpu_has(LC_ISA_AMX) || !lc_cpu_has(LC_ISA_AVX512BF16)) {
+        print_message("# left out: this processor has tiles, or no AVX512-BF16 either\n");
+        skip();
+    }
+    char command[512], line[128];
+    snprintf(command, sizeof command,
+             "gcc " FLAGS "-mavx512f -Itests tests/cross/amx_in_software.c "
+             "tests/cross/kernel_bits.c %s/liblongcat.a -Wl,--wrap=lc_cpu_has,--wrap=lc_cpu_can "
+             "-lm -o %s/kernel_bits.amx && echo built",
+             build, build);
+    output_of(command, line);
+    assert_string_equal(line, "built");
+    for (int coded = 0; coded < 2; coded++) {
+        snprintf(command, sizeof command, "%s/kernel_bits.amx amx%s", build, coded ? " coded" : "");
+        output_of(command, line);
+        print_message("# amx in software%-7s %s\n", coded ? " coded" : "", line);
+        assert_string_equal(line, coded ? host_coded : host);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_isa_of_this_machine),
+        cmocka_unit_test(amx_with_tiles_in_software),
         cmocka_unit_test(neon_under_an_emulator),
     };
     return cmocka_set_message_output(CM_OUTPUT_TAP),
