@@ -26,22 +26,18 @@ typedef enum lc_scaling {
 
 enum { LC_SCALE_BLOCK_SIZE = 128, LC_MAX_HALF = 8192 /* columns of a head's keys */ };
 
-/* Where the code of (row, col) is. Words are little endian, their lowest bits come first. */
-typedef enum lc_code_layout {
-    LC_CODES_BY_ROW,    /* [rows][words of cols] */
-    LC_CODES_BY_COLUMN, /* GPTQ: [words of cols][rows] */
-} lc_code_layout;
-
 /*
  * Codes in groups along the columns: value = fma(code - zero, scale, bias) in fp32, one rounding.
  * zero is a whole number and 0 in MLX's format, bias is 0 in all others. Nothing here is aligned:
- * read with memcpy. Scales, biases and zeros are [rows][count], by column [count][rows].
+ * read with memcpy. Scales, biases and zeros are [rows][count], by column [count][rows]; scales in
+ * strips are [strips][count][16].
  */
 typedef struct lc_groups {
     lc_code_kind kind;
     lc_code_layout layout;
     size_t size, count; /* columns of a group (the last may be short), groups of a row */
-    size_t stride;      /* bytes from row to row, by column from word to word */
+    size_t stride;      /* bytes from row to row, by column from word to word, in strips from one to
+                           the next */
     lc_dtype scale_type;
     const void *scales;         /* F32, F16 or BF16 */
     const void *biases;         /* of scale_type, or NULL */

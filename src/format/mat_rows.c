@@ -296,12 +296,13 @@ void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros,
         return;
     }
     size_t bytes = lc_dtype_size(g->scale_type);
-    out->by_column = g->layout == LC_CODES_BY_COLUMN;
+    bool by_column = g->layout == LC_CODES_BY_COLUMN;
+    out->layout = g->layout;
     out->stride = g->stride;
-    out->codes = codes + (out->by_column ? 4 * row : row * g->stride);
+    out->codes = codes + (by_column ? 4 * row : row * g->stride);
     out->scale_type = scale_type(g->scale_type);
-    out->scale_row = out->by_column ? 1 : g->count;
-    out->scale_group = out->by_column ? mat->rows : 1;
+    out->scale_row = by_column ? 1 : g->count;
+    out->scale_group = by_column ? mat->rows : 1;
     out->scales = (const char *)g->scales + row * out->scale_row * bytes;
     if (g->biases) out->biases = (const char *)g->biases + row * out->scale_row * bytes;
     out->zero = g->zero_base;

@@ -204,14 +204,14 @@ static void run_coded(const lc_coded_path *path, test_input *in, test_result *ou
                           .scratch = in->scratch};
     for (int kind = LC_CODES_U4; kind <= LC_CODES_I8; kind++) {
         p.right.kind = (lc_code_kind)kind;
-        p.right.by_column = false;
+        p.right.layout = LC_CODES_BY_ROW;
         p.right.stride = kind == LC_CODES_U4 ? TEST_K / 2 : TEST_K;
         p.right.zeros = NULL;
         p.right.biases = NULL;
         p.c = out->coded[kind][0][0];
         path->pack(p.right.kind, p.right.size, TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
         path->multiply(&p);
-        p.right.by_column = true;
+        p.right.layout = LC_CODES_BY_COLUMN;
         p.right.stride = 4 * TEST_N;
         p.right.zeros = in->zeros;
         p.right.biases = in->right_bf16[3];

@@ -165,22 +165,32 @@ typedef struct lc_f8_rows {
 
 /*
  * Weight rows of group-quantised codes as a checkpoint stores them; nothing is aligned.
- * value = (code - zero) * scale + bias, one zero, scale and bias for each row and group.
+ * value = (code - zero) * scale + bias, one zero, scale and bias for each row and group. Words are
+ * little-endian ones of 32 bits, each with 8 (U4) or 4 codes of consecutive k of one row, lowest
+ * bits first.
  */
+typedef enum lc_code_layout {
+    LC_CODES_BY_ROW, /* row r's codes begin at r * stride, one after the other, low half of a byte
+                        first */
+    LC_CODES_BY_COLUMN, /* GPTQ: word w of row r at w * stride + 4 * r */
+    LC_CODES_IN_STRIPS, /* strips of 16 rows, the last one whole too, so that a product reads them
+                           from end to end: word w of row r at r / 16 * stride + 64 * w + r % 16 * 4
+                         */
+} lc_code_layout;
+enum { LC_STRIP_ROWS = 16 };
+
 typedef enum lc_scale_type { LC_SCALES_F32, LC_SCALES_F16, LC_SCALES_BF16 } lc_scale_type;
 typedef struct lc_coded_rows {
     lc_code_kind kind;
-    /* false: row r's codes lie at codes + r * stride one after the other, the low half of a byte
-     * first. true: in little-endian words of 32 bits, each with 8 (U4) or 4 codes of consecutive k
-     * of one row, lowest bits first; word w of row r at codes + w * stride + 4 * r. */
-    bool by_column;
-    const uint8_t *codes;
-    size_t stride; /* bytes */
-    size_t size;   /* k of a group: a multiple of 32, or >= k for a single one; at most 65536 k of a
-                    * group with U8 and I8. The last group may be short. */
+    lc_code_layout layout;
+    const uint8_t *codes; /* in strips: of a row that begins one */
+    size_t stride;        /* bytes */
+    size_t size; /* k of a group: a multiple of 32, or >= k for a single one; at most 65536 k of a
+                  * group with U8 and I8. The last group may be short. */
     lc_scale_type scale_type;
-    const void *scales, *biases; /* of row r, group g at r * scale_row + g * scale_group; biases may
-                                  * be NULL, else they have the scales' type and places */
+    const void *scales, *biases; /* of row r, group g at r * scale_row + g * scale_group, in strips
+                                  * at (r / 16 * groups + g) * 16 + r % 16; biases may be NULL, else
+                                  * they have the scales' type and places */
     size_t scale_row, scale_group;
     const int16_t *zeros; /* [rows][groups], or NULL: `zero` for all */
     int zero;             /* in the range of zeros, too */

@@ -36,7 +36,8 @@ enum left_values { USUAL, ZEROS, FAR_APART, TINY, ODD_ONES, LEFT_VALUES };
 typedef struct a_case {
     size_t rows, k, columns, size;
     lc_code_kind kind;
-    bool by_column, with_zeros, with_biases;
+    lc_code_layout layout;
+    bool with_zeros, with_biases;
     lc_scale_type scale_type;
     enum scale_order order;
     enum left_values values;
@@ -93,15 +94,19 @@ static void make(operands *o, const a_case *c) {
     for (size_t i = 0; i < c->rows; i++)
         for (size_t k = 0; k < c->k; k++)
             o->x[i * o->ldx + k] = left_value(c->values, i + k / (c->k < c->size ? c->k : c->size));
-    size_t stride = c->by_column ? 4 * c->columns + 4 : row + 1;
-    size_t bytes =
-        c->by_column ? (words - 1) * stride + 4 * c->columns : (c->columns - 1) * stride + row;
+    size_t strips = (c->columns + 15) / 16, stride = row + 1;
+    size_t bytes = (c->columns - 1) * stride + row;
+    if (c->layout == LC_CODES_BY_COLUMN)
+        stride = 4 * c->columns + 4, bytes = (words - 1) * stride + 4 * c->columns;
+    else if (c->layout == LC_CODES_IN_STRIPS)
+        stride = words * 64, bytes = strips * stride;
     o->codes = malloc(bytes);
     for (size_t i = 0; i < bytes; i++) o->codes[i] = (uint8_t)random_bits();
     size_t scale_row = o->groups, scale_group = 1;
     if (c->order == BY_GROUP) scale_row = 1, scale_group = c->columns + 1;
     if (c->order == APART) scale_row = 2 * o->groups, scale_group = 2;
     size_t count = (c->columns - 1) * scale_row + (o->groups - 1) * scale_group + 1;
+    if (c->layout == LC_CODES_IN_STRIPS) count = strips * o->groups * 16;
     size_t scale_bytes = count * (c->scale_type == LC_SCALES_F32 ? 4 : 2);
     make_scales(o, o->scales = malloc(scale_bytes), count);
     if (c->with_biases) make_scales(o, o->biases = malloc(scale_bytes), count);
@@ -111,7 +116,7 @@ static void make(operands *o, const a_case *c) {
             o->zeros[i] = (int16_t)(random_bits() % 300) - 20;
     }
     o->right = (lc_coded_rows){.kind = c->kind,
-                               .by_column = c->by_column,
+                               .layout = c->layout,
                                .codes = o->codes,
                                .stride = stride,
                                .size = c->size,
@@ -133,8 +138,12 @@ static void drop(operands *o) {
 static int64_t code_of(const lc_coded_rows *w, size_t row, size_t k) {
     const unsigned bits = w->kind == LC_CODES_U4 ? 4 : 8;
     unsigned code;
-    if (w->by_column) {
-        const uint8_t *p = w->codes + k / (32 / bits) * w->stride + 4 * row;
+    if (w->layout != LC_CODES_BY_ROW) {
+        size_t word_of_row = k / (32 / bits);
+        const uint8_t *p =
+            w->layout == LC_CODES_BY_COLUMN
+                ? w->codes + word_of_row * w->stride + 4 * row
+                : w->codes + row / 16 * w->stride + (word_of_row * 16 + row % 16) * 4;
         uint32_t word =
             (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
         code = word >> k % (32 / bits) * bits & ((1u << bits) - 1u);
@@ -145,8 +154,10 @@ static int64_t code_of(const lc_coded_rows *w, size_t row, size_t k) {
     return w->kind == LC_CODES_I8 && code > 127 ? (int64_t)code - 256 : (int64_t)code;
 }
 
-static float scale_of(const lc_coded_rows *w, const void *scales, size_t row, size_t group) {
+static float scale_of(const lc_coded_rows *w, size_t groups, const void *scales, size_t row,
+                      size_t group) {
     size_t at = row * w->scale_row + group * w->scale_group;
+    if (w->layout == LC_CODES_IN_STRIPS) at = row / 16 * groups * 16 + group * 16 + row % 16;
     if (w->scale_type == LC_SCALES_F32) return ((const float *)scales)[at];
     uint16_t h = ((const uint16_t *)scales)[at];
     if (w->scale_type == LC_SCALES_BF16) return float_from((uint32_t)h << 16);
@@ -194,10 +205,10 @@ static void compute(operands *o) {
                     plain += q[k];
                 }
                 float *acc = o->want + i * c->columns + j;
-                float scale = step * scale_of(&o->right, o->scales, j, g);
+                float scale = step * scale_of(&o->right, o->groups, o->scales, j, g);
                 *acc = fmaf((float)sum, scale, *acc);
                 if (!o->biases) continue;
-                scale = step * scale_of(&o->right, o->biases, j, g);
+                scale = step * scale_of(&o->right, o->groups, o->biases, j, g);
                 *acc = fmaf((float)plain, scale, *acc);
             }
         }
@@ -238,9 +249,9 @@ static void compare(const lc_coded_path *path, const operands *o, size_t first, 
         for (size_t j = 0; j < o->ldc; j++) {
             float want = j < a->columns ? o->want[(first + i) * a->columns + j] : 7.0f;
             if (memcmp(&want, &c[i * o->ldc + j], sizeof want))
-                fail_msg("%s: rows %zu k %zu columns %zu size %zu kind %d by_column %d zeros %d "
+                fail_msg("%s: rows %zu k %zu columns %zu size %zu kind %d layout %d zeros %d "
                          "biases %d scales %d order %d values %d: [%zu][%zu] is %a, not %a",
-                         path->name, rows, a->k, a->columns, a->size, a->kind, a->by_column,
+                         path->name, rows, a->k, a->columns, a->size, a->kind, a->layout,
                          a->with_zeros, a->with_biases, a->scale_type, a->order, a->values,
                          first + i, j, (double)c[i * o->ldc + j], (double)want);
         }
@@ -269,7 +280,7 @@ static void check(const a_case *c) {
 /* Everything that can differ, in turn. */
 static a_case with_options(a_case c, size_t number) {
     c.kind = (lc_code_kind)(number % 3);
-    c.by_column = number / 3 % 2;
+    c.layout = (lc_code_layout)(number / 3 % 3);
     c.with_zeros = number / 2 % 2;
     c.with_biases = number / 4 % 2;
     c.scale_type = (lc_scale_type)(number / 5 % 3);
@@ -310,7 +321,7 @@ static void options(void **unused) {
     products = 0;
     size_t number = 0;
     for (size_t s = 0; s < 2; s++)
-        for (unsigned bits = 0; bits < 8; bits++)
+        for (unsigned bits = 0; bits < 12; bits++)
             for (int kind = 0; kind < 3; kind++)
                 for (int type = 0; type < 3; type++)
                     for (int order = 0; order < SCALE_ORDERS; order++)
@@ -318,8 +329,8 @@ static void options(void **unused) {
                             if (number % EVERY) continue;
                             a_case c = small[s];
                             c.kind = (lc_code_kind)kind;
-                            c.by_column = bits & 1, c.with_zeros = bits & 2;
-                            c.with_biases = bits & 4;
+                            c.layout = (lc_code_layout)(bits / 4);
+                            c.with_zeros = bits & 1, c.with_biases = bits & 2;
                             c.scale_type = (lc_scale_type)type;
                             c.order = (enum scale_order)order;
                             c.values = (enum left_values)values;

@@ -21,7 +21,7 @@ static inline size_t few_step(lc_code_kind kind) { return kind == LC_CODES_U4 ? 
 static bool few_fits(const lc_coded_product *p) {
     size_t step = few_step(p->right.kind), size = p->right.size;
     bool divides = size % step == 0 || step % size == 0;
-    return p->rows <= FEW_ROWS && !p->right.by_column && (size >= p->k || divides);
+    return p->rows <= FEW_ROWS && p->right.layout == LC_CODES_BY_ROW && (size >= p->k || divides);
 }
 
 /* quads[q] = lanes 4 q .. 4 q + 3 of the four registers, side by side. */

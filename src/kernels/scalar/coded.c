@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { COLUMNS = 16 };
+enum { COLUMNS = 16, STRIP = LC_STRIP_ROWS };
 
 static float float_of(uint32_t bits) {
     float f;
@@ -59,10 +59,19 @@ static void pack(lc_code_kind kind, size_t size, size_t rows, size_t k, const fl
 
 /* ---- right rows ---- */
 
+/* Where byte `byte` of a row's codes lies. */
+static size_t place_of(const lc_coded_rows *w, size_t row, size_t byte) {
+    switch (w->layout) {
+    case LC_CODES_BY_COLUMN: return byte / 4 * w->stride + 4 * row + byte % 4;
+    case LC_CODES_IN_STRIPS:
+        return row / STRIP * w->stride + byte / 4 * 4 * STRIP + row % STRIP * 4 + byte % 4;
+    default: return row * w->stride + byte;
+    }
+}
+
 static int code_at(const lc_coded_rows *w, size_t row, size_t k) {
-    size_t per_byte = w->kind == LC_CODES_U4 ? 2 : 1, byte = k / per_byte;
-    const uint8_t *p = w->by_column ? w->codes + byte / 4 * w->stride + 4 * row + byte % 4
-                                    : w->codes + row * w->stride + byte;
+    size_t per_byte = w->kind == LC_CODES_U4 ? 2 : 1;
+    const uint8_t *p = w->codes + place_of(w, row, k / per_byte);
     switch (w->kind) {
     case LC_CODES_U4: return *p >> 4 * (k % 2) & 15;
     case LC_CODES_U8: return *p;
@@ -78,8 +87,11 @@ static float f16_value(uint16_t h) {
     return sign ? -tiny : tiny;
 }
 
-static float scale_at(const lc_coded_rows *w, const void *scales, size_t row, size_t group) {
-    size_t at = row * w->scale_row + group * w->scale_group;
+static float scale_at(const lc_coded_rows *w, const void *scales, size_t row, size_t group,
+                      size_t groups) {
+    size_t at = w->layout == LC_CODES_IN_STRIPS
+                    ? (row / STRIP * groups + group) * STRIP + row % STRIP
+                    : row * w->scale_row + group * w->scale_group;
     const char *p = (const char *)scales + at * (w->scale_type == LC_SCALES_F32 ? 4 : 2);
     float f;
     uint16_t h;
@@ -102,9 +114,11 @@ static float dot(const lc_coded_product *p, const char *left, size_t column, con
         size_t end = p->k - k < right->size ? p->k : k + right->size;
         uint32_t sum = 0; /* modulo 2^32 on the way; the result is in range */
         for (; k < end; k++) sum += (uint32_t)(w[k] * q[k]);
-        acc = fmaf((float)(int32_t)sum, steps[g] * scale_at(right, right->scales, column, g), acc);
+        acc = fmaf((float)(int32_t)sum,
+                   steps[g] * scale_at(right, right->scales, column, g, groups), acc);
         if (right->biases)
-            acc = fmaf((float)sums[g], steps[g] * scale_at(right, right->biases, column, g), acc);
+            acc = fmaf((float)sums[g], steps[g] * scale_at(right, right->biases, column, g, groups),
+                       acc);
     }
     return isnan(acc) ? float_of(LC_QUIET_NAN) : acc;
 }
