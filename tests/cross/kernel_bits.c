@@ -171,6 +171,36 @@ static void codes_of(const lc_kernels *k) {
     }
 }
 
+/* The same codes and scales in strips give the same product. */
+static void same_in_strips(const lc_coded_path *path, const lc_coded_product *by_row) {
+    const lc_coded_rows *r = &by_row->right;
+    size_t strips = (by_row->columns + LC_STRIP_ROWS - 1) / LC_STRIP_ROWS, words = r->stride / 4;
+    size_t groups = r->scale_row, scale = r->scale_type == LC_SCALES_F32 ? 4 : 2;
+    size_t cells = by_row->rows * by_row->columns;
+    lc_coded_product p = *by_row;
+    uint8_t *codes = lc_calloc(strips * LC_STRIP_ROWS, r->stride);
+    char *scales = lc_calloc(strips * LC_STRIP_ROWS, groups * scale);
+    p.c = lc_calloc(cells, sizeof *p.c);
+    if (!codes || !scales || !p.c) exit(1);
+    for (size_t row = 0; row < by_row->columns; row++) {
+        size_t strip = row / LC_STRIP_ROWS, lane = row % LC_STRIP_ROWS;
+        for (size_t w = 0; w < words; w++)
+            memcpy(codes + ((strip * words + w) * LC_STRIP_ROWS + lane) * 4,
+                   r->codes + row * r->stride + 4 * w, 4);
+        for (size_t g = 0; g < groups; g++)
+            memcpy(scales + ((strip * groups + g) * LC_STRIP_ROWS + lane) * scale,
+                   (const char *)r->scales + (row * groups + g) * scale, scale);
+    }
+    p.right.layout = LC_CODES_IN_STRIPS;
+    p.right.codes = codes, p.right.stride = 64 * words, p.right.scales = scales;
+    path->multiply(&p);
+    if (memcmp(p.c, by_row->c, cells * sizeof *p.c)) {
+        printf("strips differ\n");
+        exit(4);
+    }
+    lc_free(codes), lc_free(scales), lc_free(p.c);
+}
+
 /* Products with codes: every kind, by row and by column, groups of 32, 64 and the whole row. */
 static void coded_products(const lc_coded_path *path, size_t rows, size_t inner, size_t columns) {
     static const size_t sizes[] = {32, 64, 4096};
@@ -192,7 +222,7 @@ static void coded_products(const lc_coded_path *path, size_t rows, size_t inner,
              *scratch = lc_alloc(path->scratch_bytes(rows, inner, size));
         if (!left || !scratch) exit(1);
         path->pack(kind, size, rows, inner, x, inner, left);
-        path->multiply(&(lc_coded_product){
+        lc_coded_product p = {
             .rows = rows,
             .k = inner,
             .columns = columns,
@@ -211,7 +241,10 @@ static void coded_products(const lc_coded_path *path, size_t rows, size_t inner,
                       .zero = 8},
             .c = c,
             .ldc = columns,
-            .scratch = scratch});
+            .scratch = scratch};
+        path->multiply(&p);
+        if (!by_column && !p.right.zeros && !p.right.biases && row % 4 == 0)
+            same_in_strips(path, &p);
         add(c, rows * columns * sizeof *c);
         lc_free(left), lc_free(scratch);
     }

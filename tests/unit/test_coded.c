@@ -339,6 +339,36 @@ static void options(void **unused) {
     print_message("# %zu products\n", products);
 }
 
+/* Strips without zeros and biases are read where they lie: every height of a register tile, passes
+ * of many left rows, strips that aren't full, all types. */
+static void strips_as_they_lie(void **unused) {
+    (void)unused;
+    static const size_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 17, 70, 300};
+    static const size_t columns[] = {3, 16, 33, 144};
+    static const struct {
+        size_t k, size;
+    } inner[] = {{32, 32}, {160, 64}, {256, 128}, {96, 96}, {2080, 4160}, {320, 64}};
+    products = 0;
+    size_t number = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (size_t j = 0; j < sizeof columns / sizeof *columns; j++)
+            for (size_t l = 0; l < sizeof inner / sizeof *inner; l++)
+                for (int kind = 0; kind < 3; kind++, number++) {
+                    if (number % EVERY) continue;
+                    if (rows[i] * columns[j] * inner[l].k > 1000000 && number % 5) continue;
+                    a_case c = {.rows = rows[i],
+                                .k = inner[l].k,
+                                .columns = columns[j],
+                                .size = inner[l].size,
+                                .kind = (lc_code_kind)kind,
+                                .layout = LC_CODES_IN_STRIPS,
+                                .scale_type = (lc_scale_type)(number / 3 % 3),
+                                .values = (enum left_values)(number % LEFT_VALUES)};
+                    check(&c);
+                }
+    print_message("# %zu products\n", products);
+}
+
 /* The largest sums that the contract allows, 65536 times 255 * 127, and those of short groups. */
 static void largest_sums(void **unused) {
     (void)unused;
@@ -416,6 +446,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_FLUSHING(shapes),
         WITH_FLUSHING(options),
+        WITH_FLUSHING(strips_as_they_lie),
         WITH_FLUSHING(largest_sums),
         WITH_FLUSHING(rows_are_independent),
         cmocka_unit_test(tables_name_their_path),

@@ -209,19 +209,6 @@ LC_INLINE void turn_step(few_operands o, lc_w flip, lc_w word[STRIP]) {
     for (size_t i = 0; i < STRIP; i++) word[i] = w_xor(word[i], flip);
 }
 
-/* A word against the left rows' values, which begin at `left`. */
-LC_INLINE void add_word(tile *t, const coded_work *w, const char *left, lc_w word,
-                        const bool halves, const tile_shape shape) {
-    const lc_w low = w_set(0x0f0f0f0f);
-    const int last = shape.chains - 1;
-    lc_w even = halves ? w_and(word, low) : word, odd = w_and(w_down4(word), low);
-    LC_EACH_SUM {
-        const char *q = left + (size_t)r * w->row_bytes;
-        t->sum[r][s][0] = w_dot(t->sum[r][s][0], even, q);
-        if (halves) t->sum[r][s][last] = w_dot(t->sum[r][s][last], odd, q + 4);
-    }
-}
-
 /* All left rows times the columns at work. `rows` and `halves`, whether a byte has two codes, are
  * constants in every call. */
 LC_INLINE void turned_strip(const coded_work *w, const int rows, const bool halves) {
@@ -252,7 +239,7 @@ LC_INLINE void turned_strip(const coded_work *w, const int rows, const bool halv
             const char *q = left + (at - k);
             size_t n = (to - at) / each;
 #pragma GCC unroll 8
-            for (size_t i = 0; i < n; i++, q += each) add_word(&t, w, q, from[i], halves, shape);
+            for (size_t i = 0; i < n; i++, q += each) add_word(&t, w, q, from[i], 0, halves, shape);
             if (to < end) break;
             LC_EACH_SUM if (shape.chains > 1) t.sum[r][s][0] =
                 w_add(t.sum[r][s][0], t.sum[r][s][1]);
