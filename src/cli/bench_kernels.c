@@ -144,16 +144,20 @@ typedef struct weight_type {
     lc_dtype type;
     lc_scaling scaling;
     lc_peak_kind kind;
+    lc_code_kind codes; /* with LC_SCALE_GROUP */
+    lc_code_layout layout;
 } weight_type;
 
 static const weight_type types[] = {
-    {"f32", LC_F32, LC_SCALE_NONE, LC_PEAK_F32},
-    {"bf16", LC_BF16, LC_SCALE_NONE, LC_PEAK_BF16},
-    {"fp8", LC_F8_E4M3, LC_SCALE_BLOCK, LC_PEAK_BF16},
-    {"int8", LC_I8, LC_SCALE_ROW, LC_PEAK_INT8},
-    {"int4", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8}, /* 4-bit codes, groups of 64 */
+    {"f32", LC_F32, LC_SCALE_NONE, LC_PEAK_F32, 0, 0},
+    {"bf16", LC_BF16, LC_SCALE_NONE, LC_PEAK_BF16, 0, 0},
+    {"fp8", LC_F8_E4M3, LC_SCALE_BLOCK, LC_PEAK_BF16, 0, 0},
+    {"int8", LC_I8, LC_SCALE_ROW, LC_PEAK_INT8, 0, 0},
+    {"int8 strips", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8, LC_CODES_I8, LC_CODES_IN_STRIPS},
+    {"int4", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8, LC_CODES_U4, LC_CODES_BY_ROW},
+    {"int4 strips", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8, LC_CODES_U4, LC_CODES_IN_STRIPS},
 };
-enum { GROUP = 64 };
+enum { GROUP = 64 }; /* of 4-bit codes; others have a scale a row */
 
 typedef struct shape {
     const char *name;
@@ -185,7 +189,8 @@ static bool is_bf16(const linear *l) { return l->type->kind != LC_PEAK_F32; }
 
 /* Without scales. */
 static size_t matrix_bytes(const weight_type *t, size_t k, size_t columns) {
-    return t->scaling == LC_SCALE_GROUP ? k * columns / 2 : k * columns * lc_dtype_size(t->type);
+    if (t->scaling == LC_SCALE_GROUP) return k * columns / (t->codes == LC_CODES_U4 ? 2 : 1);
+    return k * columns * lc_dtype_size(t->type);
 }
 
 static lc_mat matrix(const linear *l, size_t copy) {
@@ -198,16 +203,18 @@ static lc_mat matrix(const linear *l, size_t copy) {
                 .bytes = l->stride,
                 .data = l->b->data.data + copy * l->stride};
     if (w.scaling == LC_SCALE_ROW || w.scaling == LC_SCALE_BLOCK) w.scales = l->scales;
-    if (w.scaling == LC_SCALE_GROUP)
-        w.groups = (lc_groups){.kind = LC_CODES_U4,
-                               .layout = LC_CODES_BY_ROW,
-                               .size = GROUP,
-                               .count = l->k / GROUP,
-                               .stride = l->k / 2,
-                               .scale_type = LC_F32,
-                               .scales = l->scales,
-                               .zero_base = 8,
-                               .zero_mask = -1};
+    if (w.scaling != LC_SCALE_GROUP) return w;
+    bool four = l->type->codes == LC_CODES_U4;
+    size_t rows = l->type->layout == LC_CODES_IN_STRIPS ? LC_STRIP_ROWS : 1;
+    w.groups = (lc_groups){.kind = l->type->codes,
+                           .layout = l->type->layout,
+                           .size = four ? GROUP : l->k,
+                           .count = four ? l->k / GROUP : 1,
+                           .stride = rows * (four ? l->k / 2 : l->k),
+                           .scale_type = LC_F32,
+                           .scales = l->scales,
+                           .zero_base = four ? 8 : 0,
+                           .zero_mask = -1};
     return w;
 }
 

@@ -99,6 +99,7 @@ int lc_cmd_parse(int argc, char **argv);
 int lc_cmd_eval(int argc, char **argv);
 int lc_cmd_pull(int argc, char **argv);
 int lc_cmd_quantize(int argc, char **argv);
+int lc_cmd_pack(int argc, char **argv);
 int lc_cmd_bench(int argc, char **argv);
 int lc_cmd_train(int argc, char **argv);
 int lc_cmd_serve(int argc, char **argv);

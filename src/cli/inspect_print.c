@@ -206,7 +206,9 @@ static void print_tensors(const lc_report *r, FILE *out) {
             fprintf(out, "%s %s %s", used++ ? "," : "", lc_dtype_name((lc_dtype)d),
                     bytes(v->dtype_bytes[d]).s);
     fprintf(out, "\n");
-    if (r->config.quant.method[0]) fprintf(out, "  quantised: %s\n", r->config.quant.method);
+    const lc_quant *q = &r->config.quant;
+    if (q->method[0]) fprintf(out, "  quantised: %s\n", q->method);
+    if (q->strips) fprintf(out, "  codes in strips of 16 rows (longcat pack)\n");
     if (!v->n_missing && !v->n_wrong && !v->n_unknown)
         fprintf(out, "  all that the config asks for, and no others\n");
     print_list(out, "missing", &v->missing, v->n_missing);
@@ -368,6 +370,7 @@ static struct json_object *json_tensors(const lc_report *r) {
     put_n(o, "count", r->n_tensors);
     if (r->config.quant.method[0])
         put(o, "quantised", json_object_new_string(r->config.quant.method));
+    if (r->config.quant.strips) put(o, "strips", json_object_new_boolean(true));
     for (int d = 0; d <= LC_DTYPE_COUNT; d++)
         if (v->dtype_bytes[d]) put_n(types, lc_dtype_name((lc_dtype)d), v->dtype_bytes[d]);
     put(o, "bytes_by_dtype", types);

@@ -36,6 +36,10 @@ static bool shape_is(const lc_tensor *t, size_t rows, size_t cols) {
     return t->rank == 2 && t->shape[0] == rows && t->shape[1] == cols;
 }
 
+static bool in_strips(const lc_tensor *t, size_t strips) {
+    return t->rank == 3 && t->shape[0] == strips && t->shape[2] == LC_STRIP_ROWS;
+}
+
 static bool is_float(lc_dtype type) { return type == LC_F32 || type == LC_F16 || type == LC_BF16; }
 
 static int wrong_shape(const binding *b) {
@@ -210,6 +214,42 @@ static int bind_packed(binding *b) {
     return LC_OK;
 }
 
+/* What `longcat pack` writes: codes [strips][words][16], scales [strips][groups][16]. */
+static int bind_strips(binding *b) {
+    lc_mat *m = b->m;
+    const lc_tensor *t = b->stored.codes, *s = b->stored.scales;
+    size_t strips = (m->rows - 1) / LC_STRIP_ROWS + 1, cols = m->cols;
+    char what[MAX_TEXT];
+    if (cols % LC_K_BLOCK)
+        return lc_fail(b->err, LC_EFORMAT,
+                       "%s: tensor %s: %zu columns: strips have a multiple of 32", t->file, t->name,
+                       cols);
+    bool fits = in_strips(t, strips) && t->dtype == LC_I32;
+    size_t words = fits ? t->shape[1] : 0;
+    if (!fits || (words != cols / 8 && words != cols / 4)) {
+        snprintf(what, sizeof what, "I32 [%zu][%zu or %zu][16]", strips, cols / 8, cols / 4);
+        return wrong_companion(b, t, what);
+    }
+    size_t count = in_strips(s, strips) ? s->shape[1] : 0;
+    if (!is_float(s->dtype) || !count || cols % count || (count > 1 && cols / count % LC_K_BLOCK)) {
+        snprintf(what, sizeof what, "F32, F16 or BF16 [%zu][groups of whole 32 columns][16]",
+                 strips);
+        return wrong_companion(b, s, what);
+    }
+    bool four = words == cols / 8;
+    m->scaling = LC_SCALE_GROUP;
+    m->groups = (lc_groups){.kind = four ? LC_CODES_U4 : LC_CODES_I8,
+                            .layout = LC_CODES_IN_STRIPS,
+                            .size = cols / count,
+                            .count = count,
+                            .stride = words * 4 * LC_STRIP_ROWS,
+                            .scale_type = s->dtype,
+                            .scales = s->data,
+                            .zero_base = four ? 8 : 0,
+                            .zero_mask = -1};
+    return LC_OK;
+}
+
 static int bind_gptq(binding *b) {
     lc_mat *m = b->m;
     lc_groups *g = &m->groups;
@@ -281,6 +321,7 @@ static int bind_one(binding *b) {
     case LC_STORED_BLOCKS: return bind_blocks(b);
     case LC_STORED_INT8: return bind_int8(b);
     case LC_STORED_PACKED: return bind_packed(b);
+    case LC_STORED_STRIPS: return bind_strips(b);
     case LC_STORED_GPTQ: return bind_gptq(b);
     case LC_STORED_AFFINE: return bind_affine(b);
     default: return bind_plain(b);

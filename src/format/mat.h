@@ -24,7 +24,11 @@ typedef enum lc_scaling {
     LC_SCALE_GROUP, /* I8, I32, U32: see lc_groups */
 } lc_scaling;
 
-enum { LC_SCALE_BLOCK_SIZE = 128, LC_MAX_HALF = 8192 /* columns of a head's keys */ };
+enum {
+    LC_SCALE_BLOCK_SIZE = 128,
+    LC_MAX_HALF = 8192,   /* columns of a head's keys */
+    LC_MAX_GROUP = 65536, /* codes of a group in products, so that their sum fits 32 bits */
+};
 
 /*
  * Codes in groups along the columns: value = fma(code - zero, scale, bias) in fp32, one rounding.
@@ -106,8 +110,8 @@ void lc_mat_rows_bf16(const lc_kernels *kernels, const lc_mat *mat, size_t row, 
 bool lc_mat_groups(const lc_mat *mat, lc_code_kind *kind, size_t *size);
 /* Whether both are such codes with the same kind and size, or neither is. */
 bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b);
-/* Of such a weight, acquired: rows row .. row+n-1. zeros: space for n * groups values, used where
- * zero points are stored. */
+/* Of such a weight, acquired: rows row .. row+n-1; with codes in strips, row must be a multiple of
+ * LC_STRIP_ROWS. zeros: space for n * groups values, used where zero points are stored. */
 void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros, lc_coded_rows *out);
 
 /* Bytes as stored, all companions included. */

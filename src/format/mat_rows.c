@@ -3,9 +3,9 @@
  * rounding a format (mat.h), so every instruction set gives the same bits.
  *
  * Bargain: a row of codes lies in one piece in most formats and goes through the decode kernel.
- * GPTQ packs along the columns, so a row's codes are a row's width apart: 16 rows are decoded
- * together, lane by lane, and turned. MLX keeps a head's part of kv_b turned: its columns are cut
- * out of decoded rows.
+ * GPTQ packs along the columns, so a row's codes are a row's width apart, and in strips words of 16
+ * rows alternate: 16 rows are decoded together, lane by lane, and turned. MLX keeps a head's part
+ * of kv_b turned: its columns are cut out of decoded rows.
  */
 #include "format/mat.h"
 
@@ -13,8 +13,10 @@
 
 enum {
     GROUPS = 64, /* of a row, whose scales are widened at a time */
-    BLOCK = 16,  /* rows that are decoded together by column */
+    BLOCK = 16,  /* rows that are decoded together, word by word */
 };
+
+_Static_assert((int)BLOCK == (int)LC_STRIP_ROWS, "a block is in one strip");
 
 _Static_assert((int)LC_F8_BLOCK == (int)LC_SCALE_BLOCK_SIZE, "the kernel knows the block's size");
 
@@ -115,25 +117,41 @@ static void row_of_codes(const lc_kernels *k, const lc_mat *m, size_t row, sink 
     }
 }
 
-/* ---- codes by column: value = (code - zero) * scale ---- */
+/* ---- codes by column and in strips: value = (code - zero) * scale ---- */
 
 /* The words of columns w*8.. (w*4..) of n rows. */
 static void load_words(const lc_mat *m, size_t w, size_t row, size_t n, uint32_t out[BLOCK]) {
+    const lc_groups *g = &m->groups;
+    size_t at = g->layout == LC_CODES_BY_COLUMN
+                    ? w * g->stride + 4 * row
+                    : row / BLOCK * g->stride + 4 * (w * BLOCK + row % BLOCK);
     memset(out, 0, BLOCK * sizeof *out);
-    memcpy(out, (const char *)m->data + w * m->groups.stride + 4 * row, n * sizeof *out);
+    memcpy(out, (const char *)m->data + at, n * sizeof *out);
+    for (size_t r = 0; r < BLOCK && g->kind == LC_CODES_I8; r++)
+        out[r] ^= 0x80808080u; /* signed bytes with 128 added */
 }
 
-static void block_of_columns(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, sink s) {
+static float word_scale(const lc_mat *m, size_t row, size_t group) {
+    const lc_groups *g = &m->groups;
+    size_t at = g->layout == LC_CODES_BY_COLUMN
+                    ? group * m->rows + row
+                    : (row / BLOCK * g->count + group) * BLOCK + row % BLOCK;
+    return load_float(g->scales, at, g->scale_type);
+}
+
+/* Of at most 16 rows, in strips all of one. */
+static void block_of_words(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, sink s) {
     const lc_groups *g = &m->groups;
     size_t bits = g->kind == LC_CODES_U4 ? 4 : 8, per_word = 32 / bits, group = SIZE_MAX;
     float zeros[BLOCK] = {0}, scales[BLOCK] = {0}, values[BLOCK];
     uint32_t words[BLOCK], mask = (1u << bits) - 1;
+    int added = g->kind == LC_CODES_I8 ? 128 : 0;
     for (size_t col = 0; col < m->cols; col++) {
         if (col / g->size != group) {
             group = col / g->size;
             for (size_t r = 0; r < n; r++) {
-                zeros[r] = (float)zero_of(m, row + r, group);
-                scales[r] = load_float(g->scales, group * m->rows + row + r, g->scale_type);
+                zeros[r] = (float)(zero_of(m, row + r, group) + added);
+                scales[r] = word_scale(m, row + r, group);
             }
         }
         if (col % per_word == 0) load_words(m, col / per_word, row, n, words);
@@ -149,6 +167,15 @@ static void block_of_columns(const lc_kernels *k, const lc_mat *m, size_t row, s
         } else {
             for (size_t r = 0; r < n; r++) ((float *)s.at)[r * s.ld + col] = values[r];
         }
+    }
+}
+
+static void rows_of_words(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, sink s) {
+    bool strips = m->groups.layout == LC_CODES_IN_STRIPS;
+    for (size_t i = 0, take; i < n; i += take) {
+        size_t most = strips ? BLOCK - (row + i) % BLOCK : BLOCK;
+        take = n - i < most ? n - i : most;
+        block_of_words(k, m, row + i, take, sink_from(s, i, 0));
     }
 }
 
@@ -233,9 +260,8 @@ static void rows_of_f8(const lc_kernels *k, const lc_mat *mat, size_t row, size_
 static void rows_into(const lc_kernels *k, const lc_mat *mat, size_t row, size_t n, sink s) {
     if (mat->halves) {
         rows_of_halves(k, mat, row, n, s);
-    } else if (mat->scaling == LC_SCALE_GROUP && mat->groups.layout == LC_CODES_BY_COLUMN) {
-        for (size_t i = 0; i < n; i += BLOCK)
-            block_of_columns(k, mat, row + i, n - i < BLOCK ? n - i : BLOCK, sink_from(s, i, 0));
+    } else if (mat->scaling == LC_SCALE_GROUP && mat->groups.layout != LC_CODES_BY_ROW) {
+        rows_of_words(k, mat, row, n, s);
     } else if (mat->type == LC_F8_E4M3) {
         rows_of_f8(k, mat, row, n, s);
     } else {
@@ -260,8 +286,6 @@ void lc_mat_rows_bf16(const lc_kernels *kernels, const lc_mat *mat, size_t row, 
 
 /* ---- codes as they are ---- */
 
-enum { MAX_GROUP = 65536 }; /* so that a group's sum fits 32 bits */
-
 bool lc_mat_groups(const lc_mat *mat, lc_code_kind *kind, size_t *size) {
     const lc_groups *g = &mat->groups;
     if (mat->halves || (mat->scaling != LC_SCALE_ROW && mat->scaling != LC_SCALE_GROUP))
@@ -269,7 +293,7 @@ bool lc_mat_groups(const lc_mat *mat, lc_code_kind *kind, size_t *size) {
     bool single = mat->scaling == LC_SCALE_ROW || g->count == 1;
     *kind = mat->scaling == LC_SCALE_ROW ? LC_CODES_I8 : g->kind;
     *size = single ? mat->cols : g->size;
-    return *size <= MAX_GROUP && (single || g->size % LC_K_BLOCK == 0);
+    return *size <= LC_MAX_GROUP && (single || g->size % LC_K_BLOCK == 0);
 }
 
 bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b) {
@@ -299,8 +323,12 @@ void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros,
     bool by_column = g->layout == LC_CODES_BY_COLUMN;
     out->layout = g->layout;
     out->stride = g->stride;
-    out->codes = codes + (by_column ? 4 * row : row * g->stride);
+    if (by_column)
+        out->codes = codes + 4 * row;
+    else
+        out->codes = codes + (g->layout == LC_CODES_IN_STRIPS ? row / BLOCK : row) * g->stride;
     out->scale_type = scale_type(g->scale_type);
+    /* row * count numbers lie before those of a strip as before those of a row */
     out->scale_row = by_column ? 1 : g->count;
     out->scale_group = by_column ? mat->rows : 1;
     out->scales = (const char *)g->scales + row * out->scale_row * bytes;

@@ -168,7 +168,24 @@ static int read_method(const reading *r, struct json_object *q, const char *meth
     if (!strcmp(method, "auto-round") || !strcmp(method, "intel/auto-round"))
         return read_auto_round(r, q);
     if (!strcmp(method, "fp8")) return LC_OK;
-    return unsupported(r, "quant_method", method, "compressed-tensors, gptq, auto-round, fp8");
+    return unsupported(r, "quant_method", method,
+                       "compressed-tensors, gptq, auto-round, fp8, " LC_QUANT_STRIPS);
+}
+
+static bool is_strips(struct json_object *q) {
+    return !strcmp(text_at(q, "quant_method"), LC_QUANT_STRIPS);
+}
+
+/* What a model was before `longcat pack`: MLX's entry has no method. */
+static int find_source(const reading *r, struct json_object **q) {
+    struct json_object *source = get(*q, "source");
+    r->out->strips = true;
+    if (source && json_object_get_type(source) != json_type_object)
+        return wrong(r, "quantization_config.source", "an object");
+    if (is_strips(source))
+        return wrong(r, "quantization_config.source", "of another method than " LC_QUANT_STRIPS);
+    *q = source;
+    return LC_OK;
 }
 
 int lc_quant_read(struct json_object *root, const char *name, lc_quant *out, lc_err *err) {
@@ -179,6 +196,7 @@ int lc_quant_read(struct json_object *root, const char *name, lc_quant *out, lc_
         return wrong(&r, "quantization", "an object");
     if (q && json_object_get_type(q) != json_type_object)
         return wrong(&r, "quantization_config", "an object");
+    if (!mlx && is_strips(q) && find_source(&r, &q) != LC_OK) return LC_EFORMAT;
     const char *method = text_at(q, "quant_method");
     if (!mlx && q && !*method && get(q, "bits")) mlx = q;
     if (mlx) method = "mlx";

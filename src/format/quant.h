@@ -11,9 +11,11 @@
 struct json_object;
 
 enum { LC_QUANT_SIZES = 16 };
+#define LC_QUANT_STRIPS "longcat-strips" /* quant_method of what `longcat pack` writes */
 
 typedef struct lc_quant {
     char method[32];              /* "compressed-tensors", "gptq", "mlx", ...; "" if none */
+    bool strips;                  /* `longcat pack` wrote it; method is of what it was made from */
     size_t sizes[LC_QUANT_SIZES]; /* group sizes that the config mentions, distinct */
     size_t n_sizes;
     bool zeros_as_stored; /* GPTQ: qzeros hold zero points, not zero points less one */

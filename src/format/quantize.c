@@ -29,6 +29,7 @@ typedef struct block {
     const lc_mat *mat;
     size_t row, n;
     unsigned char *codes, *scales; /* [n] rows */
+    unsigned char *strips[2];      /* of the same, or NULL */
     float *scratch;                /* a thread's w and work */
     size_t scratch_floats;
     double *sums;     /* [n][2]: error, power */
@@ -74,19 +75,39 @@ static void encode_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
+/* Strips from rows that are encoded, or taken here from the source. */
+static void lay_out(void *ctx, size_t begin, size_t end, int thread) {
+    const block *b = ctx;
+    const lc_quantize_item *item = b->item;
+    size_t code = lc_quantize_code_bytes(item), scale = lc_quantize_scale_bytes(item);
+    size_t number = lc_dtype_size(item->scale_type);
+    (void)thread;
+    for (size_t i = begin * LC_STRIP_ROWS; i < end * LC_STRIP_ROWS && i < b->n;
+         i += LC_STRIP_ROWS) {
+        size_t n = b->n - i < LC_STRIP_ROWS ? b->n - i : LC_STRIP_ROWS;
+        unsigned char *codes = b->codes + i * code, *scales = b->scales + i * scale;
+        if (item->coded) lc_quantize_take_rows(item, b->mat, b->row + i, n, codes, scales);
+        lc_quantize_strip(codes, n, code / 4, 4, b->strips[0] + i * code);
+        lc_quantize_strip(scales, n, scale / number, number, b->strips[1] + i * scale);
+    }
+}
+
 static int write_block(const block *b, lc_safetensors_file *file) {
     const lc_quantize_item *item = b->item;
     size_t code = lc_quantize_code_bytes(item), scale = lc_quantize_scale_bytes(item);
+    size_t rows = lc_quantize_rows(item, b->n);
+    const unsigned char *codes = item->strips ? b->strips[0] : b->codes;
+    const unsigned char *scales = item->strips ? b->strips[1] : b->scales;
     lc_err *err = b->r->err;
     for (size_t i = 0; i < b->n; i++)
         if (b->not_finite[i])
             return lc_fail(err, LC_EFORMAT, "tensor %s: row %zu holds an infinity or NaN",
                            item->name, b->row + i);
     int status =
-        lc_safetensors_put(file, item->first_output, b->row * code, b->codes, b->n * code, err);
+        lc_safetensors_put(file, item->first_output, b->row * code, codes, rows * code, err);
     if (status == LC_OK)
-        status = lc_safetensors_put(file, item->first_output + 1, b->row * scale, b->scales,
-                                    b->n * scale, err);
+        status = lc_safetensors_put(file, item->first_output + 1, b->row * scale, scales,
+                                    rows * scale, err);
     for (size_t i = 0; i < b->n; i++) {
         b->r->result->error += b->sums[2 * i];
         b->r->result->power += b->sums[2 * i + 1];
@@ -100,7 +121,9 @@ static int each_block(block *b, size_t rows, lc_safetensors_file *file) {
     int status = LC_OK;
     for (b->row = 0; b->row < item->rows && status == LC_OK; b->row += b->n) {
         b->n = item->rows - b->row < rows ? item->rows - b->row : rows;
-        lc_pool_for(r->o->pool, b->n, 4, encode_rows, b);
+        if (!item->coded) lc_pool_for(r->o->pool, b->n, 4, encode_rows, b);
+        if (item->strips)
+            lc_pool_for(r->o->pool, lc_quantize_rows(item, b->n) / LC_STRIP_ROWS, 1, lay_out, b);
         status = write_block(b, file);
         if (status == LC_OK)
             status = report(r,
@@ -111,33 +134,51 @@ static int each_block(block *b, size_t rows, lc_safetensors_file *file) {
     return status;
 }
 
-static int quantize_weight(run *r, const lc_quantize_item *item, lc_safetensors_file *file) {
-    lc_mat mat;
+/* Space for blocks of up to `rows` rows. */
+static bool allocate(block *b, size_t rows, size_t threads) {
+    const lc_quantize_item *item = b->item;
     size_t code = lc_quantize_code_bytes(item), scale = lc_quantize_scale_bytes(item);
+    size_t written = lc_quantize_rows(item, rows);
+    b->scratch_floats = 2 * (item->cols + 16);
+    b->codes = lc_calloc(rows, code);
+    b->scales = lc_calloc(rows, scale);
+    b->strips[0] = item->strips ? lc_calloc(written, code) : NULL;
+    b->strips[1] = item->strips ? lc_calloc(written, scale) : NULL;
+    b->scratch = item->coded ? NULL : lc_calloc(threads * b->scratch_floats, sizeof *b->scratch);
+    b->sums = lc_calloc(rows, 2 * sizeof *b->sums);
+    b->not_finite = lc_calloc(rows, sizeof *b->not_finite);
+    return b->codes && b->scales && (b->scratch || item->coded) && b->sums && b->not_finite &&
+           ((b->strips[0] && b->strips[1]) || !item->strips);
+}
+
+static void release(block *b) {
+    lc_free(b->codes);
+    lc_free(b->scales);
+    lc_free(b->strips[0]);
+    lc_free(b->strips[1]);
+    lc_free(b->scratch);
+    lc_free(b->sums);
+    lc_free(b->not_finite);
+}
+
+static int write_weight(run *r, const lc_quantize_item *item, lc_safetensors_file *file) {
+    lc_mat mat;
     size_t threads = r->o->pool ? (size_t)lc_pool_threads(r->o->pool) : 1;
     size_t rows = BLOCK_BYTES / (item->cols * sizeof(float)) + 4 * threads;
+    rows = lc_quantize_rows(item, rows); /* so blocks begin with a strip */
     if (rows > item->rows) rows = item->rows;
     int status = lc_mat_bind(r->plan->tensors, item->name, item->rows, item->cols, &mat, r->err);
     if (status != LC_OK) return status;
-    block b = {.r = r, .item = item, .mat = &mat, .scratch_floats = 2 * (item->cols + 16)};
-    b.codes = lc_calloc(rows, code);
-    b.scales = lc_calloc(rows, scale);
-    b.scratch = lc_calloc(threads * b.scratch_floats, sizeof *b.scratch);
-    b.sums = lc_calloc(rows, 2 * sizeof *b.sums);
-    b.not_finite = lc_calloc(rows, sizeof *b.not_finite);
-    if (!b.codes || !b.scales || !b.scratch || !b.sums || !b.not_finite)
+    block b = {.r = r, .item = item, .mat = &mat};
+    if (!allocate(&b, rows, threads))
         status = lc_fail(r->err, LC_ENOMEM, "tensor %s: out of memory", item->name);
     else
         status = each_block(&b, rows, file);
-    if (status == LC_OK && item->bits == 4) {
+    if (status == LC_OK && item->bits == 4 && !item->strips) {
         int64_t shape[2] = {(int64_t)item->rows, (int64_t)item->cols};
         status = lc_safetensors_put(file, item->first_output + 2, 0, shape, sizeof shape, r->err);
     }
-    lc_free(b.codes);
-    lc_free(b.scales);
-    lc_free(b.scratch);
-    lc_free(b.sums);
-    lc_free(b.not_finite);
+    release(&b);
     lc_mat_unbind(&mat);
     return status;
 }
@@ -174,7 +215,7 @@ static int write_items(run *r, const lc_quantize_shard *shard, const char *path)
     if (status == LC_OK) status = lc_safetensors_create(path, outputs, count, &file, r->err);
     for (size_t i = 0; i < shard->count && status == LC_OK; i++) {
         const lc_quantize_item *item = &r->plan->items[shard->first + i];
-        status = item->source ? copy_tensor(r, item, file) : quantize_weight(r, item, file);
+        status = item->source ? copy_tensor(r, item, file) : write_weight(r, item, file);
     }
     lc_free(outputs);
     if (!file) return status;
@@ -253,9 +294,12 @@ static void count(const lc_quantize_plan *plan, lc_quantize_result *result) {
     result->shards = plan->n_shards;
     result->tensors = plan->count;
     for (size_t i = 0; i < plan->count; i++) {
-        result->quantised += !plan->items[i].source;
-        result->by_row += plan->items[i].by_row;
+        const lc_quantize_item *item = &plan->items[i];
+        result->quantised += !item->source && !item->coded;
+        result->by_row += item->by_row;
+        result->packed += item->strips;
     }
+    result->unpacked = plan->unpacked;
 }
 
 static int run_plan(run *r, const char *model, const char *out) {
@@ -282,10 +326,11 @@ int lc_quantize(const char *model, const char *out, const lc_quantize_options *o
     lc_quantize_plan plan = {.config = &config, .tensors = tensors, .options = options};
     run r = {.o = options, .plan = &plan, .result = result, .err = err};
     status = lc_quantize_plan_make(&plan, err);
-    if (status == LC_OK) {
-        count(&plan, result);
-        status = run_plan(&r, model, out);
-    }
+    if (status == LC_OK) count(&plan, result);
+    if (status == LC_OK && options->type == LC_QUANTIZE_NONE && !result->packed)
+        status =
+            lc_fail(err, LC_EINVAL, "%s: holds no quantised weights that can be packed", model);
+    if (status == LC_OK) status = run_plan(&r, model, out);
     lc_quantize_plan_free(&plan);
     lc_tensors_close(tensors);
     return status;

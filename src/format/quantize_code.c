@@ -143,6 +143,5 @@ size_t lc_quantize_code_bytes(const lc_quantize_item *item) {
 }
 
 size_t lc_quantize_scale_bytes(const lc_quantize_item *item) {
-    size_t groups = item->group ? (item->cols + item->group - 1) / item->group : 1;
-    return groups * (item->bits == 4 ? sizeof(uint16_t) : sizeof(float));
+    return lc_quantize_groups(item) * lc_dtype_size(item->scale_type);
 }

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_COPY = 64 << 20, MAX_STATE = 4 << 20, PIECE = 1 << 20, LAYOUT_VERSION = 1 };
+enum { MAX_COPY = 64 << 20, MAX_STATE = 4 << 20, PIECE = 1 << 20, LAYOUT_VERSION = 2 };
 
 #define STATE_NAME "quantize.state"
 
@@ -49,8 +49,12 @@ int lc_quantize_settings(const lc_quantize_plan *plan, char hex[65], lc_err *err
     lc_buf text = {0};
     struct stat st;
     const char *file = "";
-    lc_buf_printf(&text, "%d %d %zu %d %d %d %zu\n", LAYOUT_VERSION, (int)o->type, o->group,
-                  o->embeddings, o->head, o->mtp, o->shard_bytes);
+    const lc_quant *q = &plan->config->quant;
+    lc_buf_printf(&text, "%d %d %zu %d %d %d %zu %d\n", LAYOUT_VERSION, (int)o->type, o->group,
+                  o->embeddings, o->head, o->mtp, o->shard_bytes, o->strips);
+    lc_buf_printf(&text, "%d", q->zeros_as_stored);
+    for (size_t i = 0; i < q->n_sizes; i++) lc_buf_printf(&text, " %zu", q->sizes[i]);
+    lc_buf_printf(&text, "\n");
     for (size_t i = 0; i < lc_tensors_count(plan->tensors); i++) {
         const lc_tensor *t = lc_tensors_at(plan->tensors, i);
         lc_buf_printf(&text, "%s %s %zu %d\n", t->name, t->dtype_name, t->size, t->rank);
@@ -239,9 +243,10 @@ static struct json_object *new_quantization(const lc_quantize_plan *plan) {
         const lc_quantize_item *item = &plan->items[i];
         bool matrix = !item->source || item->source->rank == 2;
         if (!matrix || !(ok = pattern_of(item->name, &pattern))) continue;
-        packed = packed || (!item->source && item->bits == 4);
-        bytes = bytes || (!item->source && item->bits == 8);
-        ok = item->source ? add_once(ignore, pattern.data) : add_target(groups, item, &pattern);
+        bool kept = item->source || item->coded;
+        packed = packed || (!kept && item->bits == 4);
+        bytes = bytes || (!kept && item->bits == 8);
+        ok = kept ? add_once(ignore, pattern.data) : add_target(groups, item, &pattern);
     }
     lc_buf_free(&pattern);
     json_object_object_add(q, "quant_method", json_object_new_string("compressed-tensors"));
@@ -258,13 +263,40 @@ static struct json_object *new_quantization(const lc_quantize_plan *plan) {
     return NULL;
 }
 
+/* What a packed model says; the source's entry, if any, tells what else its tensors need. Takes
+ * `source`. */
+static struct json_object *new_strips(struct json_object *source) {
+    struct json_object *q = json_object_new_object();
+    json_object_object_add(q, "quant_method", json_object_new_string(LC_QUANT_STRIPS));
+    if (source) json_object_object_add(q, "source", source);
+    return q;
+}
+
+/* The entry of the source's config.json, MLX's first as lc_quant_read does; ours stays one. */
+static struct json_object *packed_entry(struct json_object *config) {
+    struct json_object *q = NULL, *method = NULL;
+    if (!json_object_object_get_ex(config, "quantization", &q) || !q)
+        json_object_object_get_ex(config, "quantization_config", &q);
+    json_object_object_get_ex(q, "quant_method", &method);
+    json_object_get(q);
+    if (method && !strcmp(json_object_get_string(method), LC_QUANT_STRIPS)) return q;
+    return new_strips(q);
+}
+
+/* NULL without memory. */
+static struct json_object *new_entry(const lc_quantize_plan *plan, struct json_object *config) {
+    if (plan->options->type == LC_QUANTIZE_NONE) return packed_entry(config);
+    struct json_object *q = new_quantization(plan);
+    return q && plan->strips ? new_strips(q) : q;
+}
+
 static int write_config(const lc_quantize_plan *plan, const char *model, const char *out,
                         lc_err *err) {
     lc_buf path = {0};
     struct json_object *json = NULL, *q = NULL;
     int status = lc_buf_printf(&path, "%s/config.json", model) ? LC_OK : no_memory(err);
     if (status == LC_OK) status = lc_json_load(path.data, MAX_COPY, &json, err);
-    if (status == LC_OK && !(q = new_quantization(plan))) status = no_memory(err);
+    if (status == LC_OK && !(q = new_entry(plan, json))) status = no_memory(err);
     if (status == LC_OK) {
         json_object_object_del(json, "quantization");
         json_object_object_add(json, "quantization_config", q);

@@ -30,7 +30,7 @@ static lc_quantize_item *push(planning *p) {
 }
 
 static bool is_wanted(const lc_quantize_options *o, const lc_name *n) {
-    if (n->rank != 2) return false;
+    if (n->rank != 2 || o->type == LC_QUANTIZE_NONE) return false;
     switch (n->part) {
     case LC_PART_EMBEDDING:
     case LC_PART_NGRAM_TABLES:
@@ -56,6 +56,8 @@ static void choose(const lc_quantize_options *o, const lc_name *n, lc_quantize_i
     item->group = wanted ? group_for(item->cols, wanted) : 0;
     item->by_row = wanted && !item->group;
     item->bits = four && item->group ? 4 : 8;
+    item->scale_type = item->bits == 4 ? LC_BF16 : LC_F32;
+    item->strips = o->strips && lc_quantize_strips_fit(item->cols, item->group);
 }
 
 static void take(planning *p, const lc_stored *s) {
@@ -67,6 +69,49 @@ static void take(planning *p, const lc_stored *s) {
     }
 }
 
+/* gate_proj and up_proj must have codes of one kind, and unsigned bytes become signed ones: the
+ * name of the other one, or "". */
+static void name_partner(const char *name, char out[256]) {
+    static const char *const pair[2] = {"gate_proj.weight", "up_proj.weight"};
+    size_t len = strlen(name);
+    *out = 0;
+    for (int i = 0; i < 2; i++) {
+        size_t tail = strlen(pair[i]);
+        if (len > tail && len < 256 - 2 && !strcmp(name + len - tail, pair[i]))
+            snprintf(out, 256, "%.*s%s", (int)(len - tail), name, pair[1 - i]);
+    }
+}
+
+static int can_pack(planning *p, const lc_mat *mat, const char *name, lc_quantize_item *item,
+                    bool *can) {
+    char partner[256];
+    lc_quantize_item ignored;
+    lc_mat other;
+    lc_err err;
+    int status = lc_quantize_can_pack(mat, item, can, p->err);
+    if (status != LC_OK || !*can || mat->scaling == LC_SCALE_ROW || mat->groups.kind != LC_CODES_U8)
+        return status;
+    name_partner(name, partner);
+    if (!*partner ||
+        lc_mat_probe(p->plan->tensors, partner, mat->rows, mat->cols, &other, &err) != LC_OK)
+        return LC_OK;
+    return lc_quantize_can_pack(&other, &ignored, can, p->err);
+}
+
+/* A weight that isn't to be quantised: whether its codes are to be laid out in strips. */
+static int look_at_codes(planning *p, const lc_name *n, const lc_stored *stored, const lc_mat *mat,
+                         lc_quantize_item *item) {
+    bool codes = mat->scaling == LC_SCALE_ROW || mat->scaling == LC_SCALE_GROUP;
+    if (stored->kind == LC_STORED_STRIPS) p->plan->strips = true;
+    if (!p->plan->options->strips || !codes || stored->kind == LC_STORED_STRIPS) return LC_OK;
+    int status = LC_OK;
+    if (n->rank == 2 && stored->kind != LC_STORED_SPLIT)
+        status = can_pack(p, mat, n->name, item, &item->coded);
+    item->strips = item->coded;
+    p->plan->unpacked += !item->coded;
+    return status;
+}
+
 static int add_weight(void *ctx, const lc_name *n) {
     planning *p = ctx;
     lc_stored stored;
@@ -75,19 +120,26 @@ static int add_weight(void *ctx, const lc_name *n) {
     int status = lc_stored_find(p->plan->tensors, n->name, &stored, p->err);
     if (status == LC_ENOTFOUND && n->part >= LC_PART_MTP) return LC_OK;
     if (status == LC_OK) status = lc_mat_probe(p->plan->tensors, n->name, rows, cols, &mat, p->err);
-    if (status != LC_OK || !is_wanted(p->plan->options, n)) return status;
-    if (mat.scaling == LC_SCALE_GROUP)
+    if (status != LC_OK) return status;
+    bool wanted = is_wanted(p->plan->options, n);
+    lc_quantize_item made = {.rows = rows, .cols = cols, .source_bytes = lc_mat_bytes(&mat)};
+    if (!wanted) {
+        status = look_at_codes(p, n, &stored, &mat, &made);
+        if (status != LC_OK || !made.coded) return status;
+    } else if (mat.scaling == LC_SCALE_GROUP) {
         return lc_fail(p->err, LC_EINVAL,
                        "tensor %s is quantised in groups already: start from "
                        "the BF16 or FP8 checkpoint",
                        mat.name);
+    } else {
+        choose(p->plan->options, n, &made);
+        p->plan->unpacked += p->plan->options->strips && !made.strips;
+    }
+    made.name = lc_arena_strndup(p->plan->arena, n->name, strlen(n->name));
     lc_quantize_item *item = push(p);
     if (!item) return lc_fail(p->err, LC_ENOMEM, "plan: out of memory");
-    item->name = lc_arena_strndup(p->plan->arena, n->name, strlen(n->name));
-    item->rows = rows;
-    item->cols = cols;
-    item->source_bytes = lc_mat_bytes(&mat);
-    choose(p->plan->options, n, item);
+    *item = made;
+    p->plan->strips = p->plan->strips || item->strips;
     take(p, &stored);
     return item->name ? LC_OK : lc_fail(p->err, LC_ENOMEM, "plan: out of memory");
 }
@@ -115,7 +167,7 @@ static int by_name(const void *a, const void *b) {
 static uint64_t written_bytes(const lc_quantize_item *item) {
     if (item->source) return item->source->size;
     uint64_t row = lc_quantize_code_bytes(item) + lc_quantize_scale_bytes(item);
-    return item->rows * row + (item->bits == 4 ? 16 : 0);
+    return lc_quantize_rows(item, item->rows) * row + (item->bits == 4 && !item->strips ? 16 : 0);
 }
 
 static int cut_shards(lc_quantize_plan *plan, lc_err *err) {
@@ -178,25 +230,41 @@ static bool name_output(lc_quantize_plan *plan, const char *name, const char *su
     return text != NULL;
 }
 
+static int no_names(lc_err *err) { return lc_fail(err, LC_ENOMEM, "plan: out of memory"); }
+
+static int strip_outputs(lc_quantize_plan *plan, const lc_quantize_item *item, lc_tensor *out,
+                         lc_err *err) {
+    size_t strips = lc_quantize_rows(item, item->rows) / LC_STRIP_ROWS;
+    out[0] = (lc_tensor){.dtype = LC_I32, .rank = 3};
+    out[1] = (lc_tensor){.dtype = item->scale_type, .rank = 3};
+    out[0].shape[0] = out[1].shape[0] = strips;
+    out[0].shape[1] = lc_quantize_code_bytes(item) / 4;
+    out[1].shape[1] = lc_quantize_groups(item);
+    out[0].shape[2] = out[1].shape[2] = LC_STRIP_ROWS;
+    if (name_output(plan, item->name, "_strips", &out[0]) &&
+        name_output(plan, item->name, "_strip_scale", &out[1]))
+        return 2;
+    return no_names(err);
+}
+
 int lc_quantize_outputs(lc_quantize_plan *plan, const lc_quantize_item *item,
                         lc_tensor out[LC_QUANTIZE_OUTPUTS], lc_err *err) {
     if (item->source) {
         out[0] = *item->source;
         return 1;
     }
+    if (item->strips) return strip_outputs(plan, item, out, err);
     bool four = item->bits == 4;
-    size_t groups = item->group ? (item->cols + item->group - 1) / item->group : 1;
     out[0] = (lc_tensor){.dtype = four ? LC_I32 : LC_I8, .rank = 2};
     out[0].shape[0] = item->rows;
     out[0].shape[1] = four ? (item->cols + 7) / 8 : item->cols;
-    out[1] = (lc_tensor){.dtype = four ? LC_BF16 : LC_F32, .rank = 2};
+    out[1] = (lc_tensor){.dtype = item->scale_type, .rank = 2};
     out[1].shape[0] = item->rows;
-    out[1].shape[1] = groups;
+    out[1].shape[1] = lc_quantize_groups(item);
     out[2] = (lc_tensor){.dtype = LC_I64, .rank = 1, .shape = {2}};
     if (name_output(plan, item->name, four ? "_packed" : "", &out[0]) &&
         name_output(plan, item->name, "_scale", &out[1]) &&
         name_output(plan, item->name, "_shape", &out[2]))
         return four ? 3 : 2;
-    lc_fail(err, LC_ENOMEM, "plan: out of memory");
-    return LC_ENOMEM;
+    return no_names(err);
 }

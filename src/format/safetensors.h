@@ -51,9 +51,10 @@ size_t lc_tensors_bytes(const lc_tensors *tensors); /* sum over all files */
 /* What the checkpoint's config says about quantised weights; for binding them. */
 void lc_tensors_set_quant(lc_tensors *tensors, const lc_quant *quant);
 
-/* Writes one file: header padded with spaces to 8 bytes, tensors in the given order after sorting
- * by descending element size (so all are aligned); name, dtype, rank, shape and data of each are
- * used. Written to path.part, synced, renamed. */
+/* Writes one file: header padded with spaces, so that data begins at a multiple of 64 bytes;
+ * tensors by descending power of two that divides their size, up to 64, then in the given order: so
+ * each begins at a multiple of it; name, dtype, rank, shape and data of each are used. Written to
+ * path.part, synced, renamed. */
 int lc_safetensors_write(const char *path, const lc_tensor *tensors, size_t count, lc_err *err);
 
 /*

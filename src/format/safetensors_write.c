@@ -19,15 +19,25 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { ALIGNED = 64 }; /* bytes of a cache line */
+
 /* A tensor and its place in the caller's order. */
 typedef struct item {
     const lc_tensor *tensor;
     size_t order, bytes;
 } item;
 
+/* The largest power of two that divides the size, at most a cache line. */
+static size_t alignment(const item *i) {
+    size_t least = i->bytes & (~i->bytes + 1);
+    return least && least < ALIGNED ? least : ALIGNED;
+}
+
+/* Descending: so a tensor begins at a multiple of its alignment, which its elements' size divides.
+ */
 static int by_alignment(const void *a, const void *b) {
     const item *x = a, *y = b;
-    size_t p = lc_dtype_size(x->tensor->dtype), q = lc_dtype_size(y->tensor->dtype);
+    size_t p = alignment(x), q = alignment(y);
     if (p != q) return p > q ? -1 : 1;
     return (x->order > y->order) - (x->order < y->order);
 }
@@ -69,7 +79,7 @@ static int check(const char *path, item *items, size_t count, lc_err *err) {
     return LC_OK;
 }
 
-/* Length, JSON, and spaces up to a multiple of 8. */
+/* Length, JSON, and spaces up to a multiple of 64. */
 static int make_header(const char *path, const item *items, size_t count, lc_buf *out,
                        lc_err *err) {
     size_t offset = 0, end;
@@ -89,7 +99,7 @@ static int make_header(const char *path, const item *items, size_t count, lc_buf
         offset = end;
     }
     lc_buf_putc(out, '}');
-    while (out->len % 8 && lc_buf_putc(out, ' ')) {
+    while (out->len % ALIGNED && lc_buf_putc(out, ' ')) {
     }
     if (out->failed) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
     if (out->len - 8 > LC_MAX_HEADER)

@@ -98,6 +98,14 @@ static int find_packed(finding *f, const lc_tensor *t) {
     return needs(f, s->scales, strlen(f->name), "_scale");
 }
 
+static int find_strips(finding *f, const lc_tensor *t) {
+    lc_stored *s = f->out;
+    s->kind = LC_STORED_STRIPS;
+    s->codes = take(f, t);
+    s->scales = take(f, beside(f, "_strip_scale"));
+    return needs(f, s->scales, strlen(f->name), "_strip_scale");
+}
+
 static int find_gptq(finding *f, const lc_tensor *t) {
     lc_stored *s = f->out;
     s->kind = LC_STORED_GPTQ;
@@ -127,14 +135,19 @@ static bool find_split(const finding *f) {
 static int find_one(finding *f) {
     const lc_tensor *own = lc_tensors_find(f->tensors, f->name);
     const lc_tensor *packed = beside(f, "_packed");
+    const lc_tensor *strips = beside(f, "_strips");
     const lc_tensor *gptq = f->module < strlen(f->name) ? of_module(f, ".qweight") : NULL;
-    const lc_tensor *first = own ? own : packed ? packed : gptq;
-    const lc_tensor *second = own && packed ? packed : first != gptq ? gptq : NULL;
+    const lc_tensor *ways[] = {own, packed, strips, gptq}, *first = NULL, *second = NULL;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        if (first && !second) second = ways[i];
+        if (!first) first = ways[i];
+    }
     if (second)
         return lc_fail(f->err, LC_EFORMAT, "%s: tensor %s: the same weight is also stored as %s",
                        first->file, first->name, second->name);
     if (own) return find_own(f, own);
     if (packed) return find_packed(f, packed);
+    if (strips) return find_strips(f, strips);
     if (gptq) return find_gptq(f, gptq);
     if (find_split(f)) return LC_OK;
     return lc_fail(f->err, LC_ENOTFOUND, "tensor %s is missing in the checkpoint", f->name);

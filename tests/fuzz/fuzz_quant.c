@@ -44,8 +44,11 @@ static void use(const lc_tensors *tensors, const char *name, size_t rows, size_t
 static bool weight_name(const char *tensor, char out[1100]) {
     static const struct {
         const char *tail, *instead;
-    } tails[] = {
-        {"_packed", ""}, {".qweight", ".weight"}, {"embed_q.weight", "kv_b_proj.weight"}, {"", ""}};
+    } tails[] = {{"_packed", ""},
+                 {"_strips", ""},
+                 {".qweight", ".weight"},
+                 {"embed_q.weight", "kv_b_proj.weight"},
+                 {"", ""}};
     size_t len = strlen(tensor);
     for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
         size_t tail = strlen(tails[i].tail);
@@ -58,7 +61,7 @@ static bool weight_name(const char *tensor, char out[1100]) {
 
 static void use_tensor(const lc_tensors *tensors, const lc_tensor *t, size_t rows, size_t cols) {
     char name[1100];
-    if (t->rank != 2 || !weight_name(t->name, name)) return;
+    if (t->rank < 2 || t->rank > 3 || !weight_name(t->name, name)) return;
     size_t a = t->shape[0], b = t->shape[1];
     use(tensors, name, rows, cols);
     use(tensors, name, a, b);
@@ -69,6 +72,8 @@ static void use_tensor(const lc_tensors *tensors, const lc_tensor *t, size_t row
         use(tensors, name, b, 8 * a);
         use(tensors, name, b, 4 * a);
         use(tensors, name, rows, a);
+        use(tensors, name, 16 * a - rows % 16, 8 * b); /* strips */
+        use(tensors, name, 16 * a - rows % 16, 4 * b);
     }
 }
 

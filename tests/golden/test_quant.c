@@ -7,7 +7,9 @@
 
 #include "base/hash.h"
 #include "format/names.h"
+#include "format/quantize.h"
 
+#include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -240,6 +242,76 @@ static void test_logits(void **state) {
     close_checkpoint(&c);
 }
 
+static void remove_folder(const char *path) {
+    DIR *dir = opendir(path);
+    char file[400];
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        snprintf(file, sizeof file, "%s/%.255s", path, e->d_name);
+        unlink(file); /* not the folders */
+    }
+    if (dir) closedir(dir);
+    rmdir(path);
+}
+
+/* The model written once more, quantised or in strips. */
+static size_t rewrite(const char *model, const char *out, lc_quantize_type type, bool strips) {
+    lc_quantize_options o = {.type = type, .group = 32, .strips = strips};
+    lc_quantize_result r;
+    lc_err err = {0};
+    o.embeddings = o.head = true;
+    o.kernels = lc_kernels_of(LC_ISA_SCALAR);
+    assert_ok(lc_quantize(model, out, &o, &r, &err), err);
+    return r.packed;
+}
+
+/* Codes in strips give the bits of the same codes by row or by column, on every instruction set. */
+static void same_logits(const char *rows, const char *strips) {
+    int32_t tokens[2 * TOKENS];
+    size_t n, m, runs = 0;
+    for (int i = 0; i < 2 * TOKENS; i++) tokens[i] = (i * 23 + i / 3) % 61 + 3;
+    for (int compute = 0; compute < 2; compute++)
+        for (int isa = LC_ISA_SCALAR; isa < LC_ISA_COUNT; isa++) {
+            if (!lc_kernels_of((lc_isa)isa)) continue;
+            for (int threads = 1; threads <= 2; threads++, runs++) {
+                golden_engine_options o = {.compute = compute ? "bf16" : "f32",
+                                           .threads = threads,
+                                           .isa = lc_isa_name((lc_isa)isa)};
+                float *want = logits_of(rows, o, tokens, 2, &n);
+                float *got = logits_of(strips, o, tokens, 2, &m);
+                assert_int_equal(n, m);
+                assert_memory_equal(want, got, n * sizeof *got);
+                lc_free(want);
+                lc_free(got);
+            }
+        }
+    printf("# %s: %zu runs, the same bits in strips\n", rows, runs);
+}
+
+static void test_strips(void **state) {
+    char root[] = "/tmp/longcat-strips-XXXXXX", rows[64], strips[64];
+    (void)state;
+    assert_non_null(mkdtemp(root));
+    snprintf(rows, sizeof rows, "%s/rows", root);
+    snprintf(strips, sizeof strips, "%s/strips", root);
+    for (int i = 0; i < 3; i++) { /* MLX's codes have biases */
+        char model[64];
+        snprintf(model, sizeof model, ROOT "%s", folders[i]);
+        assert_true(rewrite(model, strips, LC_QUANTIZE_NONE, true) >= 12);
+        same_logits(model, strips);
+        remove_folder(strips);
+    }
+    for (int i = 0; i < 3; i++) {
+        lc_quantize_type type =
+            (lc_quantize_type[]){LC_QUANTIZE_INT8, LC_QUANTIZE_INT4, LC_QUANTIZE_MIXED}[i];
+        assert_int_equal(rewrite(ROOT "source", rows, type, false), 0);
+        assert_true(rewrite(ROOT "source", strips, type, true) >= 25);
+        same_logits(rows, strips);
+        remove_folder(rows);
+        remove_folder(strips);
+    }
+    rmdir(root);
+}
+
 /* mlx-lm's logits of its own checkpoint. Its differences are switched on; f32 against fp32. */
 static void test_mlx_logits(void **state) {
     (void)state;
@@ -317,7 +389,7 @@ static void test_kl(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[3 * N_FOLDERS + 2];
+    struct CMUnitTest tests[3 * N_FOLDERS + 3];
     int n = 0;
     for (int i = 0; i < N_FOLDERS; i++) {
         void *folder = (void *)(uintptr_t)folders[i];
@@ -325,6 +397,7 @@ int main(void) {
         tests[n++] = (struct CMUnitTest)cmocka_unit_test_prestate(test_inventory, folder);
         tests[n++] = (struct CMUnitTest)cmocka_unit_test_prestate(test_logits, folder);
     }
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_strips);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_mlx_logits);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_kl);
     return test_main(tests);

@@ -235,6 +235,34 @@ static void put_int8(bool zeros) {
         }
 }
 
+/* Strips of 16 rows, what lies behind the last row set to anything. */
+static void put_strips(int way) {
+    size_t strips = (d.rows + 15) / 16, words = words_of(d.cols, d.bits), per = d.cols / words;
+    char shape[64];
+    (void)way;
+    snprintf(shape, sizeof shape, "[%zu,%zu,16]", strips, words);
+    unsigned char *at = add("w.weight_strips", "I32", shape, strips * words * 64);
+    memset(at, 0xa5, strips * words * 64);
+    for (size_t r = 0; r < d.rows; r++) {
+        for (size_t w = 0; w < words; w++) {
+            unsigned char *word = at + ((r / 16 * words + w) * 16 + r % 16) * 4;
+            memset(word, 0, 4);
+            for (size_t i = 0; i < per; i++) put_code(word, i, d.bits, d.code[r][w * per + i]);
+        }
+        for (size_t c = 0; c < d.cols && d.bits == 8; c++) d.code[r][c] = (int8_t)d.code[r][c];
+    }
+    snprintf(shape, sizeof shape, "[%zu,%zu,16]", strips, d.groups);
+    size_t n = type_size(d.scale_type);
+    at = add("w.weight_strip_scale", d.scale_type, shape, strips * d.groups * 16 * n);
+    memset(at, 0xff, strips * d.groups * 16 * n);
+    for (size_t r = 0; r < d.rows; r++)
+        for (size_t g = 0; g < d.groups; g++) {
+            d.scale[r][g] =
+                put_float(at + n * ((r / 16 * d.groups + g) * 16 + r % 16), d.scale_type, true);
+            d.zero[r][g] = d.bits == 4 ? 8 : 0;
+        }
+}
+
 static size_t values;
 
 static void check(const lc_quant *quant) {
@@ -312,6 +340,22 @@ static void test_gptq(void **unused) { (void)unused, each_case(gptq_way, 3); }
 static void test_affine(void **unused) { (void)unused, each_case(affine_way, 1); }
 static void test_int8(void **unused) { (void)unused, each_case(int8_way, 2); }
 
+static void test_strips(void **unused) {
+    (void)unused;
+    static const size_t whole[][3] = {{3, 32, 32}, {17, 128, 64}, {16, 256, 128}, {48, 96, 32},
+                                      {1, 64, 64}, {33, 96, 96},  {15, 160, 160}, {47, 320, 32}};
+    values = 0;
+    for (size_t s = 0; s < sizeof whole / sizeof *whole; s++)
+        for (int bits = 4; bits <= 8; bits += 4)
+            for (int type = 0; type < 3; type++) {
+                draw_codes(whole[s][0], whole[s][1], whole[s][2], bits, types[type]);
+                image_start();
+                put_strips(0);
+                check(NULL);
+            }
+    printf("# %zu values\n", values);
+}
+
 /* Group sizes from the shape alone, from the config, and left open by both. */
 static void test_groups(void **unused) {
     (void)unused;
@@ -379,7 +423,10 @@ static void test_refused(void **unused) {
                                     {0}},
                         int8[] = {{"w.weight", "I8", "[16,64]", 1024},
                                   {"w.weight_scale", "BF16", "[16,2]", 64},
-                                  {0}};
+                                  {0}},
+                        strips[] = {{"w.weight_strips", "I32", "[1,8,16]", 512},
+                                    {"w.weight_strip_scale", "BF16", "[1,2,16]", 64},
+                                    {0}};
     static const struct {
         const change *format, change;
         int status;
@@ -417,6 +464,29 @@ static void test_refused(void **unused) {
          LC_EFORMAT,
          "also stored as w.weight_packed"},
         {packed, {"w.qweight", "I32", "[8,16]", 512}, LC_EFORMAT, "also stored as w.qweight"},
+        {strips,
+         {"w.weight_strip_scale", 0, 0, 0},
+         LC_EFORMAT,
+         "but w.weight_strip_scale is missing"},
+        {strips, {"w.weight_strips", "I32", "[1,7,16]", 448}, LC_EFORMAT, "I32 [1][8 or 16][16]"},
+        {strips, {"w.weight_strips", "I32", "[2,8,16]", 1024}, LC_EFORMAT, "found I32 [2][8][16]"},
+        {strips, {"w.weight_strips", "I32", "[1,8,15]", 480}, LC_EFORMAT, "found I32 [1][8][15]"},
+        {strips, {"w.weight_strips", "I32", "[8,16]", 512}, LC_EFORMAT, "found I32 [8][16]"},
+        {strips, {"w.weight_strips", "U32", "[1,8,16]", 512}, LC_EFORMAT, "found U32"},
+        {strips, {"w.weight_strip_scale", "BF16", "[1,3,16]", 96}, LC_EFORMAT, "whole 32 columns"},
+        {strips, {"w.weight_strip_scale", "BF16", "[1,4,16]", 128}, LC_EFORMAT, "whole 32 columns"},
+        {strips, {"w.weight_strip_scale", "BF16", "[1,0,16]", 0}, LC_EFORMAT, "found BF16 [1][0]"},
+        {strips, {"w.weight_strip_scale", "BF16", "[2,16]", 64}, LC_EFORMAT, "found BF16 [2][16]"},
+        {strips, {"w.weight_strip_scale", "I8", "[1,2,16]", 32}, LC_EFORMAT, "found I8"},
+        {strips,
+         {"w.weight", "BF16", "[16,64]", 2048},
+         LC_EFORMAT,
+         "w.weight: the same weight is also stored as w.weight_strips"},
+        {strips,
+         {"w.weight_packed", "I32", "[16,8]", 512},
+         LC_EFORMAT,
+         "stored as w.weight_strips"},
+        {strips, {"w.qweight", "I32", "[8,16]", 512}, LC_EFORMAT, "also stored as w.qweight"},
         {gptq, {"w.scales", 0, 0, 0}, LC_EFORMAT, "but w.scales is missing"},
         {gptq, {"w.scales", "F16", "[16,2]", 64}, LC_EFORMAT, "[groups][16]"},
         {gptq, {"w.qzeros", "I32", "[2,16]", 128}, LC_EFORMAT, "I32 [2][2]"},
@@ -678,6 +748,36 @@ static void test_config(void **unused) {
          {0},
          false},
         {"\"quantization\":7", LC_EFORMAT, "quantization must be an object", {0}, false},
+        {"\"quantization_config\":{\"quant_method\":\"longcat-strips\"}", LC_OK, "", {0}, false},
+        {"\"quantization_config\":{\"quant_method\":\"longcat-strips\",\"source\":{"
+         "\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq_v2\",\"group_size\":96}}",
+         LC_OK,
+         "gptq",
+         {96},
+         true},
+        {"\"quantization_config\":{\"quant_method\":\"longcat-strips\",\"source\":{"
+         "\"group_size\":64,\"bits\":4}}",
+         LC_OK,
+         "mlx",
+         {64},
+         false},
+        {"\"quantization_config\":{\"quant_method\":\"longcat-strips\",\"source\":{"
+         "\"quant_method\":\"awq\"}}",
+         LC_EUNSUPPORTED,
+         "awq",
+         {0},
+         false},
+        {"\"quantization_config\":{\"quant_method\":\"longcat-strips\",\"source\":{"
+         "\"quant_method\":\"longcat-strips\"}}",
+         LC_EFORMAT,
+         "source must be of another method",
+         {0},
+         false},
+        {"\"quantization_config\":{\"quant_method\":\"longcat-strips\",\"source\":1}",
+         LC_EFORMAT,
+         "source must be an object",
+         {0},
+         false},
     };
     lc_buf base = {0}, text = {0};
     lc_err err = {0};
@@ -711,9 +811,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_packed),  cmocka_unit_test(test_gptq),
         cmocka_unit_test(test_affine),  cmocka_unit_test(test_int8),
-        cmocka_unit_test(test_groups),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_stacked), cmocka_unit_test(test_halves),
-        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_strips),  cmocka_unit_test(test_groups),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_stacked),
+        cmocka_unit_test(test_halves),  cmocka_unit_test(test_config),
     };
     return test_main(tests);
 }

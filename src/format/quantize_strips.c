@@ -1,0 +1,91 @@
+/*
+ * quantize_strips.c: codes in strips of 16 rows, the order in which products read them
+ * (docs/formats.md): which weights can lie so, their codes by row from whatever layout, and a strip
+ * from rows.
+ *
+ * Bargain: no value changes. Strips have no zero points: codes of 4 bits have 8, signed bytes 0, so
+ * a weight with others stays as it is.
+ */
+#include "format/quantize_internal.h"
+
+#include "base/err.h"
+
+enum { ZERO_ROWS = 64 }; /* whose zero points are looked at together */
+
+size_t lc_quantize_groups(const lc_quantize_item *item) {
+    return item->group ? (item->cols + item->group - 1) / item->group : 1;
+}
+
+size_t lc_quantize_rows(const lc_quantize_item *item, size_t rows) {
+    return item->strips ? (rows + LC_STRIP_ROWS - 1) / LC_STRIP_ROWS * LC_STRIP_ROWS : rows;
+}
+
+bool lc_quantize_strips_fit(size_t cols, size_t group) {
+    if (cols % LC_K_BLOCK) return false;
+    return group ? cols % group == 0 && group % LC_K_BLOCK == 0 : cols <= LC_MAX_GROUP;
+}
+
+/* Whether all zero points are the middle of the codes. */
+static int look_at_zeros(const lc_mat *mat, lc_code_kind kind, bool *plain, lc_err *err) {
+    int want = kind == LC_CODES_U4 ? 8 : kind == LC_CODES_U8 ? 128 : 0;
+    size_t count = mat->groups.count;
+    *plain = mat->scaling == LC_SCALE_ROW || mat->groups.zeros || mat->groups.zero_base == want;
+    if (mat->scaling == LC_SCALE_ROW || !mat->groups.zeros) return LC_OK;
+    int16_t *zeros = lc_calloc(ZERO_ROWS * count, sizeof *zeros);
+    if (!zeros) return lc_fail(err, LC_ENOMEM, "tensor %s: out of memory", mat->name);
+    for (size_t row = 0; row < mat->rows && *plain; row += ZERO_ROWS) {
+        size_t n = mat->rows - row < ZERO_ROWS ? mat->rows - row : ZERO_ROWS;
+        lc_coded_rows rows;
+        lc_mat_coded_rows(mat, row, n, zeros, &rows);
+        for (size_t i = 0; i < n * count && *plain; i++) *plain = zeros[i] == want;
+    }
+    lc_free(zeros);
+    return LC_OK;
+}
+
+int lc_quantize_can_pack(const lc_mat *mat, lc_quantize_item *item, bool *can, lc_err *err) {
+    lc_code_kind kind;
+    size_t size;
+    bool by_row = mat->scaling == LC_SCALE_ROW;
+    *can = false;
+    if (!lc_mat_groups(mat, &kind, &size) || (!by_row && mat->groups.biases)) return LC_OK;
+    item->group = by_row || mat->groups.count == 1 ? 0 : size;
+    item->bits = kind == LC_CODES_U4 ? 4 : 8;
+    item->scale_type = by_row ? LC_F32 : mat->groups.scale_type;
+    if (!lc_quantize_strips_fit(mat->cols, item->group)) return LC_OK;
+    return look_at_zeros(mat, kind, can, err);
+}
+
+/* Numbers of `size` bytes, `stride` bytes apart, one after the other. */
+static void gather(const unsigned char *from, size_t stride, size_t n, size_t size,
+                   unsigned char *out) {
+    if (stride == size)
+        memcpy(out, from, n * size);
+    else
+        for (size_t i = 0; i < n; i++) memcpy(out + i * size, from + i * stride, size);
+}
+
+void lc_quantize_take_rows(const lc_quantize_item *item, const lc_mat *mat, size_t row, size_t n,
+                           unsigned char *codes, unsigned char *scales) {
+    size_t bytes = lc_quantize_code_bytes(item), groups = lc_quantize_groups(item);
+    size_t size = lc_dtype_size(item->scale_type);
+    lc_mat plain = *mat;
+    plain.groups.zeros = NULL; /* known */
+    for (size_t i = 0; i < n; i++, codes += bytes, scales += groups * size) {
+        lc_coded_rows from;
+        lc_mat_coded_rows(&plain, row + i, 1, NULL, &from);
+        bool by_column = from.layout == LC_CODES_BY_COLUMN;
+        gather(from.codes, by_column ? from.stride : 4, bytes / 4, 4, codes);
+        gather(from.scales, from.scale_group * size, groups, size, scales);
+        for (size_t j = 0; j < bytes && from.kind == LC_CODES_U8; j++)
+            codes[j] ^= 0x80; /* 128 less, signed */
+    }
+}
+
+void lc_quantize_strip(const unsigned char *rows, size_t n, size_t numbers, size_t size,
+                       unsigned char *out) {
+    if (n < LC_STRIP_ROWS) memset(out, 0, numbers * LC_STRIP_ROWS * size);
+    for (size_t i = 0; i < numbers; i++)
+        for (size_t r = 0; r < n; r++)
+            memcpy(out + (i * LC_STRIP_ROWS + r) * size, rows + (r * numbers + i) * size, size);
+}
