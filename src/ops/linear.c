@@ -18,6 +18,7 @@ lc_op lc_op_exact(const lc_op *op) {
 lc_form lc_form_of(const lc_op *op, const lc_mat *w) {
     lc_form form = {.coded = op->path->element == sizeof(uint16_t)};
     if (!form.coded || !lc_mat_groups(w, &form.kind, &form.size)) return (lc_form){0};
+    form.strips = w->scaling == LC_SCALE_GROUP && w->groups.layout == LC_CODES_IN_STRIPS;
     return form;
 }
 
@@ -111,9 +112,20 @@ size_t lc_product_floats(const lc_op *op, size_t rows, size_t k) {
     return floats_of(op->path->scratch_bytes(rows, k));
 }
 
+/* With a few left rows strips are read from memory: the longer the piece, the better, but threads
+ * should end together. */
+enum { STRIPS_LEAST = 64, STRIPS_MOST = 768, STRIPS_PARTS = 2 /* tasks a thread */ };
+
+static size_t strips_width(size_t columns, size_t threads) {
+    size_t width = lc_ceil_div(lc_ceil_div(columns, STRIPS_PARTS * threads), LC_STRIP_ROWS);
+    width *= LC_STRIP_ROWS;
+    return width < STRIPS_LEAST ? STRIPS_LEAST : width > STRIPS_MOST ? STRIPS_MOST : width;
+}
+
 size_t lc_columns_most(const lc_op *op, size_t rows) {
     const lc_coded_path *coded = &op->k->coded;
-    return larger(lc_panel(op->path, rows), rows > LC_FEW_ROWS ? coded->wide : coded->few);
+    size_t most = larger(lc_panel(op->path, rows), rows > LC_FEW_ROWS ? coded->wide : coded->few);
+    return rows > LC_FEW_ROWS ? most : larger(most, STRIPS_MOST);
 }
 
 /* Zero points of a panel's groups. */
@@ -122,7 +134,7 @@ static size_t zeros_floats(size_t n, size_t groups) {
 }
 
 size_t lc_columns_floats(const lc_op *op, size_t rows, size_t k) {
-    size_t n = lc_columns_most(op, rows);
+    size_t n = larger(lc_columns_most(op, rows), lc_columns_most(op, 1)); /* fewer rows fit too */
     size_t plain = lc_product_floats(op, rows, k) + right_floats(n, k);
     size_t coded = floats_of(op->k->coded.scratch_bytes(rows, k, LC_K_BLOCK)) +
                    zeros_floats(n, lc_ceil_div(k, LC_K_BLOCK));
@@ -133,8 +145,9 @@ size_t lc_columns_width(const lc_op *op, lc_form form, size_t rows, size_t colum
     const lc_coded_path *coded = &op->k->coded;
     size_t step = form.coded ? coded->few : op->path->panel;
     size_t most = form.coded ? coded->wide : op->path->wide;
-    if (rows <= LC_FEW_ROWS) return form.coded ? coded->few : op->path->few;
     size_t threads = (size_t)lc_pool_threads(op->pool), tasks = lc_ceil_div(columns, most);
+    if (rows <= LC_FEW_ROWS && form.strips) return strips_width(columns, threads);
+    if (rows <= LC_FEW_ROWS) return form.coded ? coded->few : op->path->few;
     tasks = lc_ceil_div(tasks, threads) * threads;
     size_t width = lc_ceil_div(lc_ceil_div(columns, tasks), step) * step;
     return width < most ? width : most;
