@@ -25,8 +25,9 @@ def measure(work, limit):
                      "--threads", str(work.threads))
     best = {}
     for k in report["kernels"]:
-        if k["operands"] == "cache" and k["type"] in ("f32", "bf16", "int8", "int4"):
-            key = (f"longcat {k['type']}", k["type"].replace("int4", "int8"))
+        stored = k["type"].split()[0]  # "int4 strips" is int4
+        if k["operands"] == "cache" and stored in ("f32", "bf16", "int8", "int4"):
+            key = (f"longcat {k['type']}", stored.replace("int4", "int8"))
             here = best.setdefault(key, {})
             here[k["rows"]] = max(here.get(k["rows"], 0), k["ops_per_s"])
     found.update(best)

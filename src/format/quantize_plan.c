@@ -42,6 +42,13 @@ static bool is_wanted(const lc_quantize_options *o, const lc_name *n) {
     }
 }
 
+/* Tables whose rows are looked up one at a time: in strips a row would be spread over 16 times as
+ * many pages. */
+static bool is_table(const lc_name *n) {
+    return n->part == LC_PART_EMBEDDING || n->part == LC_PART_NGRAM_TABLES ||
+           n->part == LC_PART_MTP_NGRAM || (n->part == LC_PART_MTP && n->weight == LC_WEIGHT_BF16);
+}
+
 /* The wanted group, or the largest smaller one down to 32 that divides the width. */
 static size_t group_for(size_t cols, size_t wanted) {
     for (size_t g = wanted; g >= 32; g /= 2)
@@ -57,7 +64,7 @@ static void choose(const lc_quantize_options *o, const lc_name *n, lc_quantize_i
     item->by_row = wanted && !item->group;
     item->bits = four && item->group ? 4 : 8;
     item->scale_type = item->bits == 4 ? LC_BF16 : LC_F32;
-    item->strips = o->strips && lc_quantize_strips_fit(item->cols, item->group);
+    item->strips = o->strips && !is_table(n) && lc_quantize_strips_fit(item->cols, item->group);
 }
 
 static void take(planning *p, const lc_stored *s) {
@@ -103,7 +110,8 @@ static int look_at_codes(planning *p, const lc_name *n, const lc_stored *stored,
                          lc_quantize_item *item) {
     bool codes = mat->scaling == LC_SCALE_ROW || mat->scaling == LC_SCALE_GROUP;
     if (stored->kind == LC_STORED_STRIPS) p->plan->strips = true;
-    if (!p->plan->options->strips || !codes || stored->kind == LC_STORED_STRIPS) return LC_OK;
+    if (!p->plan->options->strips || !codes || stored->kind == LC_STORED_STRIPS || is_table(n))
+        return LC_OK;
     int status = LC_OK;
     if (n->rank == 2 && stored->kind != LC_STORED_SPLIT)
         status = can_pack(p, mat, n->name, item, &item->coded);
@@ -133,7 +141,7 @@ static int add_weight(void *ctx, const lc_name *n) {
                        mat.name);
     } else {
         choose(p->plan->options, n, &made);
-        p->plan->unpacked += p->plan->options->strips && !made.strips;
+        p->plan->unpacked += p->plan->options->strips && !made.strips && !is_table(n);
     }
     made.name = lc_arena_strndup(p->plan->arena, n->name, strlen(n->name));
     lc_quantize_item *item = push(p);

@@ -258,6 +258,27 @@ static void test_quantize(void **unused) {
     }
 }
 
+/* A table's rows are looked up one at a time: even quantised ones stay by row. */
+static void test_tables(void **unused) {
+    (void)unused;
+    static const char *const tables[] = {"model.embed_tokens.weight",
+                                         "model.ngram_embeddings.embedders.0.weight"};
+    const char *out = in_scratch("tables");
+    lc_tensors *tensors = NULL;
+    lc_err err = {0};
+    lc_quantize_options o = options_of(LC_QUANTIZE_INT8, 0, true);
+    o.embeddings = o.strips = true;
+    assert_int_equal(quantize(GOLDEN "source", out, o).unpacked, 0);
+    assert_ok(lc_tensors_open(out, &tensors, &err), err);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        const lc_tensor *t = lc_tensors_find(tensors, tables[i]);
+        assert_non_null(t);
+        assert_int_equal(t->dtype, LC_I8);
+    }
+    lc_tensors_close(tensors);
+    remove_folder(out);
+}
+
 /* The layout that docs/formats.md gives, word by word; rows behind the last are zero. */
 static void test_layout(void **unused) {
     (void)unused;
@@ -504,10 +525,10 @@ static int drop_scratch(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tools),   cmocka_unit_test(test_quantize),
-        cmocka_unit_test(test_layout),  cmocka_unit_test(test_pairs),
-        cmocka_unit_test(test_resume),  cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_command),
+        cmocka_unit_test(test_tools),  cmocka_unit_test(test_quantize),
+        cmocka_unit_test(test_tables), cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_pairs),  cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_command),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
