@@ -4,11 +4,11 @@
  * its neighbours; volume 1, chapter on AMX) says and goes on behind it. What a processor would
  * refuse, such as a shape that wasn't configured, ends the process.
  *
- * Link with -Wl,--wrap=lc_cpu_has,--wrap=lc_cpu_can to have lc_kernels_of(LC_ISA_AMX). All test
- * programs with it (the slowest, test_nano, takes 12 minutes), O being this file's object, compiled
- * with -mavx512f -Isrc -Iinclude:
- *     make B=build/tiles LDFLAGS="O build/tiles/liblongcat.a
- * -Wl,--wrap=lc_cpu_has,--wrap=lc_cpu_can" tests
+ * WRAP below, -Wl,--wrap=lc_cpu_has,--wrap=lc_cpu_can, gives lc_kernels_of(LC_ISA_AMX). All test
+ * programs (the slowest, test_nano, takes 12 minutes), O being this file's object, compiled with
+ * -mavx512f -Isrc -Iinclude:
+ *
+ *     make B=build/tiles LDFLAGS="O build/tiles/liblongcat.a WRAP" tests
  */
 #include "base/cpu.h"
 
