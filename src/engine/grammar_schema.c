@@ -195,7 +195,7 @@ static void check_keyword(lc_schema *s, const char *name, struct json_object *va
         return;
     }
     enum json_type type = json_object_get_type(value);
-    if (!(enforced[i].types >> type & 1))
+    if (!((unsigned)enforced[i].types >> type & 1))
         lc_rules_fail(s->r, LC_EINVAL, "%s.%s: a value of this type has no meaning", place, name);
     else if (type == json_type_string && enforced[i].types != IS_ANY && has_nul(value))
         refuse(s, place, name, "has a U+0000");
