@@ -13,6 +13,17 @@
 
 enum { PLAIN_MS = 30000 };
 
+#define RUN_OPTIONS(shard_mb, threads)                                                             \
+    {"shard-size", 0, LC_OPT_INT, &(shard_mb), "MB", "largest file, MB (default: 4000)", 1,        \
+     1000000},                                                                                     \
+    {                                                                                              \
+        "threads", 't', LC_OPT_INT, &(threads), "N",                                               \
+            "threads (default: the CPUs that may be used)", 1, 1024                                \
+    }
+#define RESUMABLE                                                                                  \
+    "OUT must be empty or not exist. Stop it at any time: the same command checks the finished\n"  \
+    "shards and goes on."
+
 static bool on_progress(void *ctx, const lc_quantize_progress *p) {
     lc_progress *line = ctx;
     char done[32], all[32], speed[32], left[32];
@@ -108,10 +119,7 @@ int lc_cmd_quantize(int argc, char **argv) {
         {"mtp", 0, LC_OPT_FLAG, &o.mtp, NULL, "also the draft module", 0, 0},
         {"pack", 0, LC_OPT_FLAG, &o.strips, NULL,
          "lay codes out as `longcat pack` does: faster, for longcat only", 0, 0},
-        {"shard-size", 0, LC_OPT_INT, &shard_mb, "MB", "largest file, MB (default: 4000)", 1,
-         1000000},
-        {"threads", 't', LC_OPT_INT, &threads, "N", "threads (default: the CPUs that may be used)",
-         1, 1024},
+        RUN_OPTIONS(shard_mb, threads),
         {0},
     };
     const lc_usage usage = {
@@ -121,10 +129,8 @@ int lc_cmd_quantize(int argc, char **argv) {
         "scales of least squared error. Routers, norms and indexer weights stay as they are; so "
         "do\n"
         "embeddings, head and draft module unless an option says otherwise. OUT has the layout of\n"
-        "compressed-tensors, with the source's tokenizer and templates (docs/formats.md).\n\n"
-        "OUT must be empty or not exist. Stop it at any time: the same command checks the "
-        "finished\n"
-        "shards and goes on.",
+        "compressed-tensors, with the source's tokenizer and templates "
+        "(docs/formats.md).\n\n" RESUMABLE,
         options, 2, 2};
     int code = lc_cli_parse(&usage, argc, argv, args, &n_args);
     if (code >= 0) return code;
@@ -150,20 +156,14 @@ int lc_cmd_pack(int argc, char **argv) {
     int64_t threads = 0, shard_mb = 4000;
     int n_args;
     const lc_opt options[] = {
-        {"shard-size", 0, LC_OPT_INT, &shard_mb, "MB", "largest file, MB (default: 4000)", 1,
-         1000000},
-        {"threads", 't', LC_OPT_INT, &threads, "N", "threads (default: the CPUs that may be used)",
-         1, 1024},
+        RUN_OPTIONS(shard_mb, threads),
         {0},
     };
     const lc_usage usage = {
         "longcat pack MODEL OUT [options]",
         "Writes a quantised checkpoint again, its codes in the order in which products read them:\n"
         "the same values, faster, for longcat only (docs/formats.md). Symmetric int4 and int8 of\n"
-        "any tool are packed; all else is copied.\n\n"
-        "OUT must be empty or not exist. Stop it at any time: the same command checks the "
-        "finished\n"
-        "shards and goes on.",
+        "any tool are packed; all else is copied.\n\n" RESUMABLE,
         options, 2, 2};
     int code = lc_cli_parse(&usage, argc, argv, args, &n_args);
     if (code >= 0) return code;

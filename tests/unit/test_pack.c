@@ -3,76 +3,21 @@
  * what it was made from, with every instruction set and for any rows; both ways end with the same
  * bytes; runs go on after kill -9; what can't be packed stays. uses-threads
  */
-#include "test.h"
+#include "unit/quantize_runs.h"
 
-#include "base/buf.h"
 #include "base/json.h"
 #include "format/names.h"
-#include "format/quantize_internal.h"
-
-#include <dirent.h>
-#include <signal.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define GOLDEN "tests/golden/quant/"
 
-static char scratch[64]; /* a new folder for the program */
-
-static char *in_scratch(const char *name) {
-    static char text[64][128];
-    static int next;
-    char *out = text[next++ % 64];
-    snprintf(out, 128, "%s/%s", scratch, name);
-    return out;
-}
-
-static void remove_folder(const char *path) {
-    DIR *dir = opendir(path);
-    char file[512];
-    if (!dir) return;
-    for (struct dirent *e; (e = readdir(dir));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-        snprintf(file, sizeof file, "%s/%s", path, e->d_name);
-        unlink(file);
-    }
-    closedir(dir);
-    rmdir(path);
-}
-
-static bool exists(const char *folder, const char *name) {
-    char path[512];
-    struct stat st;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return !stat(path, &st);
-}
-
-static lc_quantize_options options_of(lc_quantize_type type, size_t group, bool strips) {
-    return (lc_quantize_options){
-        .type = type, .group = group, .strips = strips, .kernels = lc_kernels_of(LC_ISA_SCALAR)};
-}
-
-static lc_quantize_result quantize(const char *model, const char *out, lc_quantize_options o) {
-    lc_quantize_result r;
-    lc_err err = {0};
-    assert_ok(lc_quantize(model, out, &o, &r, &err), err);
-    return r;
+static lc_quantize_options strips_of(lc_quantize_type type, size_t group) {
+    lc_quantize_options o = options_of(type, group);
+    o.strips = true;
+    return o;
 }
 
 static lc_quantize_result pack(const char *model, const char *out) {
-    return quantize(model, out, options_of(LC_QUANTIZE_NONE, 0, true));
-}
-
-static void refuse(const char *model, const char *out, lc_quantize_options o, int want,
-                   const char *words) {
-    lc_quantize_result r;
-    lc_err err = {0};
-    size_t before = lc_mem_current();
-    int got = lc_quantize(model, out, &o, &r, &err);
-    if (got != want || !strstr(err.text, words))
-        fail_msg("status %d, \"%s\"; expected %d, \"%s\"", got, err.text, want, words);
-    assert_int_equal(lc_mem_current(), before);
+    return quantize(model, out, strips_of(LC_QUANTIZE_NONE, 0));
 }
 
 typedef struct model {
@@ -205,14 +150,14 @@ static void test_tools(void **unused) {
         assert_int_equal(r.unpacked, tools[i].unpacked);
         assert_int_equal(r.quantised, 0);
         assert_int_equal(compare_models(source, out), r.packed);
-        refuse(out, again, options_of(LC_QUANTIZE_NONE, 0, true), LC_EINVAL,
+        refuse(out, again, strips_of(LC_QUANTIZE_NONE, 0), LC_EINVAL,
                "holds no quantised weights that can be packed");
         assert_false(exists(again, ""));
         remove_folder(out);
     }
-    refuse(GOLDEN "mlx", in_scratch("again"), options_of(LC_QUANTIZE_NONE, 0, true), LC_EINVAL,
+    refuse(GOLDEN "mlx", in_scratch("again"), strips_of(LC_QUANTIZE_NONE, 0), LC_EINVAL,
            "mlx: holds no quantised weights that can be packed");
-    refuse(GOLDEN "source", in_scratch("again"), options_of(LC_QUANTIZE_NONE, 0, true), LC_EINVAL,
+    refuse(GOLDEN "source", in_scratch("again"), strips_of(LC_QUANTIZE_NONE, 0), LC_EINVAL,
            "source: holds no quantised weights that can be packed");
 }
 
@@ -236,7 +181,7 @@ static void test_quantize(void **unused) {
     const char *rows = in_scratch("rows"), *after = in_scratch("after"), *once = in_scratch("once");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         lc_err err = {0};
-        lc_quantize_options o = options_of(cases[i].type, cases[i].group, false);
+        lc_quantize_options o = options_of(cases[i].type, cases[i].group);
         o.embeddings = o.head = o.mtp = cases[i].all;
         lc_quantize_result plain = quantize(cases[i].source, rows, o);
         lc_quantize_result packed = pack(rows, after);
@@ -266,7 +211,7 @@ static void test_tables(void **unused) {
     const char *out = in_scratch("tables");
     lc_tensors *tensors = NULL;
     lc_err err = {0};
-    lc_quantize_options o = options_of(LC_QUANTIZE_INT8, 0, true);
+    lc_quantize_options o = strips_of(LC_QUANTIZE_INT8, 0);
     o.embeddings = o.strips = true;
     assert_int_equal(quantize(GOLDEN "source", out, o).unpacked, 0);
     assert_ok(lc_tensors_open(out, &tensors, &err), err);
@@ -285,8 +230,7 @@ static void test_layout(void **unused) {
     const char *rows = in_scratch("rows"), *out = in_scratch("strips");
     size_t checked = 0;
     for (int four = 0; four < 2; four++) {
-        quantize(GOLDEN "source", rows,
-                 options_of(four ? LC_QUANTIZE_INT4 : LC_QUANTIZE_INT8, 32, false));
+        quantize(GOLDEN "source", rows, options_of(four ? LC_QUANTIZE_INT4 : LC_QUANTIZE_INT8, 32));
         pack(rows, out);
         model a = open_model(rows), b = open_model(out);
         for (size_t t = 0; t < lc_tensors_count(b.tensors); t++) {
@@ -390,37 +334,16 @@ static void test_pairs(void **unused) {
 
 /* ---- kill -9, memory ---- */
 
-static bool die(void *ctx, const lc_quantize_progress *p) {
-    if (p->shards_done >= *(const size_t *)ctx) kill(getpid(), SIGKILL);
-    return true;
-}
-
-static bool stop(void *ctx, const lc_quantize_progress *p) {
-    (void)ctx;
-    return p->shards_done < 1;
-}
-
 static void test_resume(void **unused) {
     (void)unused;
     const char *rows = in_scratch("rows"), *whole = in_scratch("whole"), *out = in_scratch("some");
-    lc_quantize_options o = options_of(LC_QUANTIZE_NONE, 0, true);
-    quantize(GOLDEN "source", rows, options_of(LC_QUANTIZE_MIXED, 32, false));
+    lc_quantize_options o = strips_of(LC_QUANTIZE_NONE, 0);
+    quantize(GOLDEN "source", rows, options_of(LC_QUANTIZE_MIXED, 32));
     o.shard_bytes = 20000;
     lc_quantize_result all = quantize(rows, whole, o);
     assert_true(all.shards >= 5);
     for (size_t shards = 0; shards < all.shards; shards++) {
-        pid_t child = fork();
-        if (child == 0) {
-            lc_quantize_result r;
-            lc_err err;
-            o.progress = die;
-            o.ctx = &shards;
-            lc_quantize(rows, out, &o, &r, &err);
-            _exit(0);
-        }
-        int how;
-        assert_int_equal(waitpid(child, &how, 0), child);
-        assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
+        run_and_die(rows, out, o, (killing){0, shards});
         assert_false(exists(out, "config.json"));
         assert_int_equal(quantize(rows, out, o).kept, shards);
         same_tensors(whole, out);
@@ -429,7 +352,7 @@ static void test_resume(void **unused) {
     }
     printf("# killed after each of %zu shards, the same tensors\n", all.shards);
     /* other options are refused: without strips, another type */
-    lc_quantize_options q = options_of(LC_QUANTIZE_INT4, 32, true);
+    lc_quantize_options q = strips_of(LC_QUANTIZE_INT4, 32);
     q.shard_bytes = 20000;
     q.progress = stop;
     refuse(GOLDEN "source", out, q, LC_ECANCELED, "cancelled");
@@ -447,7 +370,7 @@ static void test_resume(void **unused) {
 static void test_memory(void **unused) {
     (void)unused;
     const char *out = in_scratch("memory");
-    lc_quantize_options o = options_of(LC_QUANTIZE_NONE, 0, true);
+    lc_quantize_options o = strips_of(LC_QUANTIZE_NONE, 0);
     lc_quantize_result r;
     lc_err err = {0};
     size_t before = lc_mem_current();
@@ -466,22 +389,6 @@ static void test_memory(void **unused) {
 }
 
 /* ---- the command ---- */
-
-static int run_command(const char *arguments) {
-    char line[512];
-    snprintf(line, sizeof line, "%s %s >%s 2>%s", test_program(), arguments, in_scratch("stdout"),
-             in_scratch("stderr"));
-    int status = system(line);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void said(const char *file, const char *words) {
-    lc_buf text = {0};
-    lc_err err = {0};
-    assert_ok(lc_file_read(in_scratch(file), 0, &text, &err), err);
-    if (!strstr(text.data ? text.data : "", words)) fail_msg("%s: %s", file, text.data);
-    lc_buf_free(&text);
-}
 
 static void test_command(void **unused) {
     (void)unused;
@@ -509,18 +416,6 @@ static void test_command(void **unused) {
     said("stdout", "25 of 40 tensors quantised, 2");
     said("stdout", " packed");
     remove_folder(out);
-}
-
-static int make_scratch(void **unused) {
-    (void)unused;
-    snprintf(scratch, sizeof scratch, "/tmp/longcat-pack-XXXXXX");
-    return mkdtemp(scratch) ? 0 : -1;
-}
-
-static int drop_scratch(void **unused) {
-    (void)unused;
-    remove_folder(scratch);
-    return 0;
 }
 
 int main(void) {

@@ -3,65 +3,16 @@
  * by that tool), on any instruction set and number of threads; scales are no worse than plain
  * rounding; runs go on after kill -9 and end with the same bytes; errors leave nothing half done.
  */
-#include "test.h"
+#include "unit/quantize_runs.h"
 
-#include "base/buf.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "format/names.h"
-#include "format/quantize_internal.h"
 
-#include <dirent.h>
 #include <math.h>
-#include <signal.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #define SOURCE "tests/golden/quant/source"
-
-static char scratch[64]; /* a new folder for the program */
-
-static char *in_scratch(const char *name) {
-    static char text[64][128];
-    static int next;
-    char *out = text[next++ % 64];
-    snprintf(out, 128, "%s/%s", scratch, name);
-    return out;
-}
-
-static void remove_folder(const char *path) {
-    DIR *dir = opendir(path);
-    char file[512];
-    if (!dir) return;
-    for (struct dirent *e; (e = readdir(dir));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-        snprintf(file, sizeof file, "%s/%s", path, e->d_name);
-        unlink(file);
-    }
-    closedir(dir);
-    rmdir(path);
-}
-
-static bool exists(const char *folder, const char *name) {
-    char path[512];
-    struct stat st;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return !stat(path, &st);
-}
-
-static lc_quantize_options options_of(lc_quantize_type type, size_t group) {
-    return (lc_quantize_options){
-        .type = type, .group = group, .kernels = lc_kernels_of(LC_ISA_SCALAR)};
-}
-
-static lc_quantize_result quantize(const char *model, const char *out, lc_quantize_options o) {
-    lc_quantize_result r;
-    lc_err err = {0};
-    assert_ok(lc_quantize(model, out, &o, &r, &err), err);
-    return r;
-}
 
 /* Name, size and hash of each file of two folders. */
 static void same_files(const char *a, const char *b) {
@@ -281,33 +232,6 @@ static void test_exact(void **unused) {
 
 /* ---- kill -9 ---- */
 
-typedef struct killing {
-    uint64_t at; /* bytes */
-    size_t shards;
-} killing;
-
-static bool die(void *ctx, const lc_quantize_progress *p) {
-    const killing *k = ctx;
-    if (p->shards_done >= k->shards && p->done >= k->at) kill(getpid(), SIGKILL);
-    return true;
-}
-
-/* Runs in a child that is killed; the folder is left as it is then. */
-static void run_and_die(const char *model, const char *out, lc_quantize_options o, killing k) {
-    pid_t child = fork();
-    if (child == 0) {
-        lc_quantize_result r;
-        lc_err err;
-        o.progress = die;
-        o.ctx = &k;
-        lc_quantize(model, out, &o, &r, &err);
-        _exit(0);
-    }
-    int how;
-    assert_int_equal(waitpid(child, &how, 0), child);
-    assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
-}
-
 static void test_resume(void **unused) {
     (void)unused;
     const char *whole = in_scratch("whole"), *out = in_scratch("resumed");
@@ -352,22 +276,6 @@ static void test_resume(void **unused) {
 }
 
 /* ---- errors ---- */
-
-static void refuse(const char *model, const char *out, lc_quantize_options o, int want,
-                   const char *words) {
-    lc_quantize_result r;
-    lc_err err = {0};
-    size_t before = lc_mem_current();
-    int got = lc_quantize(model, out, &o, &r, &err);
-    if (got != want || !strstr(err.text, words))
-        fail_msg("status %d, \"%s\"; expected %d, \"%s\"", got, err.text, want, words);
-    assert_int_equal(lc_mem_current(), before);
-}
-
-static bool stop(void *ctx, const lc_quantize_progress *p) {
-    (void)ctx;
-    return p->shards_done < 1;
-}
 
 static void test_refused(void **unused) {
     (void)unused;
@@ -534,58 +442,30 @@ static void test_sources(void **unused) {
 
 /* ---- the command ---- */
 
-static int run_command(const char *arguments) {
-    char line[512];
-    snprintf(line, sizeof line, "%s quantize %s >%s 2>%s", test_program(), arguments,
-             in_scratch("stdout"), in_scratch("stderr"));
-    int status = system(line);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void said(const char *file, const char *words) {
-    lc_buf text = {0};
-    lc_err err = {0};
-    assert_ok(lc_file_read(in_scratch(file), 0, &text, &err), err);
-    if (!strstr(text.data ? text.data : "", words)) fail_msg("%s: %s", file, text.data);
-    lc_buf_free(&text);
-}
-
 static void test_command(void **unused) {
     (void)unused;
     char line[256];
     const char *out = in_scratch("command");
-    snprintf(line, sizeof line, SOURCE " %s", out);
+    snprintf(line, sizeof line, "quantize " SOURCE " %s", out);
     assert_int_equal(run_command(line), 2);
     said("stderr", "--type int8, int4 or mixed is needed");
-    snprintf(line, sizeof line, SOURCE " %s --type int5", out);
+    snprintf(line, sizeof line, "quantize " SOURCE " %s --type int5", out);
     assert_int_equal(run_command(line), 2);
     said("stderr", "\"int5\" is neither int8, int4 nor mixed");
-    snprintf(line, sizeof line, SOURCE " %s --type int4 --group 48", out);
+    snprintf(line, sizeof line, "quantize " SOURCE " %s --type int4 --group 48", out);
     assert_int_equal(run_command(line), 2);
     said("stderr", "48 is neither 32, 64 nor 128");
-    snprintf(line, sizeof line, SOURCE " --type int4");
+    snprintf(line, sizeof line, "quantize " SOURCE " --type int4");
     assert_int_equal(run_command(line), 2);
-    snprintf(line, sizeof line, SOURCE " " SOURCE " --type int4");
+    snprintf(line, sizeof line, "quantize " SOURCE " " SOURCE " --type int4");
     assert_int_equal(run_command(line), 1);
     said("stderr", "not empty");
     assert_false(exists(out, ""));
-    snprintf(line, sizeof line, SOURCE " %s --type int4 --group 32", out);
+    snprintf(line, sizeof line, "quantize " SOURCE " %s --type int4 --group 32", out);
     assert_int_equal(run_command(line), 0);
     said("stdout", "25 of 40 tensors quantised");
     said("stderr", "shard 1 of 1");
     remove_folder(out);
-}
-
-static int make_scratch(void **unused) {
-    (void)unused;
-    snprintf(scratch, sizeof scratch, "/tmp/longcat-quantize-XXXXXX");
-    return mkdtemp(scratch) ? 0 : -1;
-}
-
-static int drop_scratch(void **unused) {
-    (void)unused;
-    remove_folder(scratch);
-    return 0;
 }
 
 int main(void) {
