@@ -66,7 +66,9 @@ struct lc_mat {
     const void *data; /* aligned to the element's size, but for LC_SCALE_GROUP */
     const float *
         scales; /* LC_SCALE_ROW, LC_SCALE_BLOCK: block grids are [ceil(rows/128)][ceil(cols/128)] */
-    lc_groups groups; /* LC_SCALE_GROUP */
+    /* LC_SCALE_GROUP. BF16 values may lie in strips, too (LC_SCALE_NONE): then only layout and
+     * stride are used; a word has two columns of a row, the first in its low half. */
+    lc_groups groups;
     /* kv_b as MLX stores it, or NULL: two matrices, keys [heads * cols][nope] and values [heads *
      * v][cols]. A head's rows are the nope columns of its keys, then its v rows of values. */
     lc_mat *halves;
@@ -113,6 +115,11 @@ bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b);
 /* Of such a weight, acquired: rows row .. row+n-1; with codes in strips, row must be a multiple of
  * LC_STRIP_ROWS. zeros: space for n * groups values, used where zero points are stored. */
 void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros, lc_coded_rows *out);
+
+/* Codes or BF16 values in strips of LC_STRIP_ROWS rows, as `longcat pack` writes them. */
+static inline bool lc_mat_in_strips(const lc_mat *mat) {
+    return !mat->halves && mat->groups.layout == LC_CODES_IN_STRIPS;
+}
 
 /* Bytes as stored, all companions included. */
 size_t lc_mat_bytes(const lc_mat *mat);

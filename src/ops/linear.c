@@ -18,7 +18,7 @@ lc_op lc_op_exact(const lc_op *op) {
 lc_form lc_form_of(const lc_op *op, const lc_mat *w) {
     lc_form form = {.coded = op->path->element == sizeof(uint16_t)};
     if (!form.coded || !lc_mat_groups(w, &form.kind, &form.size)) return (lc_form){0};
-    form.strips = w->scaling == LC_SCALE_GROUP && w->groups.layout == LC_CODES_IN_STRIPS;
+    form.strips = lc_mat_in_strips(w);
     return form;
 }
 
