@@ -35,6 +35,7 @@ static bool parse_size(const char *text, uint64_t *out) {
     return true;
 }
 
+/* Of what is packed as values. */
 static uint64_t packed_bytes(const lc_report *r, const lc_part_sum *part) {
     return part->packed * r->kernels->bf16.right;
 }
@@ -63,7 +64,7 @@ static uint64_t used_bytes(const lc_config *c, const lc_part_sum parts[LC_PART_C
 static void add_fit(lc_report *r, const char *name, const lc_part_sum parts[LC_PART_COUNT]) {
     uint64_t kv = r->kv[0] + r->kv_mtp[0], context = kv * r->context;
     uint64_t weights = used_bytes(&r->config, parts), packed = 0;
-    for (int p = 0; p < LC_PART_COUNT; p++) packed += packed_bytes(r, &parts[p]);
+    for (int p = 0; p < LC_PART_COUNT; p++) packed += packed_bytes(r, &parts[p]) + parts[p].packed_codes;
     lc_fit *fit = &r->fits[r->n_fits++];
     *fit = (lc_fit){
         .name = name,

@@ -30,14 +30,16 @@ static void exact_weight(const counter *c, lc_stage stage, const lc_mat *w) {
     c->out->exact[stage] += 2 * c->rows * (double)w->rows * (double)w->cols;
 }
 
-/* The absorbed form passes kv_b, packed in the compute type, in two halves: as many operations as
- * one product. */
+/* The absorbed form passes kv_b as it is packed, in two halves: as many operations as one product.
+ */
 static void attention_weights(const counter *c, const lc_mla_weights *w) {
     weight(c, LC_STAGE_PROJECT, &w->q_a);
     weight(c, LC_STAGE_PROJECT, &w->q_b);
     weight(c, LC_STAGE_PROJECT, &w->kv_a);
-    c->out->bytes[LC_STAGE_PROJECT] += (double)w->kv_b_bytes;
-    c->out->operations[LC_STAGE_PROJECT] += 2 * c->rows * (double)(w->kv_b.rows * w->kv_b.cols);
+    bool coded = c->element == sizeof(uint16_t) && w->kv_b_packed.coded;
+    double *operations = coded ? c->out->coded : c->out->operations;
+    c->out->bytes[LC_STAGE_PROJECT] += (double)w->kv_b_packed.bytes;
+    operations[LC_STAGE_PROJECT] += 2 * c->rows * (double)(w->kv_b.rows * w->kv_b.cols);
     weight(c, LC_STAGE_PROJECT, &w->o);
 }
 

@@ -70,7 +70,8 @@ static int compare(void *ctx, const lc_name *n) {
         list(&k->out->wrong, &k->out->n_wrong, err.text);
         return LC_OK;
     }
-    lc_part_add(&k->out->parts[n->part], n, lc_mat_bytes(&mat));
+    lc_part_add(&k->out->parts[n->part], n, lc_mat_bytes(&mat),
+                n->packed && lc_mat_symmetric(&mat));
     k->out->misaligned += lc_mat_misaligned(&mat);
     return LC_OK;
 }

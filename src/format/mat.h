@@ -116,6 +116,12 @@ bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b);
  * LC_STRIP_ROWS. zeros: space for n * groups values, used where zero points are stored. */
 void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros, lc_coded_rows *out);
 
+/* Of such a weight: whether value = code * scale once codes of 4 bits are less 8, unsigned bytes
+ * less 128; and, if so, rows row .. row+n-1 as these signed codes [n][cols] with scales
+ * [n][groups]. The second one needs an acquired weight. */
+bool lc_mat_symmetric(const lc_mat *mat);
+void lc_mat_signed_codes(const lc_mat *mat, size_t row, size_t n, int8_t *codes, float *scales);
+
 /* Codes or BF16 values in strips of LC_STRIP_ROWS rows, as `longcat pack` writes them. */
 static inline bool lc_mat_in_strips(const lc_mat *mat) {
     return !mat->halves && mat->groups.layout == LC_CODES_IN_STRIPS;

@@ -131,11 +131,12 @@ static void load_words(const lc_mat *m, size_t w, size_t row, size_t n, uint32_t
         out[r] ^= 0x80808080u; /* signed bytes with 128 added */
 }
 
-static float word_scale(const lc_mat *m, size_t row, size_t group) {
+static float scale_of(const lc_mat *m, size_t row, size_t group) {
     const lc_groups *g = &m->groups;
-    size_t at = g->layout == LC_CODES_BY_COLUMN
-                    ? group * m->rows + row
-                    : (row / BLOCK * g->count + group) * BLOCK + row % BLOCK;
+    size_t at = row * g->count + group;
+    if (g->layout == LC_CODES_BY_COLUMN) at = group * m->rows + row;
+    if (g->layout == LC_CODES_IN_STRIPS)
+        at = (row / BLOCK * g->count + group) * BLOCK + row % BLOCK;
     return load_float(g->scales, at, g->scale_type);
 }
 
@@ -151,7 +152,7 @@ static void block_of_words(const lc_kernels *k, const lc_mat *m, size_t row, siz
             group = col / g->size;
             for (size_t r = 0; r < n; r++) {
                 zeros[r] = (float)(zero_of(m, row + r, group) + added);
-                scales[r] = word_scale(m, row + r, group);
+                scales[r] = scale_of(m, row + r, group);
             }
         }
         if (col % per_word == 0) load_words(m, col / per_word, row, n, words);
@@ -339,6 +340,53 @@ void lc_mat_coded_rows(const lc_mat *mat, size_t row, size_t n, int16_t *zeros,
         for (size_t j = 0; j < g->count; j++)
             zeros[i * g->count + j] = (int16_t)zero_of(mat, row + i, j);
     out->zeros = zeros;
+}
+
+bool lc_mat_symmetric(const lc_mat *mat) {
+    const lc_groups *g = &mat->groups;
+    lc_code_kind kind;
+    size_t size;
+    if (!lc_mat_groups(mat, &kind, &size) || g->biases) return false;
+    if (mat->scaling == LC_SCALE_ROW) return true;
+    int middle = kind == LC_CODES_U4 ? 8 : kind == LC_CODES_U8 ? 128 : 0;
+    if (!g->zeros) return g->zero_base == middle;
+    for (size_t row = 0; row < mat->rows; row++)
+        for (size_t group = 0; group < g->count; group++)
+            if (zero_of(mat, row, group) != middle) return false;
+    return true;
+}
+
+/* A row's first word of codes; the next ones are *step bytes apart. */
+static const unsigned char *words_of_row(const lc_mat *m, size_t row, size_t *step) {
+    const lc_groups *g = &m->groups;
+    const unsigned char *data = m->data;
+    bool by_column = g->layout == LC_CODES_BY_COLUMN, strips = g->layout == LC_CODES_IN_STRIPS;
+    *step = by_column ? g->stride : strips ? 4 * BLOCK : 4;
+    if (by_column) return data + 4 * row;
+    if (strips) return data + row / BLOCK * g->stride + row % BLOCK * 4;
+    return data + row * (m->scaling == LC_SCALE_ROW ? m->cols : g->stride);
+}
+
+void lc_mat_signed_codes(const lc_mat *mat, size_t row, size_t n, int8_t *codes, float *scales) {
+    const lc_groups *g = &mat->groups;
+    size_t size, step, groups = mat->scaling == LC_SCALE_ROW ? 1 : g->count;
+    lc_code_kind kind;
+    lc_mat_groups(mat, &kind, &size);
+    for (size_t i = 0; i < n; i++, codes += mat->cols, scales += groups) {
+        const unsigned char *words = words_of_row(mat, row + i, &step);
+        for (size_t k = 0; k < mat->cols; k++) {
+            size_t byte = kind == LC_CODES_U4 ? k / 2 : k;
+            int code = words[byte / 4 * step + byte % 4];
+            if (kind == LC_CODES_U4)
+                code = (code >> 4 * (k % 2) & 15) - 8;
+            else
+                code -= kind == LC_CODES_U8 ? 128 : code < 128 ? 0 : 256;
+            codes[k] = (int8_t)code;
+        }
+        for (size_t j = 0; j < groups; j++)
+            scales[j] =
+                mat->scaling == LC_SCALE_ROW ? mat->scales[row + i] : scale_of(mat, row + i, j);
+    }
 }
 
 void lc_mat_row_f32(const lc_mat *mat, size_t row, float *out) {

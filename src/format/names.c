@@ -188,12 +188,16 @@ int lc_names_expected(const lc_config *config, lc_name_visit *visit, void *ctx) 
     return w.status;
 }
 
-void lc_part_add(lc_part_sum *sum, const lc_name *n, uint64_t bytes) {
+void lc_part_add(lc_part_sum *sum, const lc_name *n, uint64_t bytes, bool codes) {
     uint64_t elements = n->rank == 1 ? n->shape[0] : (uint64_t)n->shape[0] * n->shape[1];
     sum->tensors++;
     sum->elements += elements;
     sum->bytes += bytes;
     if (!n->packed) return;
+    if (codes) {
+        sum->packed_codes += bytes;
+        return;
+    }
     sum->packed += elements;
     sum->replaced += bytes;
 }
@@ -220,7 +224,7 @@ static int add_estimate(void *ctx, const lc_name *n) {
     const estimate *e = ctx;
     if (n->part >= LC_PART_MTP && !e->c->mtp_steps) return LC_OK;
     if (n->part == LC_PART_MTP_NGRAM && e->c->member != LC_MEMBER_TWO) return LC_OK;
-    lc_part_add(&e->out[n->part], n, stored_bytes(n, e->storage));
+    lc_part_add(&e->out[n->part], n, stored_bytes(n, e->storage), e->storage == LC_STORE_INT4);
     return LC_OK;
 }
 

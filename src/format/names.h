@@ -55,13 +55,13 @@ int lc_names_expected(const lc_config *config, lc_name_visit *visit, void *ctx);
 
 typedef struct lc_part_sum {
     uint64_t tensors, elements, bytes;
-    /* Of those that are packed: elements, and those of `bytes` that no token reads for that
-     * reason. */
-    uint64_t packed, replaced;
+    /* Of those that are packed: elements that become values, and those of `bytes` that no token
+     * reads for that reason; bytes of codes that stay codes. */
+    uint64_t packed, replaced, packed_codes;
 } lc_part_sum;
 
-/* Adds a weight of so many stored bytes. */
-void lc_part_add(lc_part_sum *sum, const lc_name *name, uint64_t bytes);
+/* Adds a weight of so many stored bytes. codes: products take them as they are. */
+void lc_part_add(lc_part_sum *sum, const lc_name *name, uint64_t bytes, bool codes);
 
 /* Ways to store a checkpoint, for estimates. Scales are counted. */
 typedef enum lc_storage {

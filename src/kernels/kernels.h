@@ -310,9 +310,10 @@ typedef struct lc_kernels {
     void (*swiglu_gradient)(size_t n, const float *dy, float *gate, float *up);
     /* sums[j] += over i, in order, of dy[i][j] * (x[i][j] * rates[i]), from 0, unfused. */
     void (*norm_weights)(const lc_norm_weights *w);
-    void (*scale)(size_t n, float a, float *x);                      /* x[i] = x[i] * a */
-    void (*add)(size_t n, const float *x, const float *y, float *z); /* z[i] = x[i] + y[i]; z may be
-                                                                        either */
+    void (*scale)(size_t n, float a, float *x); /* x[i] = x[i] * a */
+    /* z[i] = x[i] * y[i], x[i] + y[i]; z may be either. */
+    void (*mul)(size_t n, const float *x, const float *y, float *z);
+    void (*add)(size_t n, const float *x, const float *y, float *z);
     /* dp[i] = p[i] * (dp[i] - mean) * scale: from gradients of softmax's results to those of its
      * inputs. */
     void (*softmax_gradient)(size_t n, const float *p, float mean, float scale, float *dp);

@@ -54,7 +54,7 @@ int lc_model_open(const char *path, const char *const *settings, size_t n_settin
                   lc_err *err);
 void lc_model_close(lc_model *model);
 
-/* Packs what products of op's path need packed (lc_mla_pack); before the first pass. */
+/* Packs what products of op's path need packed (lc_kv_b_pack); before the first pass. */
 int lc_model_pack(lc_model *model, const lc_op *op, lc_err *err);
 
 lc_kv_layout lc_model_kv_layout(const lc_model *model, bool bf16);

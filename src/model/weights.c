@@ -5,6 +5,7 @@
 #include "model/model.h"
 
 #include "base/err.h"
+#include "ops/kv_b.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -212,10 +213,14 @@ int lc_model_open(const char *path, const char *const *settings, size_t n_settin
     return LC_OK;
 }
 
+static int pack_attention(const lc_op *op, const lc_mla_shape *s, lc_mla_weights *w, lc_err *err) {
+    return lc_kv_b_pack(op, s, &w->kv_b, &w->kv_b_packed, err);
+}
+
 int lc_model_pack(lc_model *m, const lc_op *op, lc_err *err) {
-    int status = m->mtp ? lc_mla_pack(op, &m->mla, &m->mtp->attn, err) : LC_OK;
+    int status = m->mtp ? pack_attention(op, &m->mla, &m->mtp->attn, err) : LC_OK;
     for (size_t i = 0; i < 2 * m->config.layers && status == LC_OK; i++)
-        status = lc_mla_pack(op, &m->mla, &m->layers[i / 2].attn[i % 2], err);
+        status = pack_attention(op, &m->mla, &m->layers[i / 2].attn[i % 2], err);
     return status;
 }
 
@@ -224,7 +229,7 @@ int lc_model_pack(lc_model *m, const lc_op *op, lc_err *err) {
 static void unbind_attention(lc_mla_weights *w) {
     lc_mat *mats[] = {&w->q_a, &w->q_b, &w->kv_a, &w->kv_b, &w->o};
     for (size_t i = 0; i < sizeof mats / sizeof *mats; i++) lc_mat_unbind(mats[i]);
-    lc_free(w->kv_b_packed);
+    lc_kv_b_free(&w->kv_b_packed);
 }
 
 static void unbind_indexer(lc_indexer_weights *w) {

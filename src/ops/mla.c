@@ -1,9 +1,8 @@
 /* mla.c: the projections around attend.c. */
 #include "ops/mla.h"
 
-#include "base/err.h"
-#include "base/mem.h"
 #include "ops/attend.h"
+#include "ops/kv_b.h"
 
 #include <math.h>
 #include <string.h>
@@ -39,60 +38,8 @@ void lc_mla_floats(const lc_op *op, const lc_mla_shape *s, size_t m,
 }
 
 size_t lc_mla_scratch(const lc_op *op, const lc_mla_shape *s, size_t m) {
-    size_t absorb = lc_left_floats(m, s->nope) + lc_product_floats(op, m, s->nope);
-    size_t expand = lc_left_floats(m, s->kv_rank) + lc_product_floats(op, m, s->kv_rank);
-    size_t head = (s->nope + s->v) * s->kv_rank, attend = lc_attend_scratch(op, s);
-    size_t most = absorb > expand ? absorb : expand;
-    if (head > most) most = head;
-    return most > attend ? most : attend;
-}
-
-/* ---- kv_b ---- */
-
-/* Packed sides: the keys of all heads, contracted over nope, then the values, over the latent. */
-static size_t keys_at(const lc_gemm_path *path, const lc_mla_shape *s, size_t head) {
-    return head * lc_right_bytes(path, s->nope, s->kv_rank);
-}
-
-static size_t values_at(const lc_gemm_path *path, const lc_mla_shape *s, size_t head) {
-    return keys_at(path, s, s->heads) + head * lc_right_bytes(path, s->kv_rank, s->v);
-}
-
-typedef struct pack_task {
-    const lc_op *op;
-    const lc_mla_shape *s;
-    const lc_mla_weights *w;
-} pack_task;
-
-static void pack_heads(void *ctx, size_t begin, size_t end, int thread) {
-    const pack_task *t = ctx;
-    const lc_mla_shape *s = t->s;
-    const lc_gemm_path *path = t->op->path;
-    float *rows = t->op->scratch[thread];
-    size_t n = s->nope + s->v;
-    for (size_t h = begin; h < end; h++) {
-        lc_mat_rows_f32(t->op->k, &t->w->kv_b, h * n, n, rows, s->kv_rank);
-        if (t->op->round_quantised && t->w->kv_b.scaling != LC_SCALE_NONE)
-            t->op->k->round_bf16(n * s->kv_rank, rows, rows);
-        lc_right keys = {s->nope, s->kv_rank, 0, s->nope, rows, s->kv_rank, true};
-        lc_right values = {s->kv_rank, s->v, 0, s->kv_rank, rows + s->nope * s->kv_rank,
-                           s->kv_rank, false};
-        path->pack_right(&keys, t->w->kv_b_packed + keys_at(path, s, h));
-        path->pack_right(&values, t->w->kv_b_packed + values_at(path, s, h));
-    }
-}
-
-int lc_mla_pack(const lc_op *op, const lc_mla_shape *s, lc_mla_weights *w, lc_err *err) {
-    int status = lc_mat_acquire(&w->kv_b, err);
-    if (status != LC_OK) return status;
-    w->kv_b_bytes = values_at(op->path, s, s->heads);
-    w->kv_b_packed = lc_alloc_dense(w->kv_b_bytes, false);
-    if (w->kv_b_packed)
-        lc_pool_for(op->pool, s->heads, 1, pack_heads, &(pack_task){op, s, w});
-    else
-        status = lc_fail(err, LC_ENOMEM, "tensor %s, packed: out of memory", w->kv_b.name);
-    lc_mat_release(&w->kv_b);
-    return status;
+    size_t kv_b = lc_kv_b_scratch(op, s, m), attend = lc_attend_scratch(op, s);
+    return kv_b > attend ? kv_b : attend;
 }
 
 void lc_kv_store(const lc_op *op, size_t element, size_t width, const float *x, char *to) {
@@ -160,70 +107,20 @@ static void finish_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-/* q' = q_nope W_kvb_k for a head. */
-static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
-    const mla_task *t = ctx;
-    const lc_mla_shape *s = t->s;
-    const lc_gemm_path *path = t->op->path;
-    size_t head_dim = s->nope + s->rope, width = width_of(s);
-    float *left = t->op->scratch[thread], *scratch = left + lc_left_floats(t->m, s->nope);
-    for (size_t h = begin; h < end; h++) {
-        const float *q = t->b->q + h * head_dim;
-        float *out = t->b->absorbed + h * t->m * width;
-        path->pack_kn(t->m, s->nope, q, s->heads * head_dim, left);
-        path->multiply(&(lc_product){.rows = t->m,
-                                     .k = s->nope,
-                                     .columns = s->kv_rank,
-                                     .left = left,
-                                     .right = t->w->kv_b_packed + keys_at(path, s, h),
-                                     .c = out,
-                                     .ldc = width,
-                                     .scratch = scratch});
-        for (size_t i = 0; i < t->m; i++)
-            memcpy(out + i * width + s->kv_rank, q + i * s->heads * head_dim + s->nope,
-                   s->rope * sizeof *q);
-    }
-}
-
-/* heads[.][h*v..] = context W_kvb_v for a head. */
-static void expand_heads(void *ctx, size_t begin, size_t end, int thread) {
-    const mla_task *t = ctx;
-    const lc_mla_shape *s = t->s;
-    const lc_gemm_path *path = t->op->path;
-    size_t width = width_of(s);
-    float *left = t->op->scratch[thread], *scratch = left + lc_left_floats(t->m, s->kv_rank);
-    for (size_t h = begin; h < end; h++) {
-        path->pack_kn(t->m, s->kv_rank, t->b->absorbed + h * t->m * width, width, left);
-        path->multiply(&(lc_product){.rows = t->m,
-                                     .k = s->kv_rank,
-                                     .columns = s->v,
-                                     .left = left,
-                                     .right = t->w->kv_b_packed + values_at(path, s, h),
-                                     .c = t->b->heads + h * s->v,
-                                     .ldc = s->heads * s->v,
-                                     .scratch = scratch});
-    }
-}
-
-/* Heads of a task. With few rows memory binds, and likes neighbours. */
-static size_t heads_grain(const lc_op *op, const lc_mla_shape *s, size_t m) {
-    return m > LC_FEW_ROWS ? 1 : lc_ceil_div(s->heads, 4 * (size_t)lc_pool_threads(op->pool));
-}
-
 int lc_mla(const lc_op *op, const lc_mla_shape *s, const lc_mla_weights *w, lc_operand *x,
            lc_operand *c_q, const lc_mla_args *args, const lc_mla_buffers *b, float *out,
            lc_err *err) {
-    size_t m = x->left.rows, v = s->heads * s->v, grain = heads_grain(op, s, m);
+    size_t m = x->left.rows, v = s->heads * s->v;
     mla_task t = {.op = op, .s = s, .w = w, .args = args, .b = b, .m = m};
     int status = lc_linear(op, &w->q_b, c_q, b->q, s->heads * (s->nope + s->rope), err);
     if (status == LC_OK) status = lc_linear(op, &w->kv_a, x, b->kv, width_of(s), err);
     if (status != LC_OK) return status;
     lc_pool_for(op->pool, m, LC_ROW_GRAIN, finish_rows, &t);
-    lc_pool_for(op->pool, s->heads, grain, absorb_heads, &t);
+    lc_kv_b_absorb(op, s, &w->kv_b_packed, m, b->q, b->absorbed);
     lc_op_lap(op, LC_STAGE_PROJECT);
     lc_attend(op, s, m, args, b->absorbed);
     lc_op_lap(op, LC_STAGE_ATTEND);
-    lc_pool_for(op->pool, s->heads, grain, expand_heads, &t);
+    lc_kv_b_expand(op, s, &w->kv_b_packed, m, b->absorbed, b->heads);
     lc_operand heads = lc_operand_of(m, v, b->heads, v, b->heads_packed);
     return lc_linear(op, &w->o, &heads, out, s->hidden, err);
 }

@@ -3,9 +3,6 @@
  * cached row is [latent R | rotated rope key], the query is carried into latent space (q_nope
  * W_kvb_k), and the context is carried out of it (W_kvb_v). Prefill, decode, cached and drafted
  * rows use one formula, so they give one result.
- *
- * Bargain: kv_b is a few hundredths of the weights, stored in anything, and every token passes it
- * in two directions. So it is packed once for the products that use it, in memory of our own.
  */
 #ifndef LC_OPS_MLA_H
 #define LC_OPS_MLA_H
@@ -13,15 +10,22 @@
 #include "ops/linear.h"
 #include "ops/rope.h"
 
+/* kv_b, packed (kv_b.h). */
+typedef struct lc_kv_b {
+    char *packed; /* owned */
+    size_t bytes;
+    bool coded; /* as codes: signed bytes, or of 4 bits with a zero point of 8 */
+    lc_code_kind kind;
+    size_t size; /* latent columns of a group of codes */
+} lc_kv_b;
+
 typedef struct lc_mla_weights {
     lc_mat q_a, q_b; /* [q_rank][H], [N*(nope+rope)][q_rank] */
     lc_mat kv_a,
         kv_b; /* [R+rope][H], [N*(nope+v)][R], rows grouped head by head: nope keys, then v */
     lc_mat o; /* [H][N*v] */
     const float *q_a_norm, *kv_a_norm;
-    char *kv_b_packed; /* right sides of q_nope W_kvb_k of all heads, then of context W_kvb_v;
-                        * owned: lc_free */
-    size_t kv_b_bytes; /* of those */
+    lc_kv_b kv_b_packed; /* what products read: lc_kv_b_pack, before lc_mla */
 } lc_mla_weights;
 
 /* Sizes and constants of a model's attention, the same in every sublayer. */
@@ -31,9 +35,6 @@ typedef struct lc_mla_shape {
     float softmax_scale;
 } lc_mla_shape;
 void lc_mla_shape_init(lc_mla_shape *shape, const lc_config *config);
-
-/* Packs kv_b for op's path. Before lc_mla. */
-int lc_mla_pack(const lc_op *op, const lc_mla_shape *s, lc_mla_weights *w, lc_err *err);
 
 /* Step buffers; sizes from lc_mla_floats. */
 typedef struct lc_mla_buffers {

@@ -102,6 +102,8 @@ static void test_estimates(void **state) {
         assert_int_equal(other[LC_PART_ATTENTION].bytes, 2 * n.attention);
         lc_names_estimate(&c, LC_STORE_INT4, other);
         assert_int_equal(other[LC_PART_EXPERTS].bytes, n.experts / 2 + n.experts / 32);
+        assert_int_equal(other[LC_PART_ATTENTION].packed_codes, kv_b / 2 + kv_b / 32);
+        assert_int_equal(other[LC_PART_ATTENTION].packed + other[LC_PART_ATTENTION].replaced, 0);
     }
 }
 

@@ -44,6 +44,18 @@ static inline lc_w w_down4(lc_w a) {
     return (lc_w){_mm256_srli_epi32(a.lo, 4), _mm256_srli_epi32(a.hi, 4)};
 }
 
+#define LC_WORD_FOLD(name, instruction)                                                            \
+    static inline int32_t name(lc_w a) {                                                           \
+        __m256i both = _mm256_##instruction(a.lo, a.hi);                                           \
+        __m128i w =                                                                                \
+            _mm_##instruction(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));    \
+        w = _mm_##instruction(w, _mm_shuffle_epi32(w, _MM_SHUFFLE(1, 0, 3, 2)));                   \
+        w = _mm_##instruction(w, _mm_shuffle_epi32(w, _MM_SHUFFLE(2, 3, 0, 1)));                   \
+        return _mm_cvtsi128_si32(w);                                                               \
+    }
+LC_WORD_FOLD(w_largest, max_epi32)
+LC_WORD_FOLD(w_total, add_epi32)
+
 static inline lc_w w_bits(lc_v v) {
     return (lc_w){_mm256_castps_si256(v.lo), _mm256_castps_si256(v.hi)};
 }

@@ -26,6 +26,8 @@ static inline lc_w w_and(lc_w a, lc_w b) { return _mm512_and_si512(a, b); }
 static inline lc_w w_xor(lc_w a, lc_w b) { return _mm512_xor_si512(a, b); }
 static inline lc_w w_max(lc_w a, lc_w b) { return _mm512_max_epi32(a, b); }
 static inline lc_w w_down4(lc_w a) { return _mm512_srli_epi32(a, 4); }
+static inline int32_t w_largest(lc_w a) { return _mm512_reduce_max_epi32(a); }
+static inline int32_t w_total(lc_w a) { return _mm512_reduce_add_epi32(a); }
 static inline void w_transpose(lc_w w[16]) { transpose_16x16(w); }
 
 static inline lc_w w_bits(lc_v v) { return _mm512_castps_si512(v); }

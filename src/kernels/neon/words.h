@@ -54,6 +54,12 @@ static inline lc_w w_down4(lc_w a) {
     LC_EACH_QUAD a.q[i] = vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.q[i]), 4));
     return a;
 }
+static inline int32_t w_largest(lc_w a) {
+    return vmaxvq_s32(vmaxq_s32(vmaxq_s32(a.q[0], a.q[1]), vmaxq_s32(a.q[2], a.q[3])));
+}
+static inline int32_t w_total(lc_w a) {
+    return vaddvq_s32(vaddq_s32(vaddq_s32(a.q[0], a.q[1]), vaddq_s32(a.q[2], a.q[3])));
+}
 
 static inline lc_w w_bits(lc_v v) {
     lc_w w;
