@@ -144,13 +144,14 @@ typedef struct weight_type {
     lc_dtype type;
     lc_scaling scaling;
     lc_peak_kind kind;
-    lc_code_kind codes; /* with LC_SCALE_GROUP */
-    lc_code_layout layout;
+    lc_code_kind codes;    /* with LC_SCALE_GROUP */
+    lc_code_layout layout; /* and with BF16 */
 } weight_type;
 
 static const weight_type types[] = {
     {"f32", LC_F32, LC_SCALE_NONE, LC_PEAK_F32, 0, 0},
     {"bf16", LC_BF16, LC_SCALE_NONE, LC_PEAK_BF16, 0, 0},
+    {"bf16 strips", LC_BF16, LC_SCALE_NONE, LC_PEAK_BF16, 0, LC_CODES_IN_STRIPS},
     {"fp8", LC_F8_E4M3, LC_SCALE_BLOCK, LC_PEAK_BF16, 0, 0},
     {"int8", LC_I8, LC_SCALE_ROW, LC_PEAK_INT8, 0, 0},
     {"int8 strips", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8, LC_CODES_I8, LC_CODES_IN_STRIPS},
@@ -203,9 +204,11 @@ static lc_mat matrix(const linear *l, size_t copy) {
                 .bytes = l->stride,
                 .data = l->b->data.data + copy * l->stride};
     if (w.scaling == LC_SCALE_ROW || w.scaling == LC_SCALE_BLOCK) w.scales = l->scales;
+    size_t rows = l->type->layout == LC_CODES_IN_STRIPS ? LC_STRIP_ROWS : 1;
+    w.groups.layout = l->type->layout;
+    w.groups.stride = rows * l->k * lc_dtype_size(l->type->type);
     if (w.scaling != LC_SCALE_GROUP) return w;
     bool four = l->type->codes == LC_CODES_U4;
-    size_t rows = l->type->layout == LC_CODES_IN_STRIPS ? LC_STRIP_ROWS : 1;
     w.groups = (lc_groups){.kind = l->type->codes,
                            .layout = l->type->layout,
                            .size = four ? GROUP : l->k,

@@ -110,7 +110,8 @@ void lc_mat_rows_bf16(const lc_kernels *kernels, const lc_mat *mat, size_t row, 
 /* Whether the weight is codes in groups that int8 products take as they are: fills kind and group
  * size (cols where a row has one group). */
 bool lc_mat_groups(const lc_mat *mat, lc_code_kind *kind, size_t *size);
-/* Whether both are such codes with the same kind and size, or neither is. */
+/* Whether left rows are packed for both at once: such codes with the same kind and size, or others
+ * that both lie in strips or both don't. */
 bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b);
 /* Of such a weight, acquired: rows row .. row+n-1; with codes in strips, row must be a multiple of
  * LC_STRIP_ROWS. zeros: space for n * groups values, used where zero points are stored. */

@@ -13,8 +13,9 @@
 #include "base/cpu.h"
 
 enum {
-    LC_LANES = 16,   /* lanes of every fp32 reduction and columns of a panel */
-    LC_K_BLOCK = 32, /* block of the contraction index in a matrix product */
+    LC_LANES = 16,      /* lanes of every fp32 reduction and columns of a panel */
+    LC_K_BLOCK = 32,    /* block of the contraction index in a matrix product */
+    LC_STRIP_ROWS = 16, /* weight rows whose words lie side by side, where weights lie in strips */
 };
 
 /* K rounded up to whole blocks: the padded length of both operands along the contraction. */
@@ -113,6 +114,10 @@ typedef struct lc_gemm_path {
     void (*pack_right)(const lc_right *right, void *out);
     /* Both sides packed: left by pack_kn or pack_turned, right by pack_right; ld isn't used. */
     void (*multiply)(const lc_product *p);
+    /* NULL, or left rows packed by pack_kn times BF16 columns in strips of LC_STRIP_ROWS, the last
+     * one whole too: [strip][k / 2][column], words of two k, the even one in the low half, as
+     * lc_mat has them; k is whole blocks, ld, decay, then and add aren't used. */
+    void (*multiply_strips)(const lc_product *p);
 } lc_gemm_path;
 
 /* Bytes of `columns` packed right columns. */
@@ -177,8 +182,6 @@ typedef enum lc_code_layout {
                            from end to end: word w of row r at r / 16 * stride + 64 * w + r % 16 * 4
                          */
 } lc_code_layout;
-enum { LC_STRIP_ROWS = 16 };
-
 typedef enum lc_scale_type { LC_SCALES_F32, LC_SCALES_F16, LC_SCALES_BF16 } lc_scale_type;
 typedef struct lc_coded_rows {
     lc_code_kind kind;

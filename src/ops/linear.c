@@ -16,14 +16,16 @@ lc_op lc_op_exact(const lc_op *op) {
 /* ---- left rows ---- */
 
 lc_form lc_form_of(const lc_op *op, const lc_mat *w) {
-    lc_form form = {.coded = op->path->element == sizeof(uint16_t)};
-    if (!form.coded || !lc_mat_groups(w, &form.kind, &form.size)) return (lc_form){0};
+    lc_form form = {0};
+    if (op->path->element != sizeof(uint16_t)) return form;
     form.strips = lc_mat_in_strips(w);
+    form.coded = lc_mat_groups(w, &form.kind, &form.size);
     return form;
 }
 
 static bool equal_forms(lc_form a, lc_form b) {
-    return a.coded == b.coded && (!a.coded || (a.kind == b.kind && a.size == b.size));
+    if (a.coded != b.coded) return false;
+    return a.coded ? a.kind == b.kind && a.size == b.size : a.strips == b.strips;
 }
 
 size_t lc_form_bytes(const lc_op *op, lc_form form, size_t rows, size_t k) {
@@ -36,7 +38,7 @@ void lc_form_pack(const lc_op *op, lc_form form, size_t rows, size_t k, const fl
     if (form.coded)
         op->k->coded.pack(form.kind, form.size, rows, k, x, ldx, out);
     else
-        op->path->pack_nk(rows, k, x, ldx, out);
+        (form.strips ? op->path->pack_kn : op->path->pack_nk)(rows, k, x, ldx, out);
 }
 
 static size_t floats_of(size_t bytes) { return lc_ceil_div(bytes, 64) * 16; }
@@ -180,6 +182,11 @@ void lc_columns(const lc_op *op, const lc_mat *w, const lc_left *left, size_t ro
                     .c = c,
                     .ldc = ldc,
                     .scratch = scratch};
+    if (left->form.strips) {
+        p.right = (const char *)w->data + row0 / LC_STRIP_ROWS * w->groups.stride;
+        op->path->multiply_strips(&p);
+        return;
+    }
     p.right =
         right_rows(op, w, row0, n, scratch + lc_product_floats(op, left->rows, left->k), &p.ld);
     op->path->multiply_nk(&p);

@@ -16,7 +16,7 @@ typedef struct lc_form {
     bool coded; /* int8 in the weight's groups, for op->k->coded; else for op->path */
     lc_code_kind kind;
     size_t size;
-    bool strips; /* the weight lies in strips; packed rows are the same */
+    bool strips; /* the weight lies in strips; codes' packed rows are the same */
 } lc_form;
 lc_form lc_form_of(const lc_op *op, const lc_mat *w);
 

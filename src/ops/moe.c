@@ -102,6 +102,9 @@ static int acquire_ffn(const lc_ffn_weights *w, lc_err *err) {
     return status;
 }
 
+/* Neither codes nor strips. */
+static bool plain(lc_form form) { return !form.coded && !form.strips; }
+
 static int run_groups(const lc_op *op, ffn_group *groups, size_t n, float *out, lc_err *err) {
     for (size_t i = 0; i < n; i++) {
         int status = acquire_ffn(groups[i].w, err);
@@ -121,7 +124,7 @@ static int run_groups(const lc_op *op, ffn_group *groups, size_t n, float *out, 
     t.up_width = lc_columns_width(op, groups[0].in.form, t.rows, t.ffn);
     t.down_width = lc_columns_width(op, lc_form_of(op, &groups[0].w->down), t.rows, t.hidden);
     lc_form form = lc_form_of(op, &groups[0].w->down);
-    t.gated = op->path->multiply_gated && !groups[0].in.form.coded && !form.coded &&
+    t.gated = op->path->multiply_gated && plain(groups[0].in.form) && plain(form) &&
               t.ffn % LC_K_BLOCK == 0 && t.up_width >= 2 * LC_K_BLOCK;
     lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, t.up_width), 1, gate_up, &t);
     for (size_t i = 0; i < n; i++)

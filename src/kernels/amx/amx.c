@@ -361,6 +361,7 @@ extern const lc_kernels lc_kernels_amx;
         .scratch_bytes = amx_scratch, .pack_lanes = pack_step_rows, .pack_nk = pack_step_rows,     \
         .pack_kn = pack_rows, .multiply_nk = amx_multiply_nk, .multiply_kn = amx_multiply_kn,      \
         .multiply_turned = amx_multiply_turned, .multiply_gated = amx_multiply_gated,              \
-        .pack_turned = pack_turned, .pack_right = amx_pack_right, .multiply = amx_multiply         \
+        .pack_turned = pack_turned, .pack_right = amx_pack_right, .multiply = amx_multiply,        \
+        .multiply_strips = amx_multiply_strips                                                     \
     }
 #include "kernels/kernels.inc"

@@ -121,12 +121,12 @@ static void add_sums(const float *sums, size_t rows, size_t columns, float *c, s
 
 /* 32 x 32 results, some blocks of the contraction. */
 typedef struct packed_tile {
-    const uint32_t *left[2]; /* groups, at the first block */
-    size_t rows[2], columns; /* of the groups; of the panel */
-    const uint32_t *right;   /* panel, at the first block */
-    size_t blocks;
-    bool more; /* c holds the sums so far */
-    float *c;  /* [32][ldc] */
+    const uint32_t *left[2];  /* groups, at the first block */
+    size_t rows[2], columns;  /* of the groups; of the panel */
+    const uint32_t *right[2]; /* 16 columns of the panel each, at the first block */
+    size_t step, blocks;      /* words from block to block of them */
+    bool more;                /* c holds the sums so far */
+    float *c;                 /* [32][ldc] */
     size_t ldc;
     const float *result; /* where they will go in the end, 2 lines a row: fetched meanwhile */
     size_t result_ld;
@@ -149,14 +149,13 @@ LC_INLINE void multiply_tile(const packed_tile *t, const bool two_rows, const bo
     else
         zero_results(two_rows, two_columns);
     for (size_t b = 0; b < t->blocks; b++) {
-        const uint32_t *right = t->right + b * BLOCK_WORDS;
         for (size_t i = b * FETCHED; i < (b + 1) * FETCHED && i < lines; i++)
             __builtin_prefetch(t->result + i / 2 * t->result_ld + i % 2 * TILE, 1);
-        _tile_loadd(6, right, 64);
+        _tile_loadd(6, t->right[0] + b * t->step, 64);
         _tile_loadd(4, t->left[0] + b * t->rows[0] * PAIRS, 64);
         _tile_dpbf16ps(0, 4, 6);
         if (two_columns) {
-            _tile_loadd(7, right + TILE * PAIRS, 64);
+            _tile_loadd(7, t->right[1] + b * t->step, 64);
             _tile_dpbf16ps(1, 4, 7);
         }
         if (!two_rows) continue;
@@ -181,43 +180,68 @@ static void run_tile(const packed_tile *t, tile_config *config) {
         multiply_tile(t, false, false);
 }
 
+/* A product's right side: panels, or strips, whose halves lie apart. */
+typedef struct packed_side {
+    const lc_product *p;
+    bool strips;
+    size_t chunk, panels; /* blocks of a chunk of k; panels that a chunk of the left side meets */
+} packed_side;
+
 /* A chunk of the panel from `column` on, against all rows. With add, sums of a long contraction
  * wait in `sums`, [rows up to 32][32], until the last chunk. */
-static void run_chunk(const lc_product *p, size_t column, size_t chunk, float *sums,
+static void run_chunk(const packed_side *side, size_t column, size_t chunk, float *sums,
                       tile_config *config) {
+    const lc_product *p = side->p;
     size_t k = lc_pad_k(p->k), blocks = k / LC_K_BLOCK, n = at_most(p->columns - column, SIDE);
+    size_t step = side->strips ? TILE * PAIRS : BLOCK_WORDS;
+    size_t half = side->strips ? TILE * k / 2 : TILE * PAIRS;
+    const uint32_t *right = (const uint32_t *)p->right + column * k / 2 + chunk * step;
     for (size_t row = 0; row < p->rows; row += SIDE) {
         size_t x0 = at_most(p->rows - row, TILE), x1 = at_most(p->rows - row - x0, TILE);
         const uint32_t *left = (const uint32_t *)p->left + row * k / 2;
         float *c = p->c + row * p->ldc + column, *to = c;
-        if (p->add) to = sums + (blocks > CHUNK ? row * SIDE : 0);
+        if (p->add) to = sums + (blocks > side->chunk ? row * SIDE : 0);
         packed_tile t = {
             .left = {left + chunk * x0 * PAIRS, left + TILE * k / 2 + chunk * x1 * PAIRS},
             .rows = {x0, x1},
             .columns = n,
-            .right = (const uint32_t *)p->right + column * k / 2 + chunk * BLOCK_WORDS,
-            .blocks = at_most(blocks - chunk, CHUNK),
+            .right = {right, right + half},
+            .step = step,
+            .blocks = at_most(blocks - chunk, side->chunk),
             .more = chunk > 0,
             .c = to,
             .ldc = p->add ? SIDE : p->ldc,
             .result = c,
             .result_ld = p->ldc};
         run_tile(&t, config);
-        if (p->add && chunk + CHUNK >= blocks) add_sums(to, x0 + x1, n, c, p->ldc);
+        if (p->add && chunk + side->chunk >= blocks) add_sums(to, x0 + x1, n, c, p->ldc);
     }
 }
 
 static size_t sums_floats(size_t rows) { return (rows + SIDE - 1) / SIDE * SIDE * SIDE; }
 
-/* A chunk of the left side serves CHUNKED panels while it is in the second cache. */
-static void amx_multiply(const lc_product *p) {
+/* A chunk of the left side serves some panels while it is in the second cache. */
+static void multiply_side(const packed_side *side) {
+    const lc_product *p = side->p;
     tile_config config = {0};
-    for (size_t first = 0; first < p->columns; first += CHUNKED * SIDE)
-        for (size_t chunk = 0; chunk < lc_pad_k(p->k) / LC_K_BLOCK; chunk += CHUNK)
-            for (size_t i = 0; i < CHUNKED && first + i * SIDE < p->columns; i++)
-                run_chunk(p, first + i * SIDE, chunk,
+    for (size_t first = 0; first < p->columns; first += side->panels * SIDE)
+        for (size_t chunk = 0; chunk < lc_pad_k(p->k) / LC_K_BLOCK; chunk += side->chunk)
+            for (size_t i = 0; i < side->panels && first + i * SIDE < p->columns; i++)
+                run_chunk(side, first + i * SIDE, chunk,
                           (float *)p->scratch + i * sums_floats(p->rows), &config);
     _tile_release();
+}
+
+static void amx_multiply(const lc_product *p) {
+    multiply_side(&(packed_side){p, false, CHUNK, CHUNKED});
+}
+
+/* With a few left rows memory binds: two strips are read from end to end. */
+static void amx_multiply_strips(const lc_product *p) {
+    if (p->rows <= SIDE)
+        multiply_side(&(packed_side){p, true, lc_pad_k(p->k) / LC_K_BLOCK, 1});
+    else
+        multiply_side(&(packed_side){p, true, CHUNK, CHUNKED});
 }
 
 static size_t packed_scratch(size_t rows) { return CHUNKED * sums_floats(rows) * sizeof(float); }

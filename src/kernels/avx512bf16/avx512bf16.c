@@ -187,6 +187,8 @@ LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const ui
 
 #include "kernels/avx512bf16/few.h"
 
+#include "kernels/avx512bf16/straight.h"
+
 extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_TABLE lc_kernels_avx512bf16
 #define LC_KERNELS_ISA LC_ISA_AVX512BF16
