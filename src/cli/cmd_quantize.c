@@ -80,7 +80,7 @@ static int finish(const char *out, int status, const lc_quantize_options *o,
                 r->by_row);
     if (r->unpacked)
         fprintf(stderr,
-                "longcat: quantised weights that are not packed: %zu; symmetric codes of 4 or 8 "
+                "longcat: weights that are not packed: %zu; BF16 and symmetric codes of 4 or 8 "
                 "bits whose widths and groups are multiples of 32 can be packed\n",
                 r->unpacked);
     return LC_EXIT_OK;
@@ -118,7 +118,7 @@ int lc_cmd_quantize(int argc, char **argv) {
         {"head", 0, LC_OPT_FLAG, &o.head, NULL, "also the output head", 0, 0},
         {"mtp", 0, LC_OPT_FLAG, &o.mtp, NULL, "also the draft module", 0, 0},
         {"pack", 0, LC_OPT_FLAG, &o.strips, NULL,
-         "lay codes out as `longcat pack` does: faster, for longcat only", 0, 0},
+         "lay weights out as `longcat pack` does: faster, for longcat only", 0, 0},
         RUN_OPTIONS(shard_mb, threads),
         {0},
     };
@@ -161,9 +161,12 @@ int lc_cmd_pack(int argc, char **argv) {
     };
     const lc_usage usage = {
         "longcat pack MODEL OUT [options]",
-        "Writes a quantised checkpoint again, its codes in the order in which products read them:\n"
-        "the same values, faster, for longcat only (docs/formats.md). Symmetric int4 and int8 of\n"
-        "any tool are packed; all else is copied.\n\n" RESUMABLE,
+        "Writes a checkpoint again, its weights in the order in which products read them: the "
+        "same\n"
+        "values, faster, for longcat only (docs/formats.md). BF16 matrices, and symmetric int4 "
+        "and\n"
+        "int8 of any tool, are packed; all else is copied. To quantise, start from the checkpoint\n"
+        "that isn't packed.\n\n" RESUMABLE,
         options, 2, 2};
     int code = lc_cli_parse(&usage, argc, argv, args, &n_args);
     if (code >= 0) return code;

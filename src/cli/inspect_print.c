@@ -208,7 +208,7 @@ static void print_tensors(const lc_report *r, FILE *out) {
     fprintf(out, "\n");
     const lc_quant *q = &r->config.quant;
     if (q->method[0]) fprintf(out, "  quantised: %s\n", q->method);
-    if (q->strips) fprintf(out, "  codes in strips of 16 rows (longcat pack)\n");
+    if (q->strips) fprintf(out, "  in strips of 16 rows (longcat pack)\n");
     if (!v->n_missing && !v->n_wrong && !v->n_unknown)
         fprintf(out, "  all that the config asks for, and no others\n");
     print_list(out, "missing", &v->missing, v->n_missing);

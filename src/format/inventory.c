@@ -22,10 +22,16 @@ static void list(lc_buf *texts, uint64_t *count, const char *text) {
     if ((*count)++ < LC_LISTED) lc_buf_append(texts, text, strlen(text) + 1);
 }
 
-static void mark(taking *k, const lc_tensor *t) {
+static void mark(taking *k, const lc_tensor *t, lc_dtype type) {
     bool *known = &k->known[t - lc_tensors_at(k->tensors, 0)];
-    if (!*known) k->out->dtype_bytes[t->dtype] += t->size;
+    if (!*known) k->out->dtype_bytes[type] += t->size;
     *known = true;
+}
+
+static void mark_parts(taking *k, const lc_stored *stored) {
+    bool values = stored->kind == LC_STORED_STRIPS && !stored->scales; /* BF16 in words of I32 */
+    for (int i = 0; i < stored->n_parts; i++)
+        mark(k, stored->parts[i], values ? LC_BF16 : stored->parts[i]->dtype);
 }
 
 /* All tensors that carry the weight, whether they fit it or not. */
@@ -33,11 +39,10 @@ static void mark_stored(taking *k, const char *name) {
     lc_stored stored;
     lc_err err;
     (void)lc_stored_find(k->tensors, name, &stored, &err); /* the binding has told what is wrong */
-    for (int i = 0; i < stored.n_parts; i++) mark(k, stored.parts[i]);
+    mark_parts(k, &stored);
     for (int i = 0; i < 2 && stored.kind == LC_STORED_SPLIT; i++) {
         lc_stored half;
-        if (lc_stored_find(k->tensors, stored.split[i], &half, &err) != LC_OK) continue;
-        for (int j = 0; j < half.n_parts; j++) mark(k, half.parts[j]);
+        if (lc_stored_find(k->tensors, stored.split[i], &half, &err) == LC_OK) mark_parts(k, &half);
     }
 }
 

@@ -214,22 +214,32 @@ static int bind_packed(binding *b) {
     return LC_OK;
 }
 
-/* What `longcat pack` writes: codes [strips][words][16], scales [strips][groups][16]. */
-static int bind_strips(binding *b) {
+/* Two columns a word: BF16 values, which have no scales. */
+static int bind_value_strips(binding *b) {
     lc_mat *m = b->m;
     const lc_tensor *t = b->stored.codes, *s = b->stored.scales;
-    size_t strips = (m->rows - 1) / LC_STRIP_ROWS + 1, cols = m->cols;
-    char what[MAX_TEXT];
-    if (cols % LC_K_BLOCK)
+    if (s)
         return lc_fail(b->err, LC_EFORMAT,
-                       "%s: tensor %s: %zu columns: strips have a multiple of 32", t->file, t->name,
-                       cols);
-    bool fits = in_strips(t, strips) && t->dtype == LC_I32;
-    size_t words = fits ? t->shape[1] : 0;
-    if (!fits || (words != cols / 8 && words != cols / 4)) {
-        snprintf(what, sizeof what, "I32 [%zu][%zu or %zu][16]", strips, cols / 8, cols / 4);
-        return wrong_companion(b, t, what);
-    }
+                       "%s: tensor %s: %zu words for %zu columns are BF16 values, but there are "
+                       "scales %s (%s)",
+                       t->file, t->name, t->shape[1], m->cols, s->name, s->file);
+    m->type = LC_BF16;
+    m->groups.layout = LC_CODES_IN_STRIPS;
+    m->groups.stride = t->shape[1] * 4 * LC_STRIP_ROWS;
+    return LC_OK;
+}
+
+static int bind_code_strips(binding *b) {
+    lc_mat *m = b->m;
+    const lc_tensor *t = b->stored.codes, *s = b->stored.scales;
+    size_t strips = t->shape[0], words = t->shape[1], cols = m->cols;
+    char what[MAX_TEXT];
+    if (!s)
+        return lc_fail(
+            b->err, LC_EFORMAT,
+            "%s: tensor %s: %zu words for %zu columns are codes, but %.*s_strip_scale is "
+            "missing",
+            t->file, t->name, words, cols, (int)(strlen(t->name) - strlen("_strips")), t->name);
     size_t count = in_strips(s, strips) ? s->shape[1] : 0;
     if (!is_float(s->dtype) || !count || cols % count || (count > 1 && cols / count % LC_K_BLOCK)) {
         snprintf(what, sizeof what, "F32, F16 or BF16 [%zu][groups of whole 32 columns][16]",
@@ -248,6 +258,23 @@ static int bind_strips(binding *b) {
                             .zero_base = four ? 8 : 0,
                             .zero_mask = -1};
     return LC_OK;
+}
+
+/* What `longcat pack` writes: words [strips][words][16], of codes scales [strips][groups][16]. */
+static int bind_strips(binding *b) {
+    const lc_tensor *t = b->stored.codes;
+    size_t strips = (b->m->rows - 1) / LC_STRIP_ROWS + 1, cols = b->m->cols;
+    char what[MAX_TEXT];
+    if (cols % LC_K_BLOCK)
+        return lc_fail(b->err, LC_EFORMAT,
+                       "%s: tensor %s: %zu columns: strips have a multiple of 32", t->file, t->name,
+                       cols);
+    size_t words = in_strips(t, strips) && t->dtype == LC_I32 ? t->shape[1] : 0;
+    if (words == cols / 2) return bind_value_strips(b);
+    if (words == cols / 8 || words == cols / 4) return bind_code_strips(b);
+    snprintf(what, sizeof what, "I32 [%zu][%zu, %zu or %zu][16]", strips, cols / 8, cols / 4,
+             cols / 2);
+    return wrong_companion(b, t, what);
 }
 
 static int bind_gptq(binding *b) {
@@ -397,8 +424,9 @@ int lc_mat_probe(const lc_tensors *tensors, const char *name, size_t rows, size_
     return status;
 }
 
-static bool must_copy(const void *data, lc_dtype type, lc_scaling scaling) {
-    return data && scaling != LC_SCALE_GROUP && (uintptr_t)data % lc_dtype_size(type) != 0;
+static bool must_copy(const lc_mat *m, const void *data, lc_dtype type) {
+    return data && m->scaling != LC_SCALE_GROUP && !lc_mat_in_strips(m) &&
+           (uintptr_t)data % lc_dtype_size(type) != 0;
 }
 
 static size_t data_bytes(const lc_mat *mat) {
@@ -422,13 +450,12 @@ static void *copy(const void *data, size_t size) {
 /* Copies what is misaligned. */
 static int settle(lc_mat *m, lc_err *err) {
     if (m->halves) return LC_OK;
-    if (must_copy(m->data, m->type, m->scaling)) {
+    if (must_copy(m, m->data, m->type)) {
         m->data = m->owned[0] = copy(m->data, data_bytes(m));
         m->place = LC_PLACE_RESIDENT;
     }
     bool scaled = m->scales != NULL;
-    if (must_copy(m->scales, LC_F32, m->scaling))
-        m->scales = m->owned[1] = copy(m->scales, scale_bytes(m));
+    if (must_copy(m, m->scales, LC_F32)) m->scales = m->owned[1] = copy(m->scales, scale_bytes(m));
     if (m->data && scaled == (m->scales != NULL)) return LC_OK;
     return lc_fail(err, LC_ENOMEM, "tensor %s: out of memory", m->name);
 }
@@ -460,6 +487,6 @@ void lc_mat_release(const lc_mat *mat) { (void)mat; }
 size_t lc_mat_bytes(const lc_mat *mat) { return mat->bytes; }
 
 size_t lc_mat_misaligned(const lc_mat *mat) {
-    size_t bytes = must_copy(mat->data, mat->type, mat->scaling) ? data_bytes(mat) : 0;
-    return bytes + (must_copy(mat->scales, LC_F32, mat->scaling) ? scale_bytes(mat) : 0);
+    size_t bytes = must_copy(mat, mat->data, mat->type) ? data_bytes(mat) : 0;
+    return bytes + (must_copy(mat, mat->scales, LC_F32) ? scale_bytes(mat) : 0);
 }

@@ -63,7 +63,7 @@ struct lc_mat {
     lc_place place;
     size_t rows, cols;
     size_t bytes;     /* of all tensors that carry the weight */
-    const void *data; /* aligned to the element's size, but for LC_SCALE_GROUP */
+    const void *data; /* aligned to the element's size, but for LC_SCALE_GROUP and strips */
     const float *
         scales; /* LC_SCALE_ROW, LC_SCALE_BLOCK: block grids are [ceil(rows/128)][ceil(cols/128)] */
     /* LC_SCALE_GROUP. BF16 values may lie in strips, too (LC_SCALE_NONE): then only layout and

@@ -5,7 +5,8 @@
  * Bargain: a row of codes lies in one piece in most formats and goes through the decode kernel.
  * GPTQ packs along the columns, so a row's codes are a row's width apart, and in strips words of 16
  * rows alternate: 16 rows are decoded together, lane by lane, and turned. MLX keeps a head's part
- * of kv_b turned: its columns are cut out of decoded rows.
+ * of kv_b turned: its columns are cut out of decoded rows. BF16 values in strips are moved, not
+ * decoded.
  */
 #include "format/mat.h"
 
@@ -14,6 +15,7 @@
 enum {
     GROUPS = 64, /* of a row, whose scales are widened at a time */
     BLOCK = 16,  /* rows that are decoded together, word by word */
+    LINES = 64,  /* of a strip, which stay in the first cache while their rows are taken apart */
 };
 
 _Static_assert((int)BLOCK == (int)LC_STRIP_ROWS, "a block is in one strip");
@@ -171,12 +173,33 @@ static void block_of_words(const lc_kernels *k, const lc_mat *m, size_t row, siz
     }
 }
 
+/* BF16 values in words of two: of at most 16 rows, all of one strip. */
+static void block_of_values(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, sink s) {
+    const char *words = (const char *)m->data + row / BLOCK * m->groups.stride + row % BLOCK * 4;
+    uint16_t run[2 * LINES];
+    for (size_t w = 0, count = m->cols / 2; w < count; w += LINES) {
+        size_t lines = count - w < LINES ? count - w : LINES;
+        for (size_t r = 0; r < n; r++) {
+            void *to = sink_from(s, r, 2 * w).at;
+            const char *from = words + (w * BLOCK + r) * 4;
+            for (size_t i = 0; i < lines; i++) memcpy(run + 2 * i, from + i * BLOCK * 4, 4);
+            if (s.bf16)
+                memcpy(to, run, lines * 4);
+            else
+                k->widen_bf16(2 * lines, run, to);
+        }
+    }
+}
+
 static void rows_of_words(const lc_kernels *k, const lc_mat *m, size_t row, size_t n, sink s) {
     bool strips = m->groups.layout == LC_CODES_IN_STRIPS;
     for (size_t i = 0, take; i < n; i += take) {
         size_t most = strips ? BLOCK - (row + i) % BLOCK : BLOCK;
         take = n - i < most ? n - i : most;
-        block_of_words(k, m, row + i, take, sink_from(s, i, 0));
+        if (m->scaling == LC_SCALE_NONE)
+            block_of_values(k, m, row + i, take, sink_from(s, i, 0));
+        else
+            block_of_words(k, m, row + i, take, sink_from(s, i, 0));
     }
 }
 
@@ -261,7 +284,7 @@ static void rows_of_f8(const lc_kernels *k, const lc_mat *mat, size_t row, size_
 static void rows_into(const lc_kernels *k, const lc_mat *mat, size_t row, size_t n, sink s) {
     if (mat->halves) {
         rows_of_halves(k, mat, row, n, s);
-    } else if (mat->scaling == LC_SCALE_GROUP && mat->groups.layout != LC_CODES_BY_ROW) {
+    } else if (mat->groups.layout != LC_CODES_BY_ROW) {
         rows_of_words(k, mat, row, n, s);
     } else if (mat->type == LC_F8_E4M3) {
         rows_of_f8(k, mat, row, n, s);

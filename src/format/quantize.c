@@ -75,7 +75,7 @@ static void encode_rows(void *ctx, size_t begin, size_t end, int thread) {
     }
 }
 
-/* Strips from rows that are encoded, or taken here from the source. */
+/* Strips from rows that are encoded, or taken here from the source; BF16 values have no scales. */
 static void lay_out(void *ctx, size_t begin, size_t end, int thread) {
     const block *b = ctx;
     const lc_quantize_item *item = b->item;
@@ -86,9 +86,9 @@ static void lay_out(void *ctx, size_t begin, size_t end, int thread) {
          i += LC_STRIP_ROWS) {
         size_t n = b->n - i < LC_STRIP_ROWS ? b->n - i : LC_STRIP_ROWS;
         unsigned char *codes = b->codes + i * code, *scales = b->scales + i * scale;
-        if (item->coded) lc_quantize_take_rows(item, b->mat, b->row + i, n, codes, scales);
+        if (item->moved) lc_quantize_take_rows(item, b->mat, b->row + i, n, codes, scales);
         lc_quantize_strip(codes, n, code / 4, 4, b->strips[0] + i * code);
-        lc_quantize_strip(scales, n, scale / number, number, b->strips[1] + i * scale);
+        if (scale) lc_quantize_strip(scales, n, scale / number, number, b->strips[1] + i * scale);
     }
 }
 
@@ -105,7 +105,7 @@ static int write_block(const block *b, lc_safetensors_file *file) {
                            item->name, b->row + i);
     int status =
         lc_safetensors_put(file, item->first_output, b->row * code, codes, rows * code, err);
-    if (status == LC_OK)
+    if (status == LC_OK && scale)
         status = lc_safetensors_put(file, item->first_output + 1, b->row * scale, scales,
                                     rows * scale, err);
     for (size_t i = 0; i < b->n; i++) {
@@ -121,7 +121,7 @@ static int each_block(block *b, size_t rows, lc_safetensors_file *file) {
     int status = LC_OK;
     for (b->row = 0; b->row < item->rows && status == LC_OK; b->row += b->n) {
         b->n = item->rows - b->row < rows ? item->rows - b->row : rows;
-        if (!item->coded) lc_pool_for(r->o->pool, b->n, 4, encode_rows, b);
+        if (!item->moved) lc_pool_for(r->o->pool, b->n, 4, encode_rows, b);
         if (item->strips)
             lc_pool_for(r->o->pool, lc_quantize_rows(item, b->n) / LC_STRIP_ROWS, 1, lay_out, b);
         status = write_block(b, file);
@@ -144,10 +144,10 @@ static bool allocate(block *b, size_t rows, size_t threads) {
     b->scales = lc_calloc(rows, scale);
     b->strips[0] = item->strips ? lc_calloc(written, code) : NULL;
     b->strips[1] = item->strips ? lc_calloc(written, scale) : NULL;
-    b->scratch = item->coded ? NULL : lc_calloc(threads * b->scratch_floats, sizeof *b->scratch);
+    b->scratch = item->moved ? NULL : lc_calloc(threads * b->scratch_floats, sizeof *b->scratch);
     b->sums = lc_calloc(rows, 2 * sizeof *b->sums);
     b->not_finite = lc_calloc(rows, sizeof *b->not_finite);
-    return b->codes && b->scales && (b->scratch || item->coded) && b->sums && b->not_finite &&
+    return b->codes && b->scales && (b->scratch || item->moved) && b->sums && b->not_finite &&
            ((b->strips[0] && b->strips[1]) || !item->strips);
 }
 
@@ -295,7 +295,7 @@ static void count(const lc_quantize_plan *plan, lc_quantize_result *result) {
     result->tensors = plan->count;
     for (size_t i = 0; i < plan->count; i++) {
         const lc_quantize_item *item = &plan->items[i];
-        result->quantised += !item->source && !item->coded;
+        result->quantised += !item->source && !item->moved;
         result->by_row += item->by_row;
         result->packed += item->strips;
     }
@@ -328,8 +328,10 @@ int lc_quantize(const char *model, const char *out, const lc_quantize_options *o
     status = lc_quantize_plan_make(&plan, err);
     if (status == LC_OK) count(&plan, result);
     if (status == LC_OK && options->type == LC_QUANTIZE_NONE && !result->packed)
-        status =
-            lc_fail(err, LC_EINVAL, "%s: holds no quantised weights that can be packed", model);
+        status = lc_fail(err, LC_EINVAL,
+                         plan.strips ? "%s: is packed already"
+                                     : "%s: holds no weights that can be packed",
+                         model);
     if (status == LC_OK) status = run_plan(&r, model, out);
     lc_quantize_plan_free(&plan);
     lc_tensors_close(tensors);

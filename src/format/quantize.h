@@ -2,7 +2,7 @@
  * quantize.h: a checkpoint in a smaller one: projections and FFNs as int4 in groups or int8, all
  * else as it is. The layout is that of compressed-tensors (docs/formats.md), so the same reader
  * serves both; or, with the same codes, the one that products read from end to end (strips), also
- * for a checkpoint that any tool has quantised.
+ * for a checkpoint that any tool has quantised, and for BF16 weights.
  *
  * Bargain: shard by shard. A shard takes its name when it is whole and synced, and its hash goes
  * into OUT/quantize.state; after a kill the same call checks the shards that are there and goes on.
@@ -19,7 +19,7 @@ typedef enum lc_quantize_type {
     LC_QUANTIZE_INT8,  /* a scale a row, or groups */
     LC_QUANTIZE_INT4,  /* groups */
     LC_QUANTIZE_MIXED, /* routed experts int4, the rest int8 a row */
-    LC_QUANTIZE_NONE,  /* nothing: with strips, what is quantised already is laid out in them */
+    LC_QUANTIZE_NONE,  /* nothing: with strips, the weights are laid out in them as they are */
 } lc_quantize_type;
 
 /* "int8", "int4", "mixed" */
@@ -37,7 +37,7 @@ typedef struct lc_quantize_options {
     size_t group;               /* 32, 64 or 128; 0: 64 with int4, whole rows with int8 */
     bool embeddings, head, mtp; /* quantise these too: word and n-gram tables with their
                                    projections; lm_head; the draft module */
-    bool strips;                /* all codes that can be, in strips */
+    bool strips;                /* all codes and BF16 matrices that can be, in strips */
     size_t shard_bytes;         /* 0: 4 GiB */
     lc_pool *pool;              /* or NULL */
     const lc_kernels *kernels;
@@ -48,15 +48,15 @@ typedef struct lc_quantize_options {
 typedef struct lc_quantize_result {
     size_t tensors, quantised,
         by_row;                   /* weights; quantised ones; those whose width no group fits */
-    size_t packed, unpacked;      /* in strips; codes that can't be, if strips are asked for */
+    size_t packed, unpacked;      /* laid out in strips; those that can't be, if asked for */
     uint64_t source_bytes, bytes; /* of tensors */
     size_t shards, kept;          /* kept: made by an earlier call */
     double error, power;          /* sums of squares over the quantised weights: of the error,
                                      of the weights; of shards of this call only */
 } lc_quantize_result;
 
-/* Errors: LC_EINVAL for options, for weights that are quantised already, and with
- * LC_QUANTIZE_NONE where there are none that can be packed; LC_ENOTFOUND for a
+/* Errors: LC_EINVAL for options, for weights that are quantised or in strips already, and with
+ * LC_QUANTIZE_NONE where there are none left that can be packed; LC_ENOTFOUND for a
  * checkpoint that isn't whole, LC_ELIMIT for a disk that is too small, LC_ECANCELED. */
 int lc_quantize(const char *model, const char *out, const lc_quantize_options *options,
                 lc_quantize_result *result, lc_err *err);

@@ -139,9 +139,11 @@ bool lc_quantize_encode(lc_quantize_row *r) {
 }
 
 size_t lc_quantize_code_bytes(const lc_quantize_item *item) {
+    if (item->bits == LC_QUANTIZE_VALUES) return item->cols * sizeof(uint16_t);
     return item->bits == 4 ? (item->cols + 7) / 8 * 4 : item->cols;
 }
 
 size_t lc_quantize_scale_bytes(const lc_quantize_item *item) {
+    if (item->bits == LC_QUANTIZE_VALUES) return 0;
     return lc_quantize_groups(item) * lc_dtype_size(item->scale_type);
 }

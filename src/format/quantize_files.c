@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_COPY = 64 << 20, MAX_STATE = 4 << 20, PIECE = 1 << 20, LAYOUT_VERSION = 2 };
+enum { MAX_COPY = 64 << 20, MAX_STATE = 4 << 20, PIECE = 1 << 20, LAYOUT_VERSION = 3 };
 
 #define STATE_NAME "quantize.state"
 
@@ -243,7 +243,7 @@ static struct json_object *new_quantization(const lc_quantize_plan *plan) {
         const lc_quantize_item *item = &plan->items[i];
         bool matrix = !item->source || item->source->rank == 2;
         if (!matrix || !(ok = pattern_of(item->name, &pattern))) continue;
-        bool kept = item->source || item->coded;
+        bool kept = item->source || item->moved;
         packed = packed || (!kept && item->bits == 4);
         bytes = bytes || (!kept && item->bits == 8);
         ok = kept ? add_once(ignore, pattern.data) : add_target(groups, item, &pattern);

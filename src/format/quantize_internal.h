@@ -1,6 +1,6 @@
 /*
  * quantize_internal.h: the parts of quantize.c: what becomes of each weight (quantize_plan.c), a
- * row's codes (quantize_code.c), codes in strips (quantize_strips.c), the folder's other files
+ * row's codes (quantize_code.c), strips (quantize_strips.c), the folder's other files
  * (quantize_files.c).
  */
 #ifndef LC_FORMAT_QUANTIZE_INTERNAL_H
@@ -11,20 +11,22 @@
 #include "format/names.h"
 #include "format/quantize.h"
 
-/* A weight to quantise or whose codes are laid out anew, or a tensor to copy. */
+/* A weight to quantise or that is laid out anew, or a tensor to copy. */
 typedef struct lc_quantize_item {
     const char *name;        /* sorted by it; lives as long as the plan */
-    const lc_tensor *source; /* to copy; NULL: codes are written */
+    const lc_tensor *source; /* to copy; NULL: the weight is written */
     size_t rows, cols;
-    int bits;            /* 4 or 8 */
+    int bits;            /* 4 or 8; LC_QUANTIZE_VALUES: BF16, without scales */
     size_t group;        /* 0: a scale a row */
     lc_dtype scale_type; /* as written */
     bool by_row;         /* for lack of a group that fits */
-    bool coded;          /* the source's codes and scales */
+    bool moved;          /* the source's codes and scales or BF16 values, laid out anew */
     bool strips;
     uint64_t source_bytes;
     size_t first_output; /* in the shard: codes, scales, and shape of int4 by row */
 } lc_quantize_item;
+
+enum { LC_QUANTIZE_VALUES = 16 };
 
 typedef struct lc_quantize_shard {
     size_t first, count; /* items */
@@ -42,7 +44,7 @@ typedef struct lc_quantize_plan {
     lc_quantize_shard *shards;
     size_t n_shards;
     uint64_t source_bytes, bytes; /* of tensors; bytes: as written */
-    size_t unpacked;              /* codes that should be in strips and can't be */
+    size_t unpacked;              /* weights that should be in strips and can't be */
     bool strips;                  /* whether any tensor is in strips, copied ones included */
 } lc_quantize_plan;
 
@@ -76,15 +78,15 @@ size_t lc_quantize_rows(const lc_quantize_item *item, size_t rows);
 
 /* Whether such codes can lie in strips. */
 bool lc_quantize_strips_fit(size_t cols, size_t group);
-/* Whether the weight is codes that can: with the zero points that strips have. Fills bits, group,
- * scale_type. LC_OK or LC_ENOMEM. */
+/* Whether the weight is codes that can, with the zero points that strips have, or BF16 values.
+ * Fills bits, group, scale_type. LC_OK or LC_ENOMEM. */
 int lc_quantize_can_pack(const lc_mat *mat, lc_quantize_item *item, bool *can, lc_err *err);
 /* Rows row .. row+n-1 of such a weight, at most 16: codes and scales by row, as lc_quantize_encode
- * would lay them out. */
+ * would lay them out, or values. */
 void lc_quantize_take_rows(const lc_quantize_item *item, const lc_mat *mat, size_t row, size_t n,
                            unsigned char *codes, unsigned char *scales);
-/* n rows of `numbers` numbers each -> [numbers][16], zero from row n on. size: bytes of a number.
- */
+/* n rows of `numbers` numbers each -> [numbers][16], zero from row n on. size: bytes of a number, 2
+ * or 4. */
 void lc_quantize_strip(const unsigned char *rows, size_t n, size_t numbers, size_t size,
                        unsigned char *out);
 

@@ -11,7 +11,7 @@ enum { MAX_SHARDS = 9999 };
 
 typedef struct planning {
     lc_quantize_plan *plan;
-    bool *taken; /* [tensors] that belong to a quantised weight */
+    bool *taken; /* [tensors] that belong to a weight that is written */
     lc_err *err;
 } planning;
 
@@ -46,7 +46,14 @@ static bool is_wanted(const lc_quantize_options *o, const lc_name *n) {
  * many pages. */
 static bool is_table(const lc_name *n) {
     return n->part == LC_PART_EMBEDDING || n->part == LC_PART_NGRAM_TABLES ||
-           n->part == LC_PART_MTP_NGRAM || (n->part == LC_PART_MTP && n->weight == LC_WEIGHT_BF16);
+           n->part == LC_PART_MTP_NGRAM || !strcmp(n->name, "model.mtp.embed_tokens.weight");
+}
+
+/* Whether products read BF16 values of the matrix where they lie: routers and index weights are
+ * products in fp32, kv_b is packed when a model is opened. */
+static bool is_read_in_place(const lc_name *n, const lc_mat *mat) {
+    return mat->type == LC_BF16 && mat->scaling == LC_SCALE_NONE && n->rank == 2 &&
+           n->weight != LC_WEIGHT_F32 && !n->packed;
 }
 
 /* The wanted group, or the largest smaller one down to 32 that divides the width. */
@@ -76,8 +83,8 @@ static void take(planning *p, const lc_stored *s) {
     }
 }
 
-/* gate_proj and up_proj must have codes of one kind, and unsigned bytes become signed ones: the
- * name of the other one, or "". */
+/* gate_proj and up_proj must have codes of one kind, and unsigned bytes become signed ones; BF16
+ * values of both must lie in strips, or of neither. The name of the other one, or "". */
 static void name_partner(const char *name, char out[256]) {
     static const char *const pair[2] = {"gate_proj.weight", "up_proj.weight"};
     size_t len = strlen(name);
@@ -92,32 +99,54 @@ static void name_partner(const char *name, char out[256]) {
 static int can_pack(planning *p, const lc_mat *mat, const char *name, lc_quantize_item *item,
                     bool *can) {
     char partner[256];
-    lc_quantize_item ignored;
+    lc_quantize_item made = {0};
     lc_mat other;
     lc_err err;
     int status = lc_quantize_can_pack(mat, item, can, p->err);
-    if (status != LC_OK || !*can || mat->scaling == LC_SCALE_ROW || mat->groups.kind != LC_CODES_U8)
-        return status;
+    bool both = mat->scaling == LC_SCALE_NONE ||
+                (mat->scaling == LC_SCALE_GROUP && mat->groups.kind == LC_CODES_U8);
+    if (status != LC_OK || !*can || !both) return status;
     name_partner(name, partner);
     if (!*partner ||
         lc_mat_probe(p->plan->tensors, partner, mat->rows, mat->cols, &other, &err) != LC_OK)
         return LC_OK;
-    return lc_quantize_can_pack(&other, &ignored, can, p->err);
+    status = lc_quantize_can_pack(&other, &made, can, p->err);
+    *can = *can && made.bits == item->bits;
+    return status;
 }
 
-/* A weight that isn't to be quantised: whether its codes are to be laid out in strips. */
-static int look_at_codes(planning *p, const lc_name *n, const lc_stored *stored, const lc_mat *mat,
-                         lc_quantize_item *item) {
+/* A weight that isn't to be quantised: whether it is to be laid out in strips. */
+static int look_at_layout(planning *p, const lc_name *n, const lc_stored *stored, const lc_mat *mat,
+                          lc_quantize_item *item) {
     bool codes = mat->scaling == LC_SCALE_ROW || mat->scaling == LC_SCALE_GROUP;
-    if (stored->kind == LC_STORED_STRIPS) p->plan->strips = true;
-    if (!p->plan->options->strips || !codes || stored->kind == LC_STORED_STRIPS || is_table(n))
+    if (stored->kind == LC_STORED_STRIPS) {
+        p->plan->strips = true;
+        return LC_OK;
+    }
+    if (!p->plan->options->strips || is_table(n) || !(codes || is_read_in_place(n, mat)))
         return LC_OK;
     int status = LC_OK;
     if (n->rank == 2 && stored->kind != LC_STORED_SPLIT)
-        status = can_pack(p, mat, n->name, item, &item->coded);
-    item->strips = item->coded;
-    p->plan->unpacked += !item->coded;
+        status = can_pack(p, mat, n->name, item, &item->moved);
+    item->strips = item->moved;
+    p->plan->unpacked += !item->moved;
     return status;
+}
+
+/* What is in groups would only lose by a second rounding; strips have a source that isn't packed.
+ */
+static int check_wanted(const lc_mat *mat, lc_err *err) {
+    if (mat->scaling == LC_SCALE_GROUP)
+        return lc_fail(err, LC_EINVAL,
+                       "tensor %s is quantised in groups already: start from "
+                       "the BF16 or FP8 checkpoint",
+                       mat->name);
+    if (lc_mat_in_strips(mat))
+        return lc_fail(err, LC_EINVAL,
+                       "tensor %s is packed: quantise the checkpoint that it was packed from, "
+                       "with --pack if the codes are to be packed",
+                       mat->name);
+    return LC_OK;
 }
 
 static int add_weight(void *ctx, const lc_name *n) {
@@ -132,14 +161,11 @@ static int add_weight(void *ctx, const lc_name *n) {
     bool wanted = is_wanted(p->plan->options, n);
     lc_quantize_item made = {.rows = rows, .cols = cols, .source_bytes = lc_mat_bytes(&mat)};
     if (!wanted) {
-        status = look_at_codes(p, n, &stored, &mat, &made);
-        if (status != LC_OK || !made.coded) return status;
-    } else if (mat.scaling == LC_SCALE_GROUP) {
-        return lc_fail(p->err, LC_EINVAL,
-                       "tensor %s is quantised in groups already: start from "
-                       "the BF16 or FP8 checkpoint",
-                       mat.name);
+        status = look_at_layout(p, n, &stored, &mat, &made);
+        if (status != LC_OK || !made.moved) return status;
     } else {
+        status = check_wanted(&mat, p->err);
+        if (status != LC_OK) return status;
         choose(p->plan->options, n, &made);
         p->plan->unpacked += p->plan->options->strips && !made.strips && !is_table(n);
     }
@@ -251,7 +277,7 @@ static int strip_outputs(lc_quantize_plan *plan, const lc_quantize_item *item, l
     out[0].shape[2] = out[1].shape[2] = LC_STRIP_ROWS;
     if (name_output(plan, item->name, "_strips", &out[0]) &&
         name_output(plan, item->name, "_strip_scale", &out[1]))
-        return 2;
+        return item->bits == LC_QUANTIZE_VALUES ? 1 : 2;
     return no_names(err);
 }
 

@@ -1,7 +1,7 @@
 /*
- * quantize_strips.c: codes in strips of 16 rows, the order in which products read them
- * (docs/formats.md): which weights can lie so, their codes by row from whatever layout, and a strip
- * from rows.
+ * quantize_strips.c: strips of 16 rows, the order in which products read weights
+ * (docs/formats.md): which ones can lie so, their codes or BF16 values by row from whatever layout,
+ * and a strip from rows.
  *
  * Bargain: no value changes. Strips have no zero points: codes of 4 bits have 8, signed bytes 0, so
  * a weight with others stays as it is.
@@ -48,6 +48,11 @@ int lc_quantize_can_pack(const lc_mat *mat, lc_quantize_item *item, bool *can, l
     size_t size;
     bool by_row = mat->scaling == LC_SCALE_ROW;
     *can = false;
+    if (mat->type == LC_BF16 && mat->scaling == LC_SCALE_NONE) {
+        item->bits = LC_QUANTIZE_VALUES;
+        *can = mat->cols % LC_K_BLOCK == 0;
+        return LC_OK;
+    }
     if (!lc_mat_groups(mat, &kind, &size) || (!by_row && mat->groups.biases)) return LC_OK;
     item->group = by_row || mat->groups.count == 1 ? 0 : size;
     item->bits = kind == LC_CODES_U4 ? 4 : 8;
@@ -70,6 +75,11 @@ void lc_quantize_take_rows(const lc_quantize_item *item, const lc_mat *mat, size
     size_t bytes = lc_quantize_code_bytes(item), groups = lc_quantize_groups(item);
     size_t size = lc_dtype_size(item->scale_type);
     lc_mat plain = *mat;
+    if (item->bits == LC_QUANTIZE_VALUES) {
+        lc_mat_rows_bf16(lc_kernels_of(LC_ISA_SCALAR), mat, row, n, (uint16_t *)(void *)codes,
+                         mat->cols);
+        return;
+    }
     plain.groups.zeros = NULL; /* known */
     for (size_t i = 0; i < n; i++, codes += bytes, scales += groups * size) {
         lc_coded_rows from;
@@ -86,6 +96,12 @@ void lc_quantize_strip(const unsigned char *rows, size_t n, size_t numbers, size
                        unsigned char *out) {
     if (n < LC_STRIP_ROWS) memset(out, 0, numbers * LC_STRIP_ROWS * size);
     for (size_t i = 0; i < numbers; i++)
-        for (size_t r = 0; r < n; r++)
-            memcpy(out + (i * LC_STRIP_ROWS + r) * size, rows + (r * numbers + i) * size, size);
+        for (size_t r = 0; r < n; r++) {
+            unsigned char *to = out + (i * LC_STRIP_ROWS + r) * size;
+            const unsigned char *from = rows + (r * numbers + i) * size;
+            if (size == 4) /* known to the compiler: no call */
+                memcpy(to, from, 4);
+            else
+                memcpy(to, from, 2);
+        }
 }

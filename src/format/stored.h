@@ -13,7 +13,7 @@ typedef enum lc_storing {
     LC_STORED_INT8,   /* <name> I8, <name>_scale, <name>_zero_point: compressed-tensors
                          "int-quantized" and LongCat's own INT8 */
     LC_STORED_PACKED, /* <name>_packed, _scale, _shape, _zero_point: "pack-quantized" */
-    LC_STORED_STRIPS, /* <name>_strips, _strip_scale: `longcat pack` */
+    LC_STORED_STRIPS, /* <name>_strips, _strip_scale: `longcat pack`; without scales: BF16 */
     LC_STORED_GPTQ,   /* <module>.qweight, .scales, .qzeros, .g_idx */
     LC_STORED_AFFINE, /* <name> U32, <module>.scales, .biases: MLX */
     LC_STORED_SPLIT,  /* kv_b_proj as MLX splits it: embed_q and unembed_out beside it, weights of

@@ -76,6 +76,8 @@ static void bind_indexer(binder *b, lc_indexer_weights *w, const char *at) {
     w->k_norm = vector(b, c->index_dim, "%s.indexer.k_norm.weight", at);
 }
 
+static bool has_value_strips(const lc_mat *w) { return w->type == LC_BF16 && lc_mat_in_strips(w); }
+
 static void bind_ffn(binder *b, lc_ffn_weights *w, size_t ffn, const char *at) {
     size_t hidden = b->m->config.hidden;
     bind(b, &w->gate, ffn, hidden, "%s.gate_proj.weight", at);
@@ -84,6 +86,9 @@ static void bind_ffn(binder *b, lc_ffn_weights *w, size_t ffn, const char *at) {
     if (b->status == LC_OK && !lc_mat_same_groups(&w->gate, &w->up))
         b->status = lc_fail(b->err, LC_EFORMAT,
                             "%s: gate_proj and up_proj must be quantised in the same groups", at);
+    if (b->status == LC_OK && has_value_strips(&w->gate) != has_value_strips(&w->up))
+        b->status = lc_fail(b->err, LC_EFORMAT,
+                            "%s: of gate_proj and up_proj one is BF16 in strips; both must be", at);
 }
 
 static void bind_layer(binder *b, lc_layer *l, size_t i) {

@@ -83,7 +83,8 @@ const lc_left *lc_operand_pack(const lc_op *op, lc_operand *x, lc_form form) {
 
 static bool usable_in_place(const lc_op *op, const lc_mat *w) {
     lc_dtype wanted = op->path->element == sizeof(float) ? LC_F32 : LC_BF16;
-    return w->type == wanted && w->scaling == LC_SCALE_NONE && w->cols % LC_K_BLOCK == 0;
+    return w->type == wanted && w->scaling == LC_SCALE_NONE && !lc_mat_in_strips(w) &&
+           w->cols % LC_K_BLOCK == 0;
 }
 
 static size_t right_floats(size_t n, size_t cols) { return n * lc_pad_k(cols); }

@@ -182,10 +182,17 @@ int lc_params_new(const lc_config *config, const lc_params_init *init, lc_params
     return LC_OK;
 }
 
+/* However the draft module is stored. What is wrong with it is told when it is bound. */
+static bool has_mtp(const lc_config *c, const lc_tensors *tensors) {
+    lc_mat eh_proj;
+    lc_err ignored;
+    return lc_mat_probe(tensors, "model.mtp.layers.0.eh_proj.weight", c->hidden, 2 * c->hidden,
+                        &eh_proj, &ignored) != LC_ENOTFOUND;
+}
+
 int lc_params_load(const lc_config *config, const lc_tensors *tensors, lc_params **out,
                    lc_err *err) {
-    bool mtp = lc_tensors_find(tensors, "model.mtp.layers.0.eh_proj.weight") != NULL;
-    int status = make_list(config, tensors, mtp, out, err);
+    int status = make_list(config, tensors, has_mtp(config, tensors), out, err);
     for (size_t i = 0; status == LC_OK && i < (*out)->count; i++) {
         const lc_param *x = &(*out)->list[i];
         lc_mat mat;

@@ -74,6 +74,7 @@ static void use_tensor(const lc_tensors *tensors, const lc_tensor *t, size_t row
         use(tensors, name, rows, a);
         use(tensors, name, 16 * a - rows % 16, 8 * b); /* strips */
         use(tensors, name, 16 * a - rows % 16, 4 * b);
+        use(tensors, name, 16 * a - rows % 16, 2 * b);
     }
 }
 

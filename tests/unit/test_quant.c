@@ -263,6 +263,24 @@ static void put_strips(int way) {
         }
 }
 
+/* BF16 in strips, any bits; columns 2w and 2w + 1 of a row in a word. What lies behind the last row
+ * is set to anything. */
+static uint16_t value[MAX_ROWS][MAX_COLS];
+static void put_value_strips(size_t rows, size_t cols) {
+    size_t strips = (rows + 15) / 16, words = cols / 2;
+    char shape[64];
+    snprintf(shape, sizeof shape, "[%zu,%zu,16]", strips, words);
+    unsigned char *at = add("w.weight_strips", "I32", shape, strips * words * 64);
+    memset(at, 0xa5, strips * words * 64);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) {
+            uint16_t v = value[r][c] = (uint16_t)draw(1 << 16);
+            unsigned char *to = at + r / 16 * words * 64 + c / 2 * 64 + r % 16 * 4 + c % 2 * 2;
+            to[0] = (unsigned char)v;
+            to[1] = (unsigned char)(v >> 8);
+        }
+}
+
 static size_t values;
 
 static void check(const lc_quant *quant) {
@@ -356,6 +374,66 @@ static void test_strips(void **unused) {
     printf("# %zu values\n", values);
 }
 
+/* Rows row .. row+n-1 of such a matrix: the bits as they were put in, on every instruction set, in
+ * rows that lie further apart than they are long. */
+static void check_values(const lc_mat *m, size_t row, size_t n) {
+    static float wide[MAX_ROWS * (MAX_COLS + 3)];
+    static uint16_t halves[MAX_ROWS * (MAX_COLS + 3)];
+    size_t ld = m->cols + 3;
+    for (int isa = LC_ISA_SCALAR; isa < LC_ISA_COUNT; isa++) {
+        const lc_kernels *k = lc_kernels_of((lc_isa)isa);
+        if (!k) continue;
+        memset(wide, 0x5a, sizeof wide);
+        memset(halves, 0x5a, sizeof halves);
+        lc_mat_rows_f32(k, m, row, n, wide, ld);
+        lc_mat_rows_bf16(k, m, row, n, halves, ld);
+        for (size_t i = 0; i < MAX_ROWS * ld; i++) {
+            bool inside = i / ld < n && i % ld < m->cols;
+            uint32_t bits, want = 0x5a5a5a5a;
+            if (inside) want = (uint32_t)value[row + i / ld][i % ld] << 16;
+            memcpy(&bits, &wide[i], 4);
+            if (bits != want || halves[i] != want >> 16)
+                fail_msg("%zux%zu, row %zu + %zu, column %zu: %08x, %04x, expected %08x", m->rows,
+                         m->cols, row, i / ld, i % ld, bits, halves[i], want);
+            values += inside;
+        }
+    }
+}
+
+static void test_value_strips(void **unused) {
+    (void)unused;
+    static const size_t whole[][2] = {{1, 32},  {3, 64},   {15, 160}, {16, 96},
+                                      {17, 32}, {33, 352}, {48, 128}};
+    values = 0;
+    for (size_t s = 0; s < sizeof whole / sizeof *whole; s++) {
+        size_t rows = whole[s][0], cols = whole[s][1], size;
+        lc_code_kind kind;
+        lc_err err = {0};
+        lc_mat m, probe;
+        image_start();
+        put_value_strips(rows, cols);
+        lc_tensors *t = image_open(NULL);
+        size_t before = lc_mem_current();
+        assert_ok(lc_mat_bind(t, "w.weight", rows, cols, &m, &err), err);
+        assert_ok(lc_mat_probe(t, "w.weight", rows, cols, &probe, &err), err);
+        assert_true(m.type == LC_BF16 && m.scaling == LC_SCALE_NONE && lc_mat_in_strips(&m));
+        assert_int_equal(m.groups.stride, cols * 2 * 16);
+        assert_int_equal(lc_mat_bytes(&m), (rows + 15) / 16 * 16 * cols * 2);
+        assert_int_equal(lc_mat_bytes(&probe), lc_mat_bytes(&m));
+        assert_false(lc_mat_groups(&m, &kind, &size));
+        /* read where it lies, at an odd address too */
+        assert_true(m.data == lc_tensors_at(t, 0)->data && m.place == LC_PLACE_MAPPED);
+        assert_int_equal(lc_mat_misaligned(&m), 0);
+        assert_int_equal(lc_mem_current(), before);
+        for (size_t row = 0; row < rows; row++)
+            for (size_t n = 1; row + n <= rows; n += n < 3 ? 1 : 5) check_values(&m, row, n);
+        check_values(&m, 0, rows);
+        lc_mat_unbind(&m);
+        image_close(t);
+    }
+    printf("# %zu values\n", values);
+}
+
 /* Group sizes from the shape alone, from the config, and left open by both. */
 static void test_groups(void **unused) {
     (void)unused;
@@ -377,18 +455,20 @@ static void test_groups(void **unused) {
 
 /* ---- hostile companions ---- */
 
-static void refuse(int want, const char *words) {
+static void refuse_shape(size_t rows, size_t cols, int want, const char *words) {
     lc_tensors *t = image_open(NULL);
     size_t before = lc_mem_current();
     lc_mat m;
     lc_err err = {0};
-    int got = lc_mat_bind(t, "w.weight", 16, 64, &m, &err);
+    int got = lc_mat_bind(t, "w.weight", rows, cols, &m, &err);
     if (got != want || !strstr(err.text, words))
         fail_msg("status %d, \"%s\"; expected %d, \"%s\"", got, err.text, want, words);
     assert_null(m.data);
     assert_int_equal(lc_mem_current(), before);
     image_close(t);
 }
+
+static void refuse(int want, const char *words) { refuse_shape(16, 64, want, words); }
 
 /* One tensor of a format replaced (type NULL: left out), or one added. */
 typedef struct change {
@@ -426,7 +506,8 @@ static void test_refused(void **unused) {
                                   {0}},
                         strips[] = {{"w.weight_strips", "I32", "[1,8,16]", 512},
                                     {"w.weight_strip_scale", "BF16", "[1,2,16]", 64},
-                                    {0}};
+                                    {0}},
+                        values_only[] = {{"w.weight_strips", "I32", "[1,32,16]", 2048}, {0}};
     static const struct {
         const change *format, change;
         int status;
@@ -468,7 +549,46 @@ static void test_refused(void **unused) {
          {"w.weight_strip_scale", 0, 0, 0},
          LC_EFORMAT,
          "but w.weight_strip_scale is missing"},
-        {strips, {"w.weight_strips", "I32", "[1,7,16]", 448}, LC_EFORMAT, "I32 [1][8 or 16][16]"},
+        {strips,
+         {"w.weight_strips", "I32", "[1,7,16]", 448},
+         LC_EFORMAT,
+         "I32 [1][8, 16 or 32][16]"},
+        {strips,
+         {"w.weight_strips", "I32", "[1,32,16]", 2048},
+         LC_EFORMAT,
+         "BF16 values, but there are scales w.weight_strip_scale"},
+        {values_only,
+         {"w.weight_strip_scale", "F32", "[1,1,16]", 64},
+         LC_EFORMAT,
+         "BF16 values, but there are scales w.weight_strip_scale"},
+        {values_only,
+         {"w.weight_strips", "I32", "[1,16,16]", 1024},
+         LC_EFORMAT,
+         "are codes, but w.weight_strip_scale is missing"},
+        {values_only,
+         {"w.weight_strips", "I32", "[1,31,16]", 1984},
+         LC_EFORMAT,
+         "I32 [1][8, 16 or 32][16], found I32 [1][31][16]"},
+        {values_only,
+         {"w.weight_strips", "I32", "[1,64,16]", 4096},
+         LC_EFORMAT,
+         "found I32 [1][64]"},
+        {values_only,
+         {"w.weight_strips", "I32", "[2,32,16]", 4096},
+         LC_EFORMAT,
+         "found I32 [2][32]"},
+        {values_only, {"w.weight_strips", "I32", "[0,32,16]", 0}, LC_EFORMAT, "found I32 [0][32]"},
+        {values_only, {"w.weight_strips", "I32", "[1,32,15]", 1920}, LC_EFORMAT, "[1][32][15]"},
+        {values_only,
+         {"w.weight_strips", "I32", "[16,32]", 2048},
+         LC_EFORMAT,
+         "found I32 [16][32]"},
+        {values_only, {"w.weight_strips", "U32", "[1,32,16]", 2048}, LC_EFORMAT, "found U32"},
+        {values_only, {"w.weight_strips", "BF16", "[1,32,16]", 1024}, LC_EFORMAT, "found BF16"},
+        {values_only,
+         {"w.weight", "BF16", "[16,64]", 2048},
+         LC_EFORMAT,
+         "w.weight: the same weight is also stored as w.weight_strips"},
         {strips, {"w.weight_strips", "I32", "[2,8,16]", 1024}, LC_EFORMAT, "found I32 [2][8][16]"},
         {strips, {"w.weight_strips", "I32", "[1,8,15]", 480}, LC_EFORMAT, "found I32 [1][8][15]"},
         {strips, {"w.weight_strips", "I32", "[8,16]", 512}, LC_EFORMAT, "found I32 [8][16]"},
@@ -514,6 +634,11 @@ static void test_refused(void **unused) {
         build(cases[i].format, &cases[i].change);
         refuse(cases[i].status, cases[i].words);
     }
+    /* strips of half a block, and a row more than the strips have */
+    build(values_only, &(change){"w.weight_strips", "I32", "[1,24,16]", 1536});
+    refuse_shape(16, 48, LC_EFORMAT, "48 columns: strips have a multiple of 32");
+    build(values_only, &values_only[0]);
+    refuse_shape(17, 64, LC_EFORMAT, "I32 [2][8, 16 or 32][16]");
     /* a group that isn't there */
     draw_codes(16, 64, 32, 4, "F16");
     image_start();
@@ -521,7 +646,7 @@ static void test_refused(void **unused) {
     int32_t wild = 7;
     memcpy(file.data + file.used - 4 * 64 + 4 * 9, &wild, 4);
     refuse(LC_EFORMAT, "group 7 of column 9, there are 2");
-    printf("# %zu companions refused\n", sizeof cases / sizeof *cases + 1);
+    printf("# %zu companions refused\n", sizeof cases / sizeof *cases + 3);
 }
 
 /* ---- mlx-lm's names ---- */
@@ -811,9 +936,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_packed),  cmocka_unit_test(test_gptq),
         cmocka_unit_test(test_affine),  cmocka_unit_test(test_int8),
-        cmocka_unit_test(test_strips),  cmocka_unit_test(test_groups),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_stacked),
-        cmocka_unit_test(test_halves),  cmocka_unit_test(test_config),
+        cmocka_unit_test(test_strips),  cmocka_unit_test(test_value_strips),
+        cmocka_unit_test(test_groups),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_stacked), cmocka_unit_test(test_halves),
+        cmocka_unit_test(test_config),
     };
     return test_main(tests);
 }
