@@ -1,14 +1,16 @@
 /*
- * straight.h (AVX512-BF16): products with weights in strips. Words of two neighbouring k become
- * those of the two chains by two shuffles. With a few left rows that happens in registers, and
- * strips are read from end to end; with more, panels are kept for all of them.
+ * straight.h (AVX512-BF16): products with weights in strips, which are read from end to end. Words
+ * of two neighbouring k become those of the two chains by two shuffles, in registers; with many
+ * left rows the first ones keep them for the others, so that weights come from memory while
+ * something is computed.
  */
 #ifndef LC_KERNELS_AVX512BF16_STRAIGHT_H
 #define LC_KERNELS_AVX512BF16_STRAIGHT_H
 
-#define BF_STRAIGHT_ROWS 32 /* left rows up to which words are not kept */
+#define BF_STRAIGHT straight_columns
 
 enum {
+    KEPT_ROWS = LC_FEW_ROWS, /* left rows beyond which words are kept */
     /* The processor follows one stream by itself while little is computed between two lines; with
      * this many rows it doesn't reach across pages any more (as in strips.inc). */
     AHEAD_ROWS = 5,
@@ -35,25 +37,10 @@ static inline const uint16_t *strip_at(const lc_product *p, size_t column) {
     return (const uint16_t *)p->right + column * lc_pad_k(p->k);
 }
 
-static void panel_of_strip(const lc_product *p, size_t column, size_t n, bf_chunk k,
-                           uint32_t *panel) {
-    const chain_words order = chains_of_pairs();
-    const uint16_t *from = strip_at(p, column) + k.begin * 16;
-    (void)n; /* a strip is whole */
-    for (size_t b = k.begin; b < k.end; b += LC_K_BLOCK, panel += BF_WORDS * BF_COLUMNS)
-        for (size_t j = 0; j < 8; j++, from += 64) {
-            __builtin_prefetch(from + STRIP_AHEAD, 0, 2);
-            __builtin_prefetch(from + STRIP_AHEAD + 32, 0, 2);
-            __m512i first = _mm512_loadu_si512(from), second = _mm512_loadu_si512(from + 32);
-            _mm512_storeu_si512(panel + j * 16,
-                                _mm512_permutex2var_epi16(first, order.even, second));
-            _mm512_storeu_si512(panel + (8 + j) * 16,
-                                _mm512_permutex2var_epi16(first, order.odd, second));
-        }
-}
-
-/* `rows` rows from `row` on times a strip. `rows` is a constant in every call. */
-LC_INLINE void straight_strip(const lc_product *p, size_t row, const int rows, size_t column) {
+/* `rows` rows from `row` on times a strip, whose words become a panel if that isn't NULL. `rows` is
+ * a constant in every call, and so is whether there is a panel. */
+LC_INLINE void straight_strip(const lc_product *p, size_t row, const int rows, size_t column,
+                              uint32_t *panel) {
     const chain_words order = chains_of_pairs();
     const uint16_t *from = strip_at(p, column);
     bf_left left = left_from(p, row);
@@ -72,6 +59,10 @@ LC_INLINE void straight_strip(const lc_product *p, size_t row, const int rows, s
             __m512i first = _mm512_loadu_si512(from), second = _mm512_loadu_si512(from + 32);
             __m512i low = _mm512_permutex2var_epi16(first, order.even, second);
             __m512i high = _mm512_permutex2var_epi16(first, order.odd, second);
+            if (panel) {
+                _mm512_storeu_si512(panel + (b / 2 + j) * BF_COLUMNS, low);
+                _mm512_storeu_si512(panel + (b / 2 + 8 + j) * BF_COLUMNS, high);
+            }
             LC_EACH_ROW {
                 const uint32_t *x = left.words + (size_t)r * BF_WORDS + j;
                 even[r] = dot(even[r], x, low);
@@ -86,21 +77,30 @@ LC_INLINE void straight_strip(const lc_product *p, size_t row, const int rows, s
 /* The switch makes `rows` a constant. */
 static void straight_rows(const lc_product *p, size_t row, size_t rows, size_t column) {
     switch (rows) {
-    case 1: straight_strip(p, row, 1, column); break;
-    case 2: straight_strip(p, row, 2, column); break;
-    case 3: straight_strip(p, row, 3, column); break;
-    case 4: straight_strip(p, row, 4, column); break;
-    case 5: straight_strip(p, row, 5, column); break;
-    case 6: straight_strip(p, row, 6, column); break;
-    case 7: straight_strip(p, row, 7, column); break;
-    default: straight_strip(p, row, 8, column);
+    case 1: straight_strip(p, row, 1, column, NULL); break;
+    case 2: straight_strip(p, row, 2, column, NULL); break;
+    case 3: straight_strip(p, row, 3, column, NULL); break;
+    case 4: straight_strip(p, row, 4, column, NULL); break;
+    case 5: straight_strip(p, row, 5, column, NULL); break;
+    case 6: straight_strip(p, row, 6, column, NULL); break;
+    case 7: straight_strip(p, row, 7, column, NULL); break;
+    default: straight_strip(p, row, 8, column, NULL);
     }
 }
 
+static inline void bf_panel(const lc_product *p, size_t row, const uint32_t *panel, size_t column,
+                            bf_chunk k);
+
 static void straight_columns(const lc_product *p) {
-    for (size_t column = 0; column < p->columns; column += 16)
+    for (size_t column = 0; column < p->columns; column += 16) {
+        if (p->rows > KEPT_ROWS) {
+            straight_strip(p, 0, BF_ROWS, column, p->scratch);
+            bf_panel(p, BF_ROWS, p->scratch, column, (bf_chunk){0, p->k});
+            continue;
+        }
         for (size_t row = 0; row < p->rows; row += BF_ROWS)
             straight_rows(p, row, p->rows - row, column);
+    }
 }
 
 #endif
