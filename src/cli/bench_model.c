@@ -5,6 +5,7 @@
  * Where two instruction sets are compared, their repetitions take turns (A B A B), so that both see
  * the same disturbances. The limits are measured again before every row.
  */
+#include "base/pages.h"
 #include "cli/bench.h"
 #include "cli/engine_options.h"
 #include "cli/progress.h"
@@ -353,6 +354,9 @@ static void report_model(model_bench *b, const char *path) {
                   lc_member_name(m->config.member), m->config.layers,
                   lc_show_bytes(size, (double)lc_tensors_bytes(m->tensors)),
                   v->engine->bf16 ? "bf16" : "f32", v->engine->chunk);
+    double mapped = (double)lc_pages_large() / (double)lc_tensors_bytes(m->tensors);
+    lc_bench_fact(&b->report, "large_pages", mapped, "%.0f %% of the weights are in large pages",
+                  100 * mapped);
     lc_bench_fact(&b->report, "open_seconds", v->open_seconds, "opened in %.3f s", v->open_seconds);
     lc_bench_fact(&b->report, "first_token_seconds", v->first_seconds,
                   "first token of a prompt of one after %.3f s more", v->first_seconds);

@@ -8,6 +8,7 @@
 #include "format/hub_internal.h"
 
 #include "base/err.h"
+#include "base/pages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -279,6 +280,7 @@ static int complete(transfer *t, bool *right, lc_err *err) {
     if (fsync(t->fd) != 0) return lc_fail_errno(err, LC_EIO, "the .part file: can't be synced");
     if (rename(t->names.part.data, t->names.final.data) != 0)
         return lc_fail_errno(err, LC_EIO, "the .part file: can't be renamed");
+    lc_pages_forget(t->fd, file->size);
     return sync_folder(t->names.folder.data, err);
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/pages.h"
 #include "format/stored.h"
 #include "format/tensors.h"
 
@@ -483,6 +484,11 @@ int lc_mat_acquire(const lc_mat *mat, lc_err *err) {
 }
 
 void lc_mat_release(const lc_mat *mat) { (void)mat; }
+
+void lc_mat_scattered(const lc_mat *mat) {
+    if (mat->place == LC_PLACE_MAPPED && !mat->halves)
+        lc_pages_want(mat->data, data_bytes(mat), false);
+}
 
 size_t lc_mat_bytes(const lc_mat *mat) { return mat->bytes; }
 

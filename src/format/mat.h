@@ -90,6 +90,9 @@ int lc_mat_probe(const lc_tensors *tensors, const char *name, size_t rows, size_
                  lc_err *err);
 size_t lc_mat_misaligned(const lc_mat *mat);
 
+/* Its rows will be looked up one at a time: no large pages for it. */
+void lc_mat_scattered(const lc_mat *mat);
+
 /* Pins the matrix for a use; data and scales are valid until the matching release. Mapped and
  * resident ones always succeed; streamed ones may wait for the disk and fail with LC_EIO. */
 int lc_mat_acquire(const lc_mat *mat, lc_err *err);
@@ -110,8 +113,7 @@ void lc_mat_rows_bf16(const lc_kernels *kernels, const lc_mat *mat, size_t row, 
 /* Whether the weight is codes in groups that int8 products take as they are: fills kind and group
  * size (cols where a row has one group). */
 bool lc_mat_groups(const lc_mat *mat, lc_code_kind *kind, size_t *size);
-/* Whether left rows are packed for both at once: such codes with the same kind and size, or others
- * that both lie in strips or both don't. */
+/* Whether both are such codes with the same kind and size, or neither is. */
 bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b);
 /* Of such a weight, acquired: rows row .. row+n-1; with codes in strips, row must be a multiple of
  * LC_STRIP_ROWS. zeros: space for n * groups values, used where zero points are stored. */

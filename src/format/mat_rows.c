@@ -324,9 +324,7 @@ bool lc_mat_same_groups(const lc_mat *a, const lc_mat *b) {
     lc_code_kind kind[2] = {0};
     size_t size[2] = {0};
     bool one = lc_mat_groups(a, &kind[0], &size[0]), other = lc_mat_groups(b, &kind[1], &size[1]);
-    if (one != other) return false;
-    return one ? kind[0] == kind[1] && size[0] == size[1]
-               : lc_mat_in_strips(a) == lc_mat_in_strips(b);
+    return one == other && (!one || (kind[0] == kind[1] && size[0] == size[1]));
 }
 
 static lc_scale_type scale_type(lc_dtype type) {

@@ -79,8 +79,8 @@ size_t lc_quantize_rows(const lc_quantize_item *item, size_t rows);
 /* Whether such codes can lie in strips. */
 bool lc_quantize_strips_fit(size_t cols, size_t group);
 /* Whether the weight is codes that can, with the zero points that strips have, or BF16 values.
- * Fills bits, group, scale_type. LC_OK or LC_ENOMEM. */
-int lc_quantize_can_pack(const lc_mat *mat, lc_quantize_item *item, bool *can, lc_err *err);
+ * Fills bits, group, scale_type. */
+bool lc_quantize_can_pack(const lc_mat *mat, lc_quantize_item *item);
 /* Rows row .. row+n-1 of such a weight, at most 16: codes and scales by row, as lc_quantize_encode
  * would lay them out, or values. */
 void lc_quantize_take_rows(const lc_quantize_item *item, const lc_mat *mat, size_t row, size_t n,

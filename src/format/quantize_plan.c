@@ -96,41 +96,36 @@ static void name_partner(const char *name, char out[256]) {
     }
 }
 
-static int can_pack(planning *p, const lc_mat *mat, const char *name, lc_quantize_item *item,
-                    bool *can) {
+static bool can_pack(const planning *p, const lc_mat *mat, const char *name,
+                     lc_quantize_item *item) {
     char partner[256];
     lc_quantize_item made = {0};
     lc_mat other;
     lc_err err;
-    int status = lc_quantize_can_pack(mat, item, can, p->err);
     bool both = mat->scaling == LC_SCALE_NONE ||
                 (mat->scaling == LC_SCALE_GROUP && mat->groups.kind == LC_CODES_U8);
-    if (status != LC_OK || !*can || !both) return status;
+    if (!lc_quantize_can_pack(mat, item)) return false;
+    if (!both) return true;
     name_partner(name, partner);
     if (!*partner ||
         lc_mat_probe(p->plan->tensors, partner, mat->rows, mat->cols, &other, &err) != LC_OK)
-        return LC_OK;
-    status = lc_quantize_can_pack(&other, &made, can, p->err);
-    *can = *can && made.bits == item->bits;
-    return status;
+        return true;
+    return lc_quantize_can_pack(&other, &made) && made.bits == item->bits;
 }
 
 /* A weight that isn't to be quantised: whether it is to be laid out in strips. */
-static int look_at_layout(planning *p, const lc_name *n, const lc_stored *stored, const lc_mat *mat,
-                          lc_quantize_item *item) {
+static void look_at_layout(planning *p, const lc_name *n, const lc_stored *stored,
+                           const lc_mat *mat, lc_quantize_item *item) {
     bool codes = mat->scaling == LC_SCALE_ROW || mat->scaling == LC_SCALE_GROUP;
     if (stored->kind == LC_STORED_STRIPS) {
         p->plan->strips = true;
-        return LC_OK;
+        return;
     }
-    if (!p->plan->options->strips || is_table(n) || !(codes || is_read_in_place(n, mat)))
-        return LC_OK;
-    int status = LC_OK;
-    if (n->rank == 2 && stored->kind != LC_STORED_SPLIT)
-        status = can_pack(p, mat, n->name, item, &item->moved);
+    if (!p->plan->options->strips || is_table(n) || !(codes || is_read_in_place(n, mat))) return;
+    item->moved =
+        n->rank == 2 && stored->kind != LC_STORED_SPLIT && can_pack(p, mat, n->name, item);
     item->strips = item->moved;
     p->plan->unpacked += !item->moved;
-    return status;
 }
 
 /* What is in groups would only lose by a second rounding; strips have a source that isn't packed.
@@ -161,8 +156,8 @@ static int add_weight(void *ctx, const lc_name *n) {
     bool wanted = is_wanted(p->plan->options, n);
     lc_quantize_item made = {.rows = rows, .cols = cols, .source_bytes = lc_mat_bytes(&mat)};
     if (!wanted) {
-        status = look_at_layout(p, n, &stored, &mat, &made);
-        if (status != LC_OK || !made.moved) return status;
+        look_at_layout(p, n, &stored, &mat, &made);
+        if (!made.moved) return LC_OK;
     } else {
         status = check_wanted(&mat, p->err);
         if (status != LC_OK) return status;

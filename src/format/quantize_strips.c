@@ -8,10 +8,6 @@
  */
 #include "format/quantize_internal.h"
 
-#include "base/err.h"
-
-enum { ZERO_ROWS = 64 }; /* whose zero points are looked at together */
-
 size_t lc_quantize_groups(const lc_quantize_item *item) {
     return item->group ? (item->cols + item->group - 1) / item->group : 1;
 }
@@ -25,40 +21,19 @@ bool lc_quantize_strips_fit(size_t cols, size_t group) {
     return group ? cols % group == 0 && group % LC_K_BLOCK == 0 : cols <= LC_MAX_GROUP;
 }
 
-/* Whether all zero points are the middle of the codes. */
-static int look_at_zeros(const lc_mat *mat, lc_code_kind kind, bool *plain, lc_err *err) {
-    int want = kind == LC_CODES_U4 ? 8 : kind == LC_CODES_U8 ? 128 : 0;
-    size_t count = mat->groups.count;
-    *plain = mat->scaling == LC_SCALE_ROW || mat->groups.zeros || mat->groups.zero_base == want;
-    if (mat->scaling == LC_SCALE_ROW || !mat->groups.zeros) return LC_OK;
-    int16_t *zeros = lc_calloc(ZERO_ROWS * count, sizeof *zeros);
-    if (!zeros) return lc_fail(err, LC_ENOMEM, "tensor %s: out of memory", mat->name);
-    for (size_t row = 0; row < mat->rows && *plain; row += ZERO_ROWS) {
-        size_t n = mat->rows - row < ZERO_ROWS ? mat->rows - row : ZERO_ROWS;
-        lc_coded_rows rows;
-        lc_mat_coded_rows(mat, row, n, zeros, &rows);
-        for (size_t i = 0; i < n * count && *plain; i++) *plain = zeros[i] == want;
-    }
-    lc_free(zeros);
-    return LC_OK;
-}
-
-int lc_quantize_can_pack(const lc_mat *mat, lc_quantize_item *item, bool *can, lc_err *err) {
+bool lc_quantize_can_pack(const lc_mat *mat, lc_quantize_item *item) {
     lc_code_kind kind;
     size_t size;
     bool by_row = mat->scaling == LC_SCALE_ROW;
-    *can = false;
     if (mat->type == LC_BF16 && mat->scaling == LC_SCALE_NONE) {
         item->bits = LC_QUANTIZE_VALUES;
-        *can = mat->cols % LC_K_BLOCK == 0;
-        return LC_OK;
+        return mat->cols % LC_K_BLOCK == 0;
     }
-    if (!lc_mat_groups(mat, &kind, &size) || (!by_row && mat->groups.biases)) return LC_OK;
+    if (!lc_mat_groups(mat, &kind, &size)) return false;
     item->group = by_row || mat->groups.count == 1 ? 0 : size;
     item->bits = kind == LC_CODES_U4 ? 4 : 8;
     item->scale_type = by_row ? LC_F32 : mat->groups.scale_type;
-    if (!lc_quantize_strips_fit(mat->cols, item->group)) return LC_OK;
-    return look_at_zeros(mat, kind, can, err);
+    return lc_quantize_strips_fit(mat->cols, item->group) && lc_mat_symmetric(mat);
 }
 
 /* Numbers of `size` bytes, `stride` bytes apart, one after the other. */

@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/pages.h"
 #include "base/utf8.h"
 #include "format/scan.h"
 
@@ -291,6 +292,7 @@ int lc_tensors_add_file(lc_tensors *tensors, const char *path, lc_err *err) {
         if (map == MAP_FAILED) {
             status = lc_fail_errno(err, LC_EIO, "%s: cannot be mapped", path);
         } else {
+            lc_pages_want(map, (size_t)st.st_size, true);
             file->map = map;
             file->size = (size_t)st.st_size;
         }

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/pages.h"
 #include "format/tensors.h"
 
 #include <errno.h>
@@ -223,6 +224,7 @@ int lc_safetensors_commit(lc_safetensors_file *f, lc_err *err) {
         status = lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
     int fd = f->fd;
     f->fd = -1;
+    lc_pages_forget(fd, f->bytes);
     if (close(fd) && status == LC_OK)
         status = lc_fail_errno(err, LC_EIO, "%s: write failed", f->part);
     if (status == LC_OK && rename(f->part, f->path))

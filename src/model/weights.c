@@ -136,6 +136,7 @@ static void bind_ngrams(binder *b, lc_embedding *e, const char *prefix, bool lit
             bind(b, &t->rows, rows, width, "%s.oe_embed_tokens%zu.weight", prefix, i);
             bind(b, &t->projection, c->hidden, width, "%s.oe_embed_proj%zu.weight", prefix, i);
         }
+        if (b->status == LC_OK) lc_mat_scattered(&t->rows);
     }
 }
 
@@ -179,6 +180,7 @@ static int bind_model(lc_model *m, lc_err *err) {
     bind(&b, &m->words, c->vocab, c->hidden, "model.embed_tokens.weight");
     bind(&b, &m->head, c->vocab, c->hidden,
          c->tie_embeddings ? "model.embed_tokens.weight" : "lm_head.weight");
+    if (b.status == LC_OK && !c->tie_embeddings) lc_mat_scattered(&m->words);
     m->norm = vector(&b, c->hidden, "model.norm.weight");
     m->embedding = embedding_of(c, &m->words);
     bind_ngrams(&b, &m->embedding, "model", !c->ngram_oe_names);
