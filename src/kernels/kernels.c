@@ -67,6 +67,7 @@ typedef struct test_result {
     float norm[TEST_ELEMENTS], exp[TEST_ELEMENTS], swiglu[TEST_ELEMENTS], rounded[TEST_ELEMENTS];
     float acc[2][TEST_ELEMENTS], sum, max;
     float joined[2][TEST_ROWS][TEST_N]; /* kn with decay, in fp32 and BF16 */
+    float strips[TEST_ROWS][TEST_N];
     float relu[TEST_N], probs[2][LC_LANES * TEST_N], state[2][3][LC_LANES]; /* rows, turned */
     uint32_t order[TEST_ELEMENTS], kept[TEST_ELEMENTS + 1];
     int32_t picked[TEST_ELEMENTS + 1];
@@ -126,7 +127,8 @@ static void run_gated(const lc_kernels *k, const lc_gemm_path *path, lc_product 
 }
 
 static void run_products(const lc_kernels *k, const lc_gemm_path *path, test_input *in,
-                         float product[4][TEST_ROWS][TEST_N], float joined[TEST_ROWS][TEST_N]) {
+                         float product[4][TEST_ROWS][TEST_N], float strips[TEST_ROWS][TEST_N],
+                         float joined[TEST_ROWS][TEST_N]) {
     bool bf16 = path->element == sizeof(uint16_t);
     lc_product p = {.rows = TEST_ROWS,
                     .k = TEST_K,
@@ -144,6 +146,10 @@ static void run_products(const lc_kernels *k, const lc_gemm_path *path, test_inp
     path->pack_kn(TEST_ROWS, TEST_K, in->left[0], TEST_K, in->packed);
     p.c = product[1][0];
     path->multiply_kn(&p);
+    if (path->multiply_strips) {
+        p.c = strips[0];
+        path->multiply_strips(&p);
+    }
     float decay[TEST_ROWS];
     for (int i = 0; i < TEST_ROWS; i++) {
         memcpy(joined[i], in->right[i], sizeof joined[i]);
@@ -253,8 +259,8 @@ static void run_all(const lc_kernels *k, test_input *in, test_result *out) {
     }
     for (int i = 0; i < 256 + TEST_F8_ROWS; i++) in->codes[i] = (uint8_t)(89 * i);
     memset(out, 0, sizeof *out);
-    run_products(k, &k->f32, in, out->product, out->joined[0]);
-    run_products(k, &k->bf16, in, out->product + 4, out->joined[1]);
+    run_products(k, &k->f32, in, out->product, out->strips, out->joined[0]);
+    run_products(k, &k->bf16, in, out->product + 4, out->strips, out->joined[1]);
     k->rms_norm(N, in->x, in->left[0], 1e-5f, out->norm);
     out->max = k->max(N, in->x);
     out->sum = k->exp_sum(N, in->small, 3.0f, out->exp);

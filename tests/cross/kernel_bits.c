@@ -33,6 +33,30 @@ static float value(void) {
                        : f;
 }
 
+/* The same right rows in strips give the same product. */
+static void strips_of(const lc_gemm_path *path, const float *left, const lc_product *rows) {
+    lc_product p = *rows;
+    size_t strips = (p.columns + LC_STRIP_ROWS - 1) / LC_STRIP_ROWS;
+    uint32_t *words = lc_calloc(strips * LC_STRIP_ROWS, p.k * sizeof(uint16_t));
+    void *packed = lc_calloc(p.rows, p.k * sizeof(float));
+    float *c = lc_calloc(p.rows, p.columns * sizeof *c);
+    if (!words || !packed || !c) exit(1);
+    for (size_t j = 0; j < p.columns; j++)
+        for (size_t i = 0; i < p.k / 2; i++)
+            memcpy(words + (j / LC_STRIP_ROWS * p.k / 2 + i) * LC_STRIP_ROWS + j % LC_STRIP_ROWS,
+                   (const uint16_t *)p.right + j * p.ld + 2 * i, sizeof *words);
+    path->pack_kn(p.rows, p.k, left, p.k, packed);
+    p.left = packed;
+    p.right = words;
+    p.c = c;
+    path->multiply_strips(&p);
+    if (memcmp(c, rows->c, p.rows * p.columns * sizeof *c)) {
+        printf("BF16 strips differ\n");
+        exit(1);
+    }
+    lc_free(words), lc_free(packed), lc_free(c);
+}
+
 static void products(const lc_kernels *k, const lc_gemm_path *path, size_t rows, size_t inner,
                      size_t columns) {
     size_t padded = lc_pad_k(inner), element = path->element,
@@ -67,6 +91,7 @@ static void products(const lc_kernels *k, const lc_gemm_path *path, size_t rows,
                         .scratch = scratch};
         (kn ? path->multiply_kn : path->multiply_nk)(&p);
         add(c, rows * columns * sizeof *c);
+        if (!kn && path->multiply_strips && inner % LC_K_BLOCK == 0) strips_of(path, left, &p);
         if (!kn) continue;
         float *decay = lc_calloc(rows, sizeof(float));
         if (!decay) exit(1);

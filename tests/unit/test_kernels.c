@@ -111,6 +111,42 @@ static void check_packed(const lc_gemm_path *path, size_t rows, size_t k, size_t
     free(scratch);
 }
 
+/* Right rows [columns][k] in strips; what fills the last one up is NaN. */
+static void check_strips(const lc_gemm_path *path, size_t rows, size_t k, size_t columns,
+                         const float *left, const float *right, const float *products) {
+    if (!path->multiply_strips || k % LC_K_BLOCK) return;
+    size_t strips = (columns + 15) / 16, ldc = columns + 5;
+    size_t bytes = (path->scratch_bytes(rows, k) + 63) / 64 * 64;
+    float *c = calloc(rows * ldc, 4), *packed = calloc(rows * k, 4);
+    uint16_t *stored = malloc(strips * 16 * k * sizeof *stored);
+    char *scratch = aligned_alloc(64, bytes + GUARD);
+    memset(scratch + bytes, 0x5a, GUARD);
+    memset(stored, 0xff, strips * 16 * k * sizeof *stored);
+    for (size_t j = 0; j < columns; j++)
+        for (size_t i = 0; i < k; i++)
+            stored[j / 16 * 16 * k + i / 2 * 32 + j % 16 * 2 + i % 2] =
+                lc_f32_to_bf16(right[j * k + i]);
+    for (size_t i = 0; i < rows * ldc; i++) c[i] = 7.0f;
+    path->pack_kn(rows, k, left, k, packed);
+    path->multiply_strips(&(lc_product){.rows = rows,
+                                        .k = k,
+                                        .columns = columns,
+                                        .left = packed,
+                                        .right = stored,
+                                        .c = c,
+                                        .ldc = ldc,
+                                        .scratch = scratch});
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < ldc; j++) {
+            float want = j < columns ? products[i * columns + j] : 7.0f;
+            if (memcmp(&want, &c[i * ldc + j], 4))
+                fail_msg("%s strips: %zu x %zu x %zu: [%zu][%zu] is %a, not %a", path->name, rows,
+                         k, columns, i, j, (double)c[i * ldc + j], (double)want);
+        }
+    for (size_t i = 0; i < GUARD; i++) assert_int_equal(scratch[bytes + i], 0x5a);
+    free(c), free(packed), free(stored), free(scratch);
+}
+
 enum { SEVERAL = 6 }; /* products that are computed together */
 
 /* Results as groups of 16 left rows, from left rows a [rows][kp], by `parts` products of a part of
@@ -264,6 +300,7 @@ static void check_product(const lc_gemm_path *path, size_t rows, size_t k, size_
     check_turned(path, rows, k, columns, a, nk, products, 1);
     check_turned(path, rows, k, columns, a, nk, products, SEVERAL);
     check_packed(path, rows, k, columns, left, right);
+    check_strips(path, rows, k, columns, left, right, products);
     free(left), free(packed), free(c), free(right), free(a), free(nk), free(kn), free(scratch);
     free(products);
 }
