@@ -102,8 +102,14 @@ static int acquire_ffn(const lc_ffn_weights *w, lc_err *err) {
     return status;
 }
 
-/* Neither codes nor strips. */
-static bool plain(lc_form form) { return !form.coded && !form.strips; }
+/* Whether gate, up and down of all groups are neither codes nor in strips. */
+static bool all_plain(const lc_op *op, const ffn_group *groups, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        lc_form in = groups[i].in.form, down = lc_form_of(op, &groups[i].w->down);
+        if (in.coded || in.strips || down.coded || down.strips) return false;
+    }
+    return true;
+}
 
 static int run_groups(const lc_op *op, ffn_group *groups, size_t n, float *out, lc_err *err) {
     for (size_t i = 0; i < n; i++) {
@@ -123,15 +129,14 @@ static int run_groups(const lc_op *op, ffn_group *groups, size_t n, float *out, 
         if (groups[i].in.rows > t.rows) t.rows = groups[i].in.rows;
     t.up_width = lc_columns_width(op, groups[0].in.form, t.rows, t.ffn);
     t.down_width = lc_columns_width(op, lc_form_of(op, &groups[0].w->down), t.rows, t.hidden);
-    lc_form form = lc_form_of(op, &groups[0].w->down);
-    t.gated = op->path->multiply_gated && plain(groups[0].in.form) && plain(form) &&
-              t.ffn % LC_K_BLOCK == 0 && t.up_width >= 2 * LC_K_BLOCK;
+    t.gated = op->path->multiply_gated && t.ffn % LC_K_BLOCK == 0 && t.up_width >= 2 * LC_K_BLOCK &&
+              all_plain(op, groups, n);
     lc_pool_for(op->pool, n * lc_ceil_div(t.ffn, t.up_width), 1, gate_up, &t);
     for (size_t i = 0; i < n; i++)
         if (t.gated)
             groups[i].hidden.left.data = groups[i].hidden.space;
         else
-            lc_operand_pack(op, &groups[i].hidden, form);
+            lc_operand_pack(op, &groups[i].hidden, lc_form_of(op, &groups[i].w->down));
     lc_pool_for(op->pool, lc_ceil_div(t.hidden, t.down_width), 1, down, &t);
     release_groups(groups, n);
     return LC_OK;

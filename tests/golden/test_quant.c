@@ -321,6 +321,60 @@ static void test_strips(void **state) {
     rmdir(root);
 }
 
+static bool stays(const char *name) {
+    return strstr(name, "experts.1.down_proj") || strstr(name, "experts.2.");
+}
+
+/* Tensors of `from` that `stays` chooses, or the others. */
+static size_t choose(const lc_tensors *from, bool staying, lc_tensor *out) {
+    size_t n = 0;
+    for (size_t i = 0; i < lc_tensors_count(from); i++)
+        if (stays(lc_tensors_at(from, i)->name) == staying) out[n++] = *lc_tensors_at(from, i);
+    return n;
+}
+
+/* Some experts are quantised, of one only a part, others aren't: near what none of that gives. */
+static void test_mixed_experts(void **state) {
+    static const char model[] = ROOT "source";
+    char root[] = "/tmp/longcat-mixed-XXXXXX", int8[64], mixed[64], from[128], to[128];
+    static lc_tensor all[512];
+    lc_tensors *plain, *coded;
+    int32_t tokens[2 * TOKENS];
+    lc_err err = {0};
+    size_t n, m;
+    (void)state;
+    for (int i = 0; i < 2 * TOKENS; i++) tokens[i] = (i * 23 + i / 3) % 61 + 3;
+    assert_non_null(mkdtemp(root));
+    snprintf(int8, sizeof int8, "%s/int8", root);
+    snprintf(mixed, sizeof mixed, "%s/mixed", root);
+    rewrite(model, int8, LC_QUANTIZE_INT8, false);
+    assert_ok(lc_tensors_open(model, &plain, &err), err);
+    assert_ok(lc_tensors_open(int8, &coded, &err), err);
+    assert_true(lc_tensors_count(plain) + lc_tensors_count(coded) < 512);
+    size_t staying = choose(plain, true, all),
+           whole = staying + choose(coded, false, all + staying);
+    assert_true(staying >= 4 && whole < lc_tensors_count(coded));
+    assert_int_equal(mkdir(mixed, 0700), 0);
+    snprintf(to, sizeof to, "%s/model.safetensors", mixed);
+    assert_ok(lc_safetensors_write(to, all, whole, &err), err);
+    snprintf(from, sizeof from, "%s/config.json", int8);
+    snprintf(to, sizeof to, "%s/config.json", mixed);
+    assert_int_equal(rename(from, to), 0);
+    lc_tensors_close(plain);
+    lc_tensors_close(coded);
+    float *want = logits_of(model, (golden_engine_options){.compute = "bf16"}, tokens, 2, &n);
+    float *got = logits_of(mixed, (golden_engine_options){.compute = "bf16"}, tokens, 2, &m);
+    assert_int_equal(n, m);
+    double off = distance(got, want, n);
+    printf("# some experts in int8: %.4f of the RMS away\n", off);
+    assert_true(off > 0 && off < 0.1);
+    lc_free(want);
+    lc_free(got);
+    remove_folder(int8);
+    remove_folder(mixed);
+    rmdir(root);
+}
+
 /* mlx-lm's logits of its own checkpoint. Its differences are switched on; f32 against fp32. */
 static void test_mlx_logits(void **state) {
     (void)state;
@@ -398,7 +452,7 @@ static void test_kl(void **state) {
 }
 
 int main(void) {
-    struct CMUnitTest tests[3 * N_FOLDERS + 3];
+    struct CMUnitTest tests[3 * N_FOLDERS + 4];
     int n = 0;
     for (int i = 0; i < N_FOLDERS; i++) {
         void *folder = (void *)(uintptr_t)folders[i];
@@ -407,6 +461,7 @@ int main(void) {
         tests[n++] = (struct CMUnitTest)cmocka_unit_test_prestate(test_logits, folder);
     }
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_strips);
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_mixed_experts);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_mlx_logits);
     tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_kl);
     return test_main(tests);
