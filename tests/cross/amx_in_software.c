@@ -6,7 +6,7 @@
  *
  * WRAP below, -Wl,--wrap=lc_cpu_has,--wrap=lc_cpu_can, gives lc_kernels_of(LC_ISA_AMX). All test
  * programs (the slowest, test_nano, takes 12 minutes), O being this file's object, compiled with
- * -mavx512f -Isrc -Iinclude:
+ * -D_GNU_SOURCE -mavx512f -Isrc -Iinclude:
  *
  *     make B=build/tiles LDFLAGS="O build/tiles/liblongcat.a WRAP" tests
  */
