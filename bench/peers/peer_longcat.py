@@ -1,13 +1,13 @@
 """longcat itself: a BF16 checkpoint of the shape, and its int8 and int4 versions, head included; packed
-ones hold the same codes in the order that kernels read (`longcat pack`)."""
+ones hold the same weights in the order that kernels read (`longcat pack`)."""
 import json
 import shutil
 
 import shape
 from common import PeerError, failed, longcat, row
 
-TYPES = {"bf16": ("bf16", 16), "int8": ("int8", 8), "int8-packed": ("int8", 8), "int4": ("int8", 4.25),
-         "int4-packed": ("int8", 4.25)}  # operands, bits
+TYPES = {"bf16": ("bf16", 16), "bf16-packed": ("bf16", 16), "int8": ("int8", 8), "int8-packed": ("int8", 8),
+         "int4": ("int8", 4.25), "int4-packed": ("int8", 4.25)}  # operands, bits
 
 
 def prepare(work):
@@ -19,19 +19,21 @@ def prepare(work):
         config.write_text(json.dumps(shape.LONGCAT, indent=1))
         work.run("longcat", [work.options.longcat, "bench", "make", "--shape", config, source])
 
+    def quantize(name):
+        shutil.rmtree(model(work, name), ignore_errors=True)
+        work.run("longcat", [work.options.longcat, "quantize", source, model(work, name),
+                             "--type", name, "--head"])
+
+    def pack(name):
+        shutil.rmtree(model(work, f"{name}-packed"), ignore_errors=True)
+        work.run("longcat", [work.options.longcat, "pack", model(work, name),
+                             model(work, f"{name}-packed")])
+
     version = json.dumps(shape.LONGCAT)
-    work.step("longcat model bf16", version, make)
-    for name in ("int8", "int4"):
-        def quantize(name=name):
-            shutil.rmtree(model(work, name), ignore_errors=True)
-            work.run("longcat", [work.options.longcat, "quantize", source, model(work, name),
-                                 "--type", name, "--head"])
-        def pack(name=name):
-            shutil.rmtree(model(work, f"{name}-packed"), ignore_errors=True)
-            work.run("longcat", [work.options.longcat, "pack", model(work, name),
-                                 model(work, f"{name}-packed")])
-        work.step(f"longcat model {name}", version, quantize)
-        work.step(f"longcat model {name}-packed", version, pack)
+    for name in ("bf16", "int8", "int4"):
+        work.step(f"longcat model {name}", version,
+                  make if name == "bf16" else lambda: quantize(name))
+        work.step(f"longcat model {name}-packed", version, lambda: pack(name))
 
 
 def model(work, name):

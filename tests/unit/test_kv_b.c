@@ -390,5 +390,5 @@ int main(void) {
         cmocka_unit_test(near_decoded_weights),
         cmocka_unit_test(others_are_decoded),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return test_main(tests);
 }
