@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,8 +13,10 @@ void lc_pages_want(const void *at, size_t bytes, bool large) {
 #ifdef MADV_HUGEPAGE
     size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (page - (uintptr_t)at % page) % page;
     if (bytes < before + page) return;
-    void *first = (char *)(uintptr_t)at + before;
-    madvise(first, (bytes - before) / page * page, large ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    char *first;
+    memcpy(&first, &at, sizeof first); /* advice changes nothing that `at` points to */
+    madvise(first + before, (bytes - before) / page * page,
+            large ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 #else
     (void)at, (void)bytes, (void)large;
 #endif

@@ -64,7 +64,8 @@ static uint64_t used_bytes(const lc_config *c, const lc_part_sum parts[LC_PART_C
 static void add_fit(lc_report *r, const char *name, const lc_part_sum parts[LC_PART_COUNT]) {
     uint64_t kv = r->kv[0] + r->kv_mtp[0], context = kv * r->context;
     uint64_t weights = used_bytes(&r->config, parts), packed = 0;
-    for (int p = 0; p < LC_PART_COUNT; p++) packed += packed_bytes(r, &parts[p]) + parts[p].packed_codes;
+    for (int p = 0; p < LC_PART_COUNT; p++)
+        packed += packed_bytes(r, &parts[p]) + parts[p].packed_codes;
     lc_fit *fit = &r->fits[r->n_fits++];
     *fit = (lc_fit){
         .name = name,

@@ -393,7 +393,7 @@ static const unsigned char *words_of_row(const lc_mat *m, size_t row, size_t *st
 void lc_mat_signed_codes(const lc_mat *mat, size_t row, size_t n, int8_t *codes, float *scales) {
     const lc_groups *g = &mat->groups;
     size_t size, step, groups = mat->scaling == LC_SCALE_ROW ? 1 : g->count;
-    lc_code_kind kind;
+    lc_code_kind kind = g->kind;
     lc_mat_groups(mat, &kind, &size);
     for (size_t i = 0; i < n; i++, codes += mat->cols, scales += groups) {
         const unsigned char *words = words_of_row(mat, row + i, &step);
