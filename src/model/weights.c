@@ -161,6 +161,7 @@ static void bind_mtp(binder *b) {
     if (!w) return;
     m->mtp = w;
     bind(b, &w->words, c->vocab, c->hidden, "model.mtp.embed_tokens.weight");
+    if (b->status == LC_OK) lc_mat_scattered(&w->words);
     bind(b, &w->eh_proj, c->hidden, 2 * c->hidden, "%s.eh_proj.weight", block);
     w->embedding = embedding_of(c, &w->words);
     if (c->switches.mtp_ngram) bind_ngrams(b, &w->embedding, "model.mtp", !c->ngram_oe_names);
