@@ -2,10 +2,11 @@
  * before it. */
 #include "base/mem.h"
 
+#include "base/pages.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { LC_BLOCK_HEADER = 64 };
 
@@ -23,8 +24,6 @@ static bool fault_now(void) {
     atomic_fetch_sub(&mem_countdown, 1);
     return false;
 }
-
-enum { LC_HUGE = 2 << 20 }; /* bytes of a large page; elsewhere the advice is without effect */
 
 static void count_up(size_t size) {
     size_t now = atomic_fetch_add(&mem_current, size) + size;
@@ -61,11 +60,7 @@ static size_t block_size(const void *block) {
 
 void *lc_alloc_dense(size_t size, bool zero) {
     void *block = lc_alloc(size);
-#ifdef MADV_HUGEPAGE
-    size_t before = (LC_HUGE - (uintptr_t)block % LC_HUGE) % LC_HUGE;
-    if (block && size >= before + LC_HUGE)
-        madvise((char *)block + before, (size - before) / LC_HUGE * LC_HUGE, MADV_HUGEPAGE);
-#endif
+    if (block) lc_pages_want(block, size, true);
     if (block && zero) memset(block, 0, size);
     return block;
 }

@@ -7,11 +7,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { HUGE = 2 << 20 };
+enum { LARGE = 2 << 20 };
 
 void lc_pages_want(const void *at, size_t bytes, bool large) {
 #ifdef MADV_HUGEPAGE
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), before = (page - (uintptr_t)at % page) % page;
+    size_t page = large ? LARGE : (size_t)sysconf(_SC_PAGESIZE);
+    size_t before = (page - (uintptr_t)at % page) % page;
     if (bytes < before + page) return;
     char *first;
     memcpy(&first, &at, sizeof first); /* advice changes nothing that `at` points to */
@@ -24,7 +25,7 @@ void lc_pages_want(const void *at, size_t bytes, bool large) {
 
 void lc_pages_forget(int fd, uint64_t bytes) {
 #ifdef POSIX_FADV_DONTNEED
-    if (bytes >= HUGE) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    if (bytes >= LARGE) posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 #else
     (void)fd, (void)bytes;
 #endif

@@ -1,17 +1,18 @@
 /*
- * pages.h: weights are read from files that are mapped, and a page of 4 KB costs a walk through
- * tables for every 4 KB: a thread then reads 20 to 25 GB/s instead of 33 (decision 017). The system
- * maps large pages (2 MB on x86) where the page cache has a file in them: if it was read from disk
- * in such pieces, not if it was written in small ones. All of this is advice; where the system
- * knows none, nothing happens.
+ * pages.h: what is read from end to end should lie in large pages (2 MB on x86): small ones cost a
+ * walk through tables every 4 KB, and a thread then reads 20 to 25 GB/s instead of 33 (decision
+ * 017). A file that is mapped has them where the page cache has: if it was read from disk in such
+ * pieces, not if it was written in small ones. All of this is advice; where the system knows none,
+ * nothing happens.
  */
 #ifndef LC_BASE_PAGES_H
 #define LC_BASE_PAGES_H
 
 #include "longcat.h"
 
-/* Of a part of a mapping: it will be read from end to end, large pages are wanted; or its rows are
- * looked up here and there, and a row should not bring 2 MB with it. */
+/* Of memory or a part of a mapping: it will be read from end to end, large pages are wanted where
+ * whole ones fit; or its rows are looked up here and there, and a row should not bring 2 MB with
+ * it. */
 void lc_pages_want(const void *at, size_t bytes, bool large);
 
 /* A file of that size was written and synced: if it is large it leaves the page cache, so that

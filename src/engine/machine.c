@@ -14,10 +14,9 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-enum { PIECE = 4 << 20, HUGE_PAGE = 2 << 20 };
+enum { PIECE = 4 << 20 };
 static const size_t LEAST_BUFFER = (size_t)1 << 30;
 
 static int compare(const void *a, const void *b) {
@@ -51,13 +50,9 @@ static void touch(void *ctx, size_t begin, size_t end, int thread) {
 int lc_read_buffer_new(size_t bytes, lc_pool *pool, lc_read_buffer *out, lc_err *err) {
     if (!bytes) bytes = default_bytes();
     bytes = (bytes + PIECE - 1) / PIECE * PIECE;
-    *out = (lc_read_buffer){lc_alloc(bytes), bytes};
+    *out = (lc_read_buffer){lc_alloc_dense(bytes, false), bytes};
     if (!out->data)
         return lc_fail(err, LC_ENOMEM, "read benchmark: no %zu bytes of memory left", bytes);
-    /* Large pages where there are any: they only raise the limit. */
-    size_t before = (HUGE_PAGE - (uintptr_t)out->data % HUGE_PAGE) % HUGE_PAGE;
-    if (bytes >= before + HUGE_PAGE)
-        madvise(out->data + before, (bytes - before) / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     lc_pool_for(pool, bytes / PIECE, 1, touch, out->data);
     return LC_OK;
 }

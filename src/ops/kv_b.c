@@ -19,14 +19,14 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static size_t head_rows(const lc_mla_shape *s) { return s->nope + s->v; }
 static size_t width_of(const lc_mla_shape *s) { return s->kv_rank + s->rope; }
 
-/* ---- values for op's path ---- */
+/* ---- plain: for op's path ---- */
 
-static size_t keys_at(const lc_gemm_path *path, const lc_mla_shape *s, size_t head) {
+static size_t plain_keys_at(const lc_gemm_path *path, const lc_mla_shape *s, size_t head) {
     return head * lc_right_bytes(path, s->nope, s->kv_rank);
 }
 
-static size_t values_at(const lc_gemm_path *path, const lc_mla_shape *s, size_t head) {
-    return keys_at(path, s, s->heads) + head * lc_right_bytes(path, s->kv_rank, s->v);
+static size_t plain_values_at(const lc_gemm_path *path, const lc_mla_shape *s, size_t head) {
+    return plain_keys_at(path, s, s->heads) + head * lc_right_bytes(path, s->kv_rank, s->v);
 }
 
 /* ---- codes ---- */
@@ -112,7 +112,7 @@ typedef struct pack_task {
     const lc_kv_b *b;
 } pack_task;
 
-static void pack_values_of(const pack_task *t, size_t head, float *rows) {
+static void pack_plain(const pack_task *t, size_t head, float *rows) {
     const lc_mla_shape *s = t->s;
     const lc_gemm_path *path = t->op->path;
     size_t n = head_rows(s);
@@ -122,8 +122,8 @@ static void pack_values_of(const pack_task *t, size_t head, float *rows) {
     lc_right keys = {s->nope, s->kv_rank, 0, s->nope, rows, s->kv_rank, true};
     lc_right values = {s->kv_rank, s->v, 0, s->kv_rank, rows + s->nope * s->kv_rank,
                        s->kv_rank, false};
-    path->pack_right(&keys, t->b->packed + keys_at(path, s, head));
-    path->pack_right(&values, t->b->packed + values_at(path, s, head));
+    path->pack_right(&keys, t->b->packed + plain_keys_at(path, s, head));
+    path->pack_right(&values, t->b->packed + plain_values_at(path, s, head));
 }
 
 static void pack_heads(void *ctx, size_t begin, size_t end, int thread) {
@@ -136,7 +136,7 @@ static void pack_heads(void *ctx, size_t begin, size_t end, int thread) {
             lc_mat_signed_codes(t->mat, h * n, n, codes, scratch);
             pack_codes(t->s, t->b, h, codes, scratch);
         } else {
-            pack_values_of(t, h, scratch);
+            pack_plain(t, h, scratch);
         }
     }
 }
@@ -149,7 +149,7 @@ int lc_kv_b_pack(const lc_op *op, const lc_mla_shape *s, const lc_mat *kv_b, lc_
     *out = (lc_kv_b){.coded = form.coded && lc_mat_symmetric(kv_b),
                      .kind = form.kind == LC_CODES_U4 ? LC_CODES_U4 : LC_CODES_I8,
                      .size = form.size};
-    out->bytes = out->coded ? places_of(s, out).end : values_at(op->path, s, s->heads);
+    out->bytes = out->coded ? places_of(s, out).end : plain_values_at(op->path, s, s->heads);
     out->packed = lc_alloc_dense(out->bytes, false);
     if (!out->packed)
         status = lc_fail(err, LC_ENOMEM, "tensor %s, packed: out of memory", kv_b->name);
@@ -220,19 +220,19 @@ static void absorb_codes(const product_task *t, size_t head, size_t m, const flo
     }
 }
 
-static void absorb_values(const product_task *t, size_t head, const float *q, float *out,
-                          float *scratch) {
-    const lc_mla_shape *s = t->s;
+/* Rows x [m][ldx] times n outputs that are packed for op's path. */
+static void multiply_plain(const product_task *t, size_t k, const float *x, size_t ldx,
+                           const char *right, size_t n, float *c, size_t ldc, float *scratch) {
     const lc_gemm_path *path = t->op->path;
-    path->pack_kn(t->m, s->nope, q, s->heads * (s->nope + s->rope), scratch);
+    path->pack_kn(t->m, k, x, ldx, scratch);
     path->multiply(&(lc_product){.rows = t->m,
-                                 .k = s->nope,
-                                 .columns = s->kv_rank,
+                                 .k = k,
+                                 .columns = n,
                                  .left = scratch,
-                                 .right = t->b->packed + keys_at(path, s, head),
-                                 .c = out,
-                                 .ldc = width_of(s),
-                                 .scratch = scratch + lc_left_floats(t->m, s->nope)});
+                                 .right = right,
+                                 .c = c,
+                                 .ldc = ldc,
+                                 .scratch = scratch + lc_left_floats(t->m, k)});
 }
 
 static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
@@ -243,7 +243,9 @@ static void absorb_heads(void *ctx, size_t begin, size_t end, int thread) {
     for (size_t h = begin; h < end; h++) {
         const float *q = t->in + h * head_dim;
         float *out = t->out + h * t->m * width;
-        if (!t->b->coded) absorb_values(t, h, q, out, scratch);
+        if (!t->b->coded)
+            multiply_plain(t, s->nope, q, ld, t->b->packed + plain_keys_at(t->op->path, s, h),
+                           s->kv_rank, out, width, scratch);
         for (size_t row = 0; t->b->coded && row < t->m; row += ROWS) {
             size_t n = t->m - row < ROWS ? t->m - row : ROWS;
             for (size_t i = 0; i < n; i++)
@@ -268,26 +270,20 @@ static void expand_codes(const product_task *t, size_t head, const float *contex
                    s->heads * s->v, space);
 }
 
-static void expand_values(const product_task *t, size_t head, const float *context, float *out,
-                          float *scratch) {
-    const lc_mla_shape *s = t->s;
-    const lc_gemm_path *path = t->op->path;
-    path->pack_kn(t->m, s->kv_rank, context, width_of(s), scratch);
-    path->multiply(&(lc_product){.rows = t->m,
-                                 .k = s->kv_rank,
-                                 .columns = s->v,
-                                 .left = scratch,
-                                 .right = t->b->packed + values_at(path, s, head),
-                                 .c = out,
-                                 .ldc = s->heads * s->v,
-                                 .scratch = scratch + lc_left_floats(t->m, s->kv_rank)});
-}
-
 static void expand_heads(void *ctx, size_t begin, size_t end, int thread) {
     const product_task *t = ctx;
-    for (size_t h = begin; h < end; h++)
-        (t->b->coded ? expand_codes : expand_values)(t, h, t->in + h * t->m * width_of(t->s),
-                                                     t->out + h * t->s->v, t->op->scratch[thread]);
+    const lc_mla_shape *s = t->s;
+    float *scratch = t->op->scratch[thread];
+    for (size_t h = begin; h < end; h++) {
+        const float *context = t->in + h * t->m * width_of(s);
+        float *out = t->out + h * s->v;
+        if (t->b->coded)
+            expand_codes(t, h, context, out, scratch);
+        else
+            multiply_plain(t, s->kv_rank, context, width_of(s),
+                           t->b->packed + plain_values_at(t->op->path, s, h), s->v, out,
+                           s->heads * s->v, scratch);
+    }
 }
 
 /* Heads of a task. With few rows memory binds, and likes neighbours. */

@@ -342,6 +342,7 @@ static void near_decoded_weights(void **state) {
                     m = fmax(m, fabs((double)q[i] * (double)w.scales[at * w.groups + g]));
                 }
                 double got = (double)p.absorbed[h * p.width + j];
+                /* and fp32 roundings: 2^-24 of sums below 10, of the step and of its inverse */
                 assert_true(fabs(got - exact) <= 1.0001 * bound * m / 254 + 1e-6);
             }
         }
