@@ -12,14 +12,13 @@
 #include "kernels/avx512/transpose.h"
 
 enum {
-    BF_ROWS = 8,        /* rows of a register tile */
-    BF_COLUMNS = 16,    /* columns of a panel */
-    BF_PACKED = 32,     /* columns that panel_of_columns packs together */
-    BF_ORDERED = 32,    /* right rows that are put in order while as many are used, turned.h */
-    BF_TASK = 160,      /* columns of a task with few left rows */
-    BF_WORDS = 16,      /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
-    FETCH = 256,        /* k of a weight row that are fetched ahead, to the second cache */
-    FETCH_COLUMNS = 64, /* the same for columns of each of many rows */
+    BF_ROWS = 8,     /* rows of a register tile */
+    BF_COLUMNS = 16, /* columns of a panel */
+    BF_ORDERED = 32, /* right rows that are put in order while as many are used, turned.h */
+    BF_TASK = 160,   /* columns of a task with few left rows, */
+    BF_WIDE = 32,    /* and with many */
+    BF_WORDS = 16,   /* 32-bit words of a block: 8 of the even chain, 8 of the odd */
+    FETCH = 256,     /* k of a weight row that are fetched ahead, to the second cache */
 };
 
 /* Order of the 32 halves of a block: word j < 8 is (4j+2, 4j), word 8 + j is (4j+3, 4j+1). */
@@ -87,30 +86,30 @@ static void panel_of_rows(const lc_product *p, size_t column, size_t n, bf_chunk
     }
 }
 
-static inline __m512i right_row(const lc_product *p, size_t k, size_t column, __mmask32 columns) {
+static inline __m512i right_row(const lc_product *p, size_t k, size_t column, __mmask16 columns) {
     if (k >= p->k) return _mm512_setzero_si512();
     const uint16_t *from = (const uint16_t *)p->right + k * p->ld + column;
-    __builtin_prefetch(from + FETCH_COLUMNS, 0, 2);
-    return _mm512_maskz_loadu_epi16(columns, from);
+    return _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(columns, from));
+}
+
+/* Lanes of two right rows side by side: of `even` in the even slots. */
+static inline __m512i slots_of_rows(__m512i even, __m512i odd) {
+    uint16_t order[32];
+    for (uint16_t i = 0; i < 16; i++) {
+        order[2 * i] = i;
+        order[2 * i + 1] = (uint16_t)(32 + i);
+    }
+    return _mm512_permutex2var_epi16(even, _mm512_loadu_si512(order), odd);
 }
 
 static void panel_of_columns(const lc_product *p, size_t column, size_t n, bf_chunk chunk,
                              uint32_t *panel) {
-    uint16_t low[32], high[32];
-    for (uint16_t i = 0; i < 32; i++) { /* halves of 16 columns, even slot then odd slot */
-        low[i] = (uint16_t)(i / 2 + (i % 2 ? 32 : 0));
-        high[i] = (uint16_t)(16 + i / 2 + (i % 2 ? 32 : 0));
-    }
-    __m512i first = _mm512_loadu_si512(low), second = _mm512_loadu_si512(high);
-    __mmask32 columns = n == 32 ? 0xffffffffu : (1u << n) - 1u;
-    uint32_t *other = panel + (n > 16 ? (chunk.end - chunk.begin) * BF_COLUMNS / 2 : 0);
+    __mmask16 columns = n == 16 ? 0xffff : first_lanes(n);
     for (size_t b = chunk.begin; b < chunk.end; b += LC_K_BLOCK)
-        for (size_t w = 0; w < BF_WORDS; w++, panel += 16, other += 16) {
+        for (size_t w = 0; w < BF_WORDS; w++, panel += BF_COLUMNS) {
             size_t k = b + 4 * (w % 8) + w / 8;
-            __m512i odd = right_row(p, k, column, columns);
-            __m512i even = right_row(p, k + 2, column, columns);
-            _mm512_storeu_si512(other, _mm512_permutex2var_epi16(even, second, odd));
-            _mm512_storeu_si512(panel, _mm512_permutex2var_epi16(even, first, odd));
+            _mm512_storeu_si512(panel, slots_of_rows(right_row(p, k + 2, column, columns),
+                                                     right_row(p, k, column, columns)));
         }
 }
 
@@ -155,6 +154,19 @@ static inline bf_left left_from(const lc_product *p, size_t row) {
     return (bf_left){n * BF_WORDS, group + (row - first) * BF_WORDS};
 }
 
+/* What becomes of a row's product. */
+static inline void bf_store(const lc_product *p, size_t row, size_t column, __mmask16 lanes,
+                            __m512 product) {
+    float *to = p->c + row * p->ldc + column;
+    if (p->decay) {
+        float decay = p->decay[row];
+        if (decay < 0.0f) return;
+        product = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(lanes, to), _mm512_set1_ps(decay), product);
+    }
+    if (p->add) product = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, to), product);
+    _mm512_mask_storeu_ps(to, lanes, product);
+}
+
 /* Rows from `row` on times n <= 16 columns from `column` on. */
 LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const uint32_t *words,
                        size_t column, size_t n, bf_chunk chunk) {
@@ -170,17 +182,7 @@ LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const ui
         left.words += left.step;
         words += BF_WORDS * BF_COLUMNS;
     }
-    LC_EACH_ROW {
-        float *to = c + (size_t)r * p->ldc;
-        if (p->decay) {
-            float decay = p->decay[row + (size_t)r];
-            if (decay < 0.0f) continue;
-            acc[r] =
-                _mm512_fmadd_ps(_mm512_maskz_loadu_ps(lanes, to), _mm512_set1_ps(decay), acc[r]);
-        }
-        if (p->add) acc[r] = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, to), acc[r]);
-        _mm512_mask_storeu_ps(to, lanes, acc[r]);
-    }
+    LC_EACH_ROW bf_store(p, row + (size_t)r, column, lanes, acc[r]);
 }
 
 #include "kernels/avx512bf16/turned.h"
@@ -188,6 +190,8 @@ LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const ui
 #include "kernels/avx512bf16/few.h"
 
 #include "kernels/avx512bf16/straight.h"
+
+#include "kernels/avx512bf16/along.h"
 
 extern const lc_kernels lc_kernels_avx512bf16;
 #define LC_KERNELS_TABLE lc_kernels_avx512bf16

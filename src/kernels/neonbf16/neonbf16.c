@@ -14,7 +14,7 @@
 enum {
     BF_ROWS = 2,     /* rows of a register tile: 16 chains, 8 sums */
     BF_COLUMNS = 16, /* columns of a panel */
-    BF_PACKED = BF_COLUMNS,
+    BF_WIDE = BF_COLUMNS,
     BF_TASK = BF_COLUMNS,
     BF_WORDS = 16, /* 32-bit words of a block */
     BF_QUADS = BF_COLUMNS / 4,
