@@ -58,10 +58,11 @@ static const char *const banned_texts[] = {
     "FIX"
     "ME",
 };
-/* The hosts that files other than documents may name. */
+/* The hosts that files other than documents may name; the last one is what says that a file is SVG.
+ */
 static const char *const known_hosts[] = {
-    "huggingface.co", "github.com",  "localhost", "127.0.0.1",
-    "[::1]",          "example.com", "arxiv.org", "doi.org",
+    "huggingface.co", "github.com", "localhost", "127.0.0.1",           "[::1]",
+    "example.com",    "arxiv.org",  "doi.org",   "www.w3.org/2000/svg",
 };
 
 static struct {
