@@ -13,8 +13,8 @@ static inline __m512i load_columns(const uint16_t *from) {
     return _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)from));
 }
 
-/* A chain of a block: words of every other right row, the first at `from`. They become a panel's if
- * that isn't NULL. `rows` is a constant in every call, and so is whether there is a panel. */
+/* A chain of a block: words of every other right row, the first at `from`. They are kept in
+ * the panel, as bf_tile says. */
 LC_INLINE void along_chain(const uint16_t *from, size_t ld, const uint32_t *left, const int rows,
                            uint32_t *panel, bf_sums sum) {
     LC_EACH_ROW sum[r] = _mm512_setzero_ps();
@@ -27,7 +27,7 @@ LC_INLINE void along_chain(const uint16_t *from, size_t ld, const uint32_t *left
     }
 }
 
-/* `rows` rows from `row` on times 16 columns. */
+/* A bf_tile. */
 LC_INLINE void along_tile(const lc_product *p, size_t row, const int rows, size_t column,
                           uint32_t *panel) {
     const uint16_t *from = (const uint16_t *)p->right + column;
@@ -44,33 +44,12 @@ LC_INLINE void along_tile(const lc_product *p, size_t row, const int rows, size_
     LC_EACH_ROW bf_store(p, row + (size_t)r, column, 0xffff, acc[r]);
 }
 
-/* The switch makes `rows` a constant. */
-static void along_rows(const lc_product *p, size_t row, size_t rows, size_t column) {
-    switch (rows) {
-    case 1: along_tile(p, row, 1, column, NULL); break;
-    case 2: along_tile(p, row, 2, column, NULL); break;
-    case 3: along_tile(p, row, 3, column, NULL); break;
-    case 4: along_tile(p, row, 4, column, NULL); break;
-    case 5: along_tile(p, row, 5, column, NULL); break;
-    case 6: along_tile(p, row, 6, column, NULL); break;
-    case 7: along_tile(p, row, 7, column, NULL); break;
-    default: along_tile(p, row, 8, column, NULL);
-    }
-}
-
 /* Whole strips of columns, if k is whole blocks; returns the columns that are done. */
 static size_t along_columns(const lc_product *p) {
     size_t column = 0;
     if (p->k % LC_K_BLOCK) return 0;
-    for (; column + BF_COLUMNS <= p->columns; column += BF_COLUMNS) {
-        if (p->rows > REMADE_ROWS) {
-            along_tile(p, 0, BF_ROWS, column, p->scratch);
-            bf_panel(p, BF_ROWS, p->scratch, column, (bf_chunk){0, p->k});
-            continue;
-        }
-        for (size_t row = 0; row < p->rows; row += BF_ROWS)
-            along_rows(p, row, p->rows - row, column);
-    }
+    for (; column + BF_COLUMNS <= p->columns; column += BF_COLUMNS)
+        run_strip(along_tile, p, column, REMADE_ROWS);
     return column;
 }
 

@@ -185,6 +185,35 @@ LC_INLINE void bf_rows(const lc_product *p, size_t row, const int rows, const ui
     LC_EACH_ROW bf_store(p, row + (size_t)r, column, lanes, acc[r]);
 }
 
+/* `rows` left rows from `row` on times 16 columns from `column` on, whose words become a panel if
+ * that isn't NULL. `rows` is a constant in every call, and so is whether there is a panel. */
+typedef void bf_tile(const lc_product *p, size_t row, const int rows, size_t column,
+                     uint32_t *panel);
+
+static inline void bf_panel(const lc_product *p, size_t row, const uint32_t *panel, size_t column,
+                            bf_chunk k);
+
+/* All left rows times 16 columns. Up to `most` of them make their words again for every BF_ROWS;
+ * of more, the first ones keep them for the others. */
+LC_INLINE void run_strip(bf_tile *tile, const lc_product *p, size_t column, size_t most) {
+    if (p->rows > most) {
+        tile(p, 0, BF_ROWS, column, p->scratch);
+        bf_panel(p, BF_ROWS, p->scratch, column, (bf_chunk){0, p->k});
+        return;
+    }
+    size_t row = 0;
+    for (; row + BF_ROWS <= p->rows; row += BF_ROWS) tile(p, row, BF_ROWS, column, NULL);
+    switch (p->rows - row) {
+    case 1: tile(p, row, 1, column, NULL); break;
+    case 2: tile(p, row, 2, column, NULL); break;
+    case 3: tile(p, row, 3, column, NULL); break;
+    case 4: tile(p, row, 4, column, NULL); break;
+    case 5: tile(p, row, 5, column, NULL); break;
+    case 6: tile(p, row, 6, column, NULL); break;
+    case 7: tile(p, row, 7, column, NULL); break;
+    }
+}
+
 #include "kernels/avx512bf16/turned.h"
 
 #include "kernels/avx512bf16/few.h"

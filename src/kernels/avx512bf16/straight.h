@@ -37,8 +37,7 @@ static inline const uint16_t *strip_at(const lc_product *p, size_t column) {
     return (const uint16_t *)p->right + column * lc_pad_k(p->k);
 }
 
-/* `rows` rows from `row` on times a strip, whose words become a panel if that isn't NULL. `rows` is
- * a constant in every call, and so is whether there is a panel. */
+/* A bf_tile. */
 LC_INLINE void straight_strip(const lc_product *p, size_t row, const int rows, size_t column,
                               uint32_t *panel) {
     const chain_words order = chains_of_pairs();
@@ -74,33 +73,9 @@ LC_INLINE void straight_strip(const lc_product *p, size_t row, const int rows, s
     LC_EACH_ROW _mm512_mask_storeu_ps(p->c + (row + (size_t)r) * p->ldc + column, lanes, acc[r]);
 }
 
-/* The switch makes `rows` a constant. */
-static void straight_rows(const lc_product *p, size_t row, size_t rows, size_t column) {
-    switch (rows) {
-    case 1: straight_strip(p, row, 1, column, NULL); break;
-    case 2: straight_strip(p, row, 2, column, NULL); break;
-    case 3: straight_strip(p, row, 3, column, NULL); break;
-    case 4: straight_strip(p, row, 4, column, NULL); break;
-    case 5: straight_strip(p, row, 5, column, NULL); break;
-    case 6: straight_strip(p, row, 6, column, NULL); break;
-    case 7: straight_strip(p, row, 7, column, NULL); break;
-    default: straight_strip(p, row, 8, column, NULL);
-    }
-}
-
-static inline void bf_panel(const lc_product *p, size_t row, const uint32_t *panel, size_t column,
-                            bf_chunk k);
-
 static void straight_columns(const lc_product *p) {
-    for (size_t column = 0; column < p->columns; column += 16) {
-        if (p->rows > KEPT_ROWS) {
-            straight_strip(p, 0, BF_ROWS, column, p->scratch);
-            bf_panel(p, BF_ROWS, p->scratch, column, (bf_chunk){0, p->k});
-            continue;
-        }
-        for (size_t row = 0; row < p->rows; row += BF_ROWS)
-            straight_rows(p, row, p->rows - row, column);
-    }
+    for (size_t column = 0; column < p->columns; column += BF_COLUMNS)
+        run_strip(straight_strip, p, column, KEPT_ROWS);
 }
 
 #endif
