@@ -9,7 +9,7 @@
 typedef struct {
     __m256 lo, hi;
 } lc_v;
-enum { LC_GEMM_ROWS = 6, LC_GEMM_PANELS = 1 };
+enum { LC_GEMM_ROWS = 3, LC_GEMM_PANELS = 1 };
 
 static inline lc_v v_set(float a) { return (lc_v){_mm256_set1_ps(a), _mm256_set1_ps(a)}; }
 static inline lc_v v_zero(void) { return (lc_v){_mm256_setzero_ps(), _mm256_setzero_ps()}; }

@@ -8,7 +8,7 @@
 #include <string.h>
 
 typedef __m512 lc_v;
-enum { LC_GEMM_ROWS = 8, LC_GEMM_PANELS = 3 };
+enum { LC_GEMM_ROWS = 4, LC_GEMM_PANELS = 3 };
 
 static inline lc_v v_set(float a) { return _mm512_set1_ps(a); }
 static inline lc_v v_zero(void) { return _mm512_setzero_ps(); }

@@ -9,7 +9,7 @@
 typedef struct {
     float32x4_t q[4];
 } lc_v;
-enum { LC_GEMM_ROWS = 6, LC_GEMM_PANELS = 1 };
+enum { LC_GEMM_ROWS = 3, LC_GEMM_PANELS = 1 };
 
 #define LC_EACH_QUAD for (int i = 0; i < 4; i++)
 static inline lc_v v_set(float a) {
