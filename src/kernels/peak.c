@@ -2,40 +2,37 @@
  * <isa>/peak.c. */
 #include "kernels/peak.h"
 
+typedef struct choice {
+    const lc_peak *peak;
+    bool usable;
+} choice;
+
 #if defined(__x86_64__)
-extern const lc_peak lc_peak_avx2_f32, lc_peak_avx512_f32, lc_peak_avx512_int8,
-    lc_peak_avx512bf16_bf16, lc_peak_amx_bf16, lc_peak_amx_int8;
+extern const lc_peak lc_peak_avx2_f32, lc_peak_avx2_int8, lc_peak_avxvnni_int8, lc_peak_avx512_f32,
+    lc_peak_avx512_int8, lc_peak_avx512bf16_bf16, lc_peak_amx_bf16, lc_peak_amx_int8;
+#elif defined(__aarch64__)
+extern const lc_peak lc_peak_neon_f32, lc_peak_neondot_int8, lc_peak_neonbf16_bf16;
+#endif
 
 size_t lc_peaks(const lc_peak *out[LC_PEAKS]) {
-    bool vnni = lc_cpu_can(LC_CPU_AVX512_VNNI), amx = lc_cpu_can(LC_CPU_AMX_INT8);
-    const struct {
-        const lc_peak *peak;
-        bool usable;
-    } all[] = {
-        {&lc_peak_avx2_f32, true},    {&lc_peak_avx512_f32, true}, {&lc_peak_avx512bf16_bf16, true},
-        {&lc_peak_avx512_int8, vnni}, {&lc_peak_amx_bf16, true},   {&lc_peak_amx_int8, amx},
+    const choice all[] = {
+#if defined(__x86_64__)
+        {&lc_peak_avx2_f32, true},
+        {&lc_peak_avx2_int8, true},
+        {&lc_peak_avxvnni_int8, lc_cpu_can(LC_CPU_AVX_VNNI)},
+        {&lc_peak_avx512_f32, true},
+        {&lc_peak_avx512bf16_bf16, true},
+        {&lc_peak_avx512_int8, lc_cpu_can(LC_CPU_AVX512_VNNI)},
+        {&lc_peak_amx_bf16, true},
+        {&lc_peak_amx_int8, lc_cpu_can(LC_CPU_AMX_INT8)},
+#elif defined(__aarch64__)
+        {&lc_peak_neon_f32, true},
+        {&lc_peak_neondot_int8, lc_cpu_can(LC_CPU_DOTPROD)},
+        {&lc_peak_neonbf16_bf16, true},
+#endif
     };
     size_t n = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].usable && lc_cpu_has(all[i].peak->isa)) out[n++] = all[i].peak;
     return n;
 }
-
-#elif defined(__aarch64__)
-
-extern const lc_peak lc_peak_neon_f32, lc_peak_neonbf16_bf16;
-
-size_t lc_peaks(const lc_peak *out[LC_PEAKS]) {
-    out[0] = &lc_peak_neon_f32;
-    out[1] = &lc_peak_neonbf16_bf16;
-    return lc_cpu_has(LC_ISA_NEONBF16) ? 2 : 1;
-}
-
-#else
-
-size_t lc_peaks(const lc_peak *out[LC_PEAKS]) {
-    (void)out;
-    return 0;
-}
-
-#endif
