@@ -2,9 +2,10 @@
  * coded.h: what the implementations of coded products share: how packed left rows look, and which
  * implementations there are.
  *
- * A packed row is [int8 values, padded with zeros to 32][fp32 step of each group][int32 sum of
- * values of each group], rounded up to whole cache lines. Rows are apart from each other, so any of
- * them may be packed alone. Values may be in another order inside 8 consecutive ones.
+ * A packed row is [values, padded with zeros to 32: int8, or wider where a set wants them so][fp32
+ * step of each group][int32 sum of values of each group], rounded up to whole cache lines. Rows are
+ * apart from each other, so any of them may be packed alone. Values may be in another order inside
+ * 8 consecutive ones.
  */
 #ifndef LC_KERNELS_CODED_H
 #define LC_KERNELS_CODED_H
@@ -21,21 +22,17 @@ static inline size_t lc_coded_groups(size_t k, size_t size) {
     return size >= k ? 1 : (k + size - 1) / size;
 }
 
-static inline size_t lc_coded_row_bytes(size_t k, size_t size) {
-    size_t bytes = lc_pad_k(k) + lc_coded_groups(k, size) * (sizeof(float) + sizeof(int32_t));
-    return (bytes + 63) / 64 * 64;
-}
-
-static inline size_t lc_coded_left_bytes(size_t rows, size_t k, size_t size) {
-    return rows * lc_coded_row_bytes(k, size);
+/* values: bytes of a row's values. */
+static inline size_t lc_coded_row_bytes(size_t values, size_t groups) {
+    return (values + groups * (sizeof(float) + sizeof(int32_t)) + 63) / 64 * 64;
 }
 
 /* The parts of a packed row. */
-static inline float *lc_coded_steps(void *row, size_t k) {
-    return (float *)(void *)((char *)row + lc_pad_k(k));
+static inline float *lc_coded_steps(void *row, size_t values) {
+    return (float *)(void *)((char *)row + values);
 }
-static inline int32_t *lc_coded_sums(void *row, size_t k, size_t groups) {
-    return (int32_t *)(void *)(lc_coded_steps(row, k) + groups);
+static inline int32_t *lc_coded_sums(void *row, size_t values, size_t groups) {
+    return (int32_t *)(void *)(lc_coded_steps(row, values) + groups);
 }
 
 /* All that this processor can run, from the plainest to the fastest; returns their number. */

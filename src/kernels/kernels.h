@@ -214,7 +214,7 @@ typedef struct lc_coded_product {
 typedef struct lc_coded_path {
     const char *name;
     size_t few, wide; /* columns of a task, as in lc_gemm_path */
-    /* Space of packed rows: at most 2 bytes a value of rows padded to 32, and 64 bytes a row. A
+    /* Space of packed rows: at most 3 bytes a value of rows padded to 32, and 64 bytes a row. A
      * multiple of 64. */
     size_t (*left_bytes)(size_t rows, size_t k, size_t size);
     size_t (*scratch_bytes)(size_t rows, size_t k, size_t size);

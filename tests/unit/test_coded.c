@@ -230,7 +230,7 @@ static void run(const lc_coded_path *path, const operands *o, size_t first, size
                 size_t together, float *c) {
     const a_case *a = &o->c;
     size_t bytes = path->left_bytes(rows, a->k, a->size);
-    assert_true(bytes <= rows * (2 * lc_pad_k(a->k) + 64));
+    assert_true(bytes <= rows * (3 * lc_pad_k(a->k) + 64));
     char *left = aligned(bytes);
     void *scratch = aligned(path->scratch_bytes(rows, a->k, a->size));
     memset(left, 0x5a, bytes);

@@ -44,16 +44,21 @@ static void quantise(const float *x, size_t n, int8_t *q, float *step, int32_t *
     }
 }
 
+static size_t left_bytes(size_t rows, size_t k, size_t size) {
+    return rows * lc_coded_row_bytes(lc_pad_k(k), lc_coded_groups(k, size));
+}
+
 static void pack(lc_code_kind kind, size_t size, size_t rows, size_t k, const float *x, size_t ldx,
                  void *out) {
     (void)kind; /* values stay in order */
-    size_t groups = lc_coded_groups(k, size), bytes = lc_coded_row_bytes(k, size);
+    size_t groups = lc_coded_groups(k, size), values = lc_pad_k(k);
+    size_t bytes = lc_coded_row_bytes(values, groups);
     for (size_t i = 0; i < rows; i++, x += ldx) {
         char *row = (char *)out + i * bytes;
         memset(row, 0, bytes);
         for (size_t g = 0, at = 0; g < groups; g++, at += size)
             quantise(x + at, k - at < size ? k - at : size, (int8_t *)row + at,
-                     lc_coded_steps(row, k) + g, lc_coded_sums(row, k, groups) + g);
+                     lc_coded_steps(row, values) + g, lc_coded_sums(row, values, groups) + g);
     }
 }
 
@@ -132,7 +137,7 @@ static size_t scratch(size_t rows, size_t k, size_t size) {
 static void multiply(const lc_coded_product *p) {
     const lc_coded_rows *right = &p->right;
     size_t groups = lc_coded_groups(p->k, right->size);
-    size_t bytes = lc_coded_row_bytes(p->k, right->size);
+    size_t bytes = lc_coded_row_bytes(lc_pad_k(p->k), groups);
     int32_t *w = p->scratch;
     for (size_t j = 0; j < p->columns; j++) {
         for (size_t k = 0; k < p->k; k++) {
@@ -149,7 +154,7 @@ extern const lc_coded_path lc_coded_scalar;
 const lc_coded_path lc_coded_scalar = {.name = "plain",
                                        .few = COLUMNS,
                                        .wide = COLUMNS,
-                                       .left_bytes = lc_coded_left_bytes,
+                                       .left_bytes = left_bytes,
                                        .scratch_bytes = scratch,
                                        .pack = pack,
                                        .multiply = multiply};
