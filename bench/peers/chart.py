@@ -57,12 +57,13 @@ def draw(result):
     deepest = max(len(engines) for engines in panels.values())
     width, height = PANEL * len(panels) + 20, TOP + len(CASES) * (HEAD + LINE * deepest) + 12
     machine = result["machine"]
+    cap = f" up to {result['isa']}" if result.get("isa") else ""
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
            "<style>.ours{fill:#d9480f}.peer{fill:#adb5bd}.name{text-anchor:end;fill:#343a40}"
            ".number{fill:#343a40}.title{font-weight:bold}.note{fill:#495057}</style>",
            f'<rect width="{width}" height="{height}" fill="white"/>',
-           text(12, 20, f"Tokens a second: {machine['cpu']}, {result['threads']} threads, "
+           text(12, 20, f"Tokens a second: {machine['cpu']}{cap}, {result['threads']} threads, "
                 f"{machine['date'][:10]}; Flash-Lite's widths, 3 layers", "title")]
     for i, (size, engines) in enumerate(panels.items()):
         x, y = 10 + i * PANEL, TOP

@@ -119,7 +119,8 @@ def longcat(work, *arguments, timeout=600):
 
 
 def limits(work, threads=None):
-    """What the machine can do at this moment: best instruction for each kind of operand, reads."""
+    """What the machine can do at this moment: best instruction for each kind of operand (with --isa
+    of that set, as lower ones have none), reads."""
     threads = threads or work.threads
     report = longcat(work, "bench", "machine", "--repeat", "3", "--threads", str(threads))
     found = {"machine": report["machine"]}
@@ -127,9 +128,9 @@ def limits(work, threads=None):
         if m["threads"] == threads:
             found["read"] = m["bytes_per_s"]
     kinds = {"vfmadd": "f32", "fmla": "f32", "bf16": "bf16", "bfmlal": "bf16", "vpdpbusd": "int8",
-             "tdpbssd": "int8", "dot": "int8"}
+             "vpmaddubsw": "int8", "tdpbssd": "int8", "dot": "int8"}
     for i in report["instructions"]:
-        if i["threads"] != threads:
+        if i["threads"] != threads or work.options.isa not in (None, i["isa"]):
             continue
         kind = next((k for word, k in kinds.items() if word in i["instruction"]), None)
         if kind and i["ops_per_s"] > found.get(kind, {}).get("rate", 0):

@@ -1,6 +1,7 @@
-"""llama.cpp and ik_llama.cpp, built from source for this processor, on the DeepSeek-V2 form of the
-shape (llama_models.py): prefill and decode of a short context by their own llama-bench, deep
-contexts by llama_depth.c. The settings are those that were fastest when this was written.
+"""llama.cpp and ik_llama.cpp, built from source for this processor (with --isa: for that set), on
+the DeepSeek-V2 form of the shape (llama_models.py): prefill and decode of a short context by their
+own llama-bench, deep contexts by llama_depth.c. The settings are those that were fastest when this
+was written.
 
 llama.cpp's source is the one inside llama-cpp-python's source package; ik_llama.cpp is cloned.
 Where the clone can't be made, put a copy of the source into WORK/src/ik_llama.cpp by hand.
@@ -22,8 +23,11 @@ IK_SOURCE = "https://github.com/ikawrakow/ik_llama.cpp"
 IK_COMMIT = "8337e4cd3861406fc04e0854b1409cd1b027fbc9"
 LLAMA_PACKAGE = "llama-cpp-python==0.3.36"
 NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"  # its AMX code crashes in ldtilecfg here
-CMAKE = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF",
-         "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF"]
+CMAKE = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_CURL=OFF",
+         "-DLLAMA_BUILD_TESTS=OFF"]
+ISA = {None: ["-DGGML_NATIVE=ON"],
+       "avx2": ["-DGGML_NATIVE=OFF", "-DGGML_AVX=ON", "-DGGML_AVX2=ON", "-DGGML_FMA=ON",
+                "-DGGML_F16C=ON"]}
 
 
 class Engine:
@@ -36,8 +40,12 @@ class Engine:
             return work.root / "src" / self.name
         return work.root / "src" / "llama_cpp_python" / "vendor" / "llama.cpp"
 
+    def built(self, work):
+        """Name of the build: that of --isa stands beside the native one."""
+        return f"{self.name}-{work.options.isa}" if work.options.isa else self.name
+
     def tool(self, work, name):
-        return work.root / "build" / self.name / "bin" / name
+        return work.root / "build" / self.built(work) / "bin" / name
 
 
 ENGINES = [
@@ -67,14 +75,17 @@ def fetch(work, engine):
 
 
 def build(work, engine):
-    out, source = work.root / "build" / engine.name, engine.source(work)
+    out, source = work.root / "build" / engine.built(work), engine.source(work)
+    flags = ["-mbmi2"] if work.options.isa else []
     own, targets = ["-DLLAMA_BUILD_SERVER=ON"], ["llama-bench", "llama-server"]  # bench/serve/beside
     if engine.name == "llama.cpp":
         own, targets = ["-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_OPENSSL=OFF"], ["llama-bench"]
         if platform.machine() == "x86_64":
-            own += [f"-DCMAKE_C_FLAGS={NO_AMX}", f"-DCMAKE_CXX_FLAGS={NO_AMX}"]
-    log = f"build {engine.name}"
-    work.run(log, ["cmake", "-S", source, "-B", out, *CMAKE, *own])
+            flags.append(NO_AMX)
+    if flags:
+        own += [f"-DCMAKE_{c}_FLAGS={' '.join(flags)}" for c in ("C", "CXX")]
+    log = f"build {engine.built(work)}"
+    work.run(log, ["cmake", "-S", source, "-B", out, *CMAKE, *ISA[work.options.isa], *own])
     work.run(log, ["nice", "-n", "19", "cmake", "--build", out, "--target", *targets,
                    "-j", str(work.threads)])
     libraries = [p for name in ("libllama*.a", "libggml*.a") for p in sorted(out.rglob(name))]
@@ -106,7 +117,7 @@ def prepare(work):
     for engine in ENGINES:
         try:
             work.step(f"fetch {engine.name}", engine.version, lambda: fetch(work, engine))
-            work.step(f"build {engine.name}", engine.version, lambda: build(work, engine))
+            work.step(f"build {engine.built(work)}", engine.version, lambda: build(work, engine))
             work.step(f"state {engine.name}", f"{engine.version} {version}", lambda: work.run(
                 f"state {engine.name}",
                 [engine.tool(work, "llama_depth"), "save", model(work, "thin"),

@@ -44,7 +44,8 @@ def bench(work, name, threads, prefill, depths, repeat=3):
     report = longcat(work, "bench", "model", str(model(work, name)), "--batch", "1",
                      "--prefill", ",".join(map(str, prefill)), "--threads", str(threads),
                      "--depths", ",".join(map(str, depths)), "--steps", "16",
-                     "--repeat", str(repeat))
+                     "--repeat", str(repeat),
+                     *(["--isa", work.options.isa] if work.options.isa else []))
     return report, {r["test"]: {"min": r["min_tokens_per_s"], "median": r["tokens_per_s"],
                                 "max": r["max_tokens_per_s"], "read": r["limit_bytes_per_s"],
                                 "own_bytes_per_token": r["bytes_per_token"]}

@@ -1,12 +1,17 @@
-/* coded.c (AVX-VNNI): coded products with vpdpbusd on 256 bits, never its saturating form. */
+/* coded.c (AVX-VNNI): coded products with vpdpbusd on 256 bits, never its saturating form. In
+ * assembly, because gcc 12 copies every sum twice around its intrinsic. */
 #include "kernels/coded.h"
 
 #include "kernels/avx2/words.h"
 
+static inline __m256i dot_8(__m256i acc, __m256i codes, __m256i x) {
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(codes), "x"(x));
+    return acc;
+}
+
 static inline lc_w w_dot(lc_w acc, lc_w codes, const char *q) {
     __m256i x = set_q(q);
-    return (lc_w){_mm256_dpbusd_avx_epi32(acc.lo, codes.lo, x),
-                  _mm256_dpbusd_avx_epi32(acc.hi, codes.hi, x)};
+    return (lc_w){dot_8(acc.lo, codes.lo, x), dot_8(acc.hi, codes.hi, x)};
 }
 
 #include "kernels/coded.inc"
