@@ -1,5 +1,6 @@
-/* chains.h: a loop of one instruction on 12 of the 16 registers, each a chain of its own. In
- * assembly, so that no compiler and no optimisation level moves a register. */
+/* chains.h: a loop of one instruction on 12 of the 16 registers, each a chain of its own; ymm12 is
+ * for what comes before it. In assembly, so that no compiler and no optimisation level moves a
+ * register. */
 #ifndef LC_KERNELS_AVX2_CHAINS_H
 #define LC_KERNELS_AVX2_CHAINS_H
 
@@ -18,6 +19,6 @@ enum { LC_CHAINS = 12 };
                      : "+r"(rounds)                                                                \
                      : "x"(a), "x"(b)                                                              \
                      : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",       \
-                       "xmm8", "xmm9", "xmm10", "xmm11")
+                       "xmm8", "xmm9", "xmm10", "xmm11", "xmm12")
 
 #endif
