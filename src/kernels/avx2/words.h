@@ -80,17 +80,47 @@ static inline lc_w w_split(lc_w w) {
     return (lc_w){_mm256_permutevar8x32_epi32(w.lo, order),
                   _mm256_permutevar8x32_epi32(w.hi, order)};
 }
-static inline void w_store_bytes(int8_t *p, lc_w w) {
+static inline __m256i shorts_of(lc_w w) {
     /* packs work in halves of 128 bits: words 0-3 8-11 4-7 12-15 */
-    __m256i shorts = _mm256_permute4x64_epi64(_mm256_packs_epi32(w.lo, w.hi), 0xd8);
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(w.lo, w.hi), 0xd8);
+}
+static inline void w_store_bytes(int8_t *p, lc_w w) {
+    __m256i shorts = shorts_of(w);
     __m128i bytes =
         _mm_packs_epi16(_mm256_castsi256_si128(shorts), _mm256_extracti128_si256(shorts, 1));
     _mm_storeu_si128((__m128i *)(void *)p, bytes);
+}
+static inline void w_store_pairs(int8_t *p, lc_w w) {
+    __m256i shorts = _mm256_shufflelo_epi16(shorts_of(w), _MM_SHUFFLE(3, 1, 2, 0));
+    shorts = _mm256_shufflehi_epi16(shorts, _MM_SHUFFLE(3, 1, 2, 0));
+    _mm256_storeu_si256((__m256i *)(void *)p, shorts);
 }
 static inline __m256i set_q(const char *q) {
     int32_t word;
     memcpy(&word, q, sizeof word);
     return _mm256_set1_epi32(word);
+}
+static inline lc_w w_set_q(const char *q) { return (lc_w){set_q(q), set_q(q)}; }
+
+/* Sums in turn: gcc would add words up as a tree, whose leaves don't fit the registers. */
+static inline __m256i in_turn(__m256i sum) {
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+static inline __m256i madd_8(__m256i acc, __m256i a, __m256i b) {
+    return in_turn(_mm256_add_epi32(acc, _mm256_madd_epi16(a, b)));
+}
+static inline lc_w w_madd(lc_w acc, lc_w a, lc_w b) {
+    return (lc_w){madd_8(acc.lo, a.lo, b.lo), madd_8(acc.hi, a.hi, b.hi)};
+}
+static inline __m256i maddubs_16(__m256i acc, __m256i a, __m256i b) {
+    return in_turn(_mm256_add_epi16(acc, _mm256_maddubs_epi16(a, b)));
+}
+static inline lc_w w_maddubs(lc_w acc, lc_w a, lc_w b) {
+    return (lc_w){maddubs_16(acc.lo, a.lo, b.lo), maddubs_16(acc.hi, a.hi, b.hi)};
+}
+static inline lc_w w_odd_bytes(lc_w w) {
+    return (lc_w){_mm256_srli_epi16(w.lo, 8), _mm256_srli_epi16(w.hi, 8)};
 }
 
 #endif

@@ -41,10 +41,29 @@ static inline lc_w w_split(lc_w w) {
 static inline void w_store_bytes(int8_t *p, lc_w w) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(w));
 }
+static inline void w_store_pairs(int8_t *p, lc_w w) {
+    __m256i shorts = _mm512_cvtepi32_epi16(w);
+    shorts = _mm256_shufflelo_epi16(shorts, _MM_SHUFFLE(3, 1, 2, 0));
+    shorts = _mm256_shufflehi_epi16(shorts, _MM_SHUFFLE(3, 1, 2, 0));
+    _mm256_storeu_si256((__m256i *)(void *)p, shorts);
+}
 static inline lc_w w_set_q(const char *q) {
     int32_t word;
     memcpy(&word, q, sizeof word);
     return _mm512_set1_epi32(word);
 }
+
+/* Sums in turn: gcc would add words up as a tree, whose leaves don't fit the registers. */
+static inline lc_w in_turn(lc_w sum) {
+    __asm__("" : "+v"(sum));
+    return sum;
+}
+static inline lc_w w_madd(lc_w acc, lc_w a, lc_w b) {
+    return in_turn(w_add(acc, _mm512_madd_epi16(a, b)));
+}
+static inline lc_w w_maddubs(lc_w acc, lc_w a, lc_w b) {
+    return in_turn(_mm512_add_epi16(acc, _mm512_maddubs_epi16(a, b)));
+}
+static inline lc_w w_odd_bytes(lc_w w) { return _mm512_srli_epi16(w, 8); }
 
 #endif
