@@ -9,6 +9,7 @@ typedef struct {
 } lc_w;
 #define LC_CODED_ROWS 4
 #define LC_CODED_STRIPS 1
+#define LC_CODED_STREAMS 2
 
 static inline lc_w w_zero(void) { return (lc_w){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 static inline lc_w w_set(int32_t a) { return (lc_w){_mm256_set1_epi32(a), _mm256_set1_epi32(a)}; }

@@ -239,7 +239,8 @@ LC_INLINE void turned_strip(const coded_work *w, const int rows, const bool halv
             const char *q = left + (at - k);
             size_t n = (to - at) / each;
 #pragma GCC unroll 8
-            for (size_t i = 0; i < n; i++, q += each) add_word(&t, w, q, from[i], 0, halves, shape);
+            for (size_t i = 0; i < n; i++, q += each)
+                add_word(&t, w, q, from[i], 0, 0, halves, shape);
             if (to < end) break;
             LC_EACH_SUM if (shape.chains > 1) t.sum[r][s][0] =
                 w_add(t.sum[r][s][0], t.sum[r][s][1]);
