@@ -128,14 +128,14 @@ def limits(work, threads=None):
         if m["threads"] == threads:
             found["read"] = m["bytes_per_s"]
     kinds = {"vfmadd": "f32", "fmla": "f32", "bf16": "bf16", "bfmlal": "bf16", "vpdpbusd": "int8",
-             "vpmaddubsw": "int8", "tdpbssd": "int8", "dot": "int8"}
+             "vpmaddwd": "int8", "tdpbssd": "int8", "dot": "int8", "vpmaddubsw": "int4"}
     for i in report["instructions"]:
         if i["threads"] != threads or work.options.isa not in (None, i["isa"]):
             continue
         kind = next((k for word, k in kinds.items() if word in i["instruction"]), None)
         if kind and i["ops_per_s"] > found.get(kind, {}).get("rate", 0):
             found[kind] = {"rate": i["ops_per_s"], "name": i["instruction"]}
-    for kind, lesser in (("bf16", "f32"), ("int8", "bf16")):  # what has no instruction of its own
+    for kind, lesser in (("bf16", "f32"), ("int8", "bf16"), ("int4", "int8")):  # what has no instruction of its own
         if found.get(kind, {}).get("rate", 0) < found[lesser]["rate"]:
             found[kind] = found[lesser]
     return found

@@ -8,7 +8,6 @@ import sys
 from common import HERE, PeerError, emit, failed, longcat, repeat, said, table
 
 ROWS, SIZE = (8, 64, 512, 2048), 2048  # those of `longcat bench kernels`
-KINDS = {"f32": "f32", "bf16": "bf16", "int8": "int8"}
 
 
 def prepare(work):
@@ -27,7 +26,7 @@ def measure(work, limit):
     for k in report["kernels"]:
         stored = k["type"].split()[0]  # "int4 strips" is int4
         if k["operands"] == "cache" and stored in ("f32", "bf16", "int8", "int4"):
-            key = (f"longcat {k['type']}", stored.replace("int4", "int8"))
+            key = (f"longcat {k['type']}", stored)
             here = best.setdefault(key, {})
             here[k["rows"]] = max(here.get(k["rows"], 0), k["ops_per_s"])
     found.update(best)
@@ -48,7 +47,7 @@ def measure(work, limit):
                 errors.append(failed(f"gemm {what}", line["note"]))
     rows = []
     for (name, kind), rates in found.items():
-        peak = now[KINDS[kind]]
+        peak = now[kind]
         rows.append({"engine": name, "limit": peak["name"], "limit_ops_per_s": peak["rate"],
                      "rows": {str(m): {"ops_per_s": r, "share": r / peak["rate"]}
                               for m, r in sorted(rates.items())}})

@@ -14,7 +14,7 @@ import shape
 from common import CASES, HERE, PeerError, failed, rate, row
 
 GGUF = ["gguf==0.19.0", "numpy"]
-KINDS = {"q8_0": ("int8", 8.5, 16), "q4_K": ("int8", 4.5, 5.5), "q4_0": ("int8", 4.5, 5.5),
+KINDS = {"q8_0": ("int8", 8.5, 16), "q4_K": ("int4", 4.5, 5.5), "q4_0": ("int4", 4.5, 5.5),
          "bf16": ("bf16", 16, 16)}  # operands; bits of a weight, of one of k_b and v_b
 TYPES = {name: (kind, bits + (own - bits) * shape.absorbed_weights() / shape.weights_of_token())
          for name, (kind, bits, own) in KINDS.items()}

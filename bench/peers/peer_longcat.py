@@ -7,7 +7,7 @@ import shape
 from common import PeerError, failed, longcat, row
 
 TYPES = {"bf16": ("bf16", 16), "bf16-packed": ("bf16", 16), "int8": ("int8", 8), "int8-packed": ("int8", 8),
-         "int4": ("int8", 4.25), "int4-packed": ("int8", 4.25)}  # operands, bits
+         "int4": ("int4", 4.25), "int4-packed": ("int4", 4.25)}  # operands, bits
 
 
 def prepare(work):

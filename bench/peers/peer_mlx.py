@@ -11,7 +11,7 @@ import shape
 from common import CASES, HERE, PeerError, emit, failed, from_lines, repeat, row, said
 
 PACKAGES = ["mlx[cpu]==0.32.4", "mlx-lm==0.32.2"]
-VARIANTS = {"bf16": ("bf16", 16), "4 bits": ("int8", 4.5)}
+VARIANTS = {"bf16": ("bf16", 16), "4 bits": ("int4", 4.5)}
 DECODE_STEPS = {0: 4, 8192: 2, 32768: 1}
 MOST_SECONDS = 45  # for all cases of a variant
 

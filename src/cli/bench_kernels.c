@@ -155,8 +155,8 @@ static const weight_type types[] = {
     {"fp8", LC_F8_E4M3, LC_SCALE_BLOCK, LC_PEAK_BF16, 0, 0},
     {"int8", LC_I8, LC_SCALE_ROW, LC_PEAK_INT8, 0, 0},
     {"int8 strips", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8, LC_CODES_I8, LC_CODES_IN_STRIPS},
-    {"int4", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8, LC_CODES_U4, LC_CODES_BY_ROW},
-    {"int4 strips", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT8, LC_CODES_U4, LC_CODES_IN_STRIPS},
+    {"int4", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT4, LC_CODES_U4, LC_CODES_BY_ROW},
+    {"int4 strips", LC_I32, LC_SCALE_GROUP, LC_PEAK_INT4, LC_CODES_U4, LC_CODES_IN_STRIPS},
 };
 enum { GROUP = 64 }; /* of 4-bit codes; others have a scale a row */
 

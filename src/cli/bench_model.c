@@ -45,7 +45,7 @@ typedef struct result {
     lc_spread rate; /* tokens a second */
     lc_bench_run run;
     double read_rate;
-    lc_limit limit, coded, exact; /* of products in the compute type, with codes, in fp32 */
+    lc_limit limits[LC_PEAK_KINDS];
 } result;
 
 typedef struct model_bench {
@@ -149,31 +149,36 @@ static void measure_limits(const model_bench *b, const variant *v, result *r) {
         double rate = lc_read_rate(&b->buffer, pool);
         if (rate > r->read_rate) r->read_rate = rate;
     }
-    r->exact = lc_limits_of(&b->limits, isa, LC_PEAK_F32);
-    r->limit = v->engine->bf16 ? lc_limits_of(&b->limits, isa, LC_PEAK_BF16) : r->exact;
-    r->coded = lc_limits_of(&b->limits, isa, LC_PEAK_INT8);
-    if (!r->coded.name) r->coded = r->limit;
-    if (r->limit.peak) r->limit.rate = lc_peak_best(r->limit.peak, pool, 0.03);
-    if (r->coded.peak) r->coded.rate = lc_peak_best(r->coded.peak, pool, 0.03);
+    for (int kind = 0; kind < LC_PEAK_KINDS; kind++) {
+        lc_limit *limit = &r->limits[kind];
+        *limit = lc_limits_of(&b->limits, isa, (lc_peak_kind)kind);
+        if (kind && limit->peak == limit[-1].peak)
+            *limit = limit[-1];
+        else if (limit->peak)
+            limit->rate = lc_peak_best(limit->peak, pool, 0.03);
+    }
 }
 
 /* Seconds that a stage's operations take at the best instructions' rates; NAN if those are unknown.
  */
 static double stage_arithmetic(const result *r, int s) {
-    const lc_cost *c = &r->run.cost;
-    if (!r->limit.name) return NAN;
-    return c->operations[s] / r->limit.rate + c->coded[s] / r->coded.rate +
-           c->exact[s] / r->exact.rate;
+    double seconds = 0;
+    if (!r->limits[LC_PEAK_F32].name) return NAN;
+    for (int kind = 0; kind < LC_PEAK_KINDS; kind++)
+        seconds += r->run.cost.operations[kind][s] / r->limits[kind].rate;
+    return seconds;
 }
 
 /* The limit of most operations. */
 static const lc_limit *main_limit(const result *r) {
-    double plain = 0, coded = 0;
-    for (int s = 0; s < LC_STAGE_COUNT; s++) {
-        plain += r->run.cost.operations[s];
-        coded += r->run.cost.coded[s];
+    double most = 0;
+    int main = 0;
+    for (int kind = 0; kind < LC_PEAK_KINDS; kind++) {
+        double sum = 0;
+        for (int s = 0; s < LC_STAGE_COUNT; s++) sum += r->run.cost.operations[kind][s];
+        if (sum > most) most = sum, main = kind;
     }
-    return coded > plain ? &r->coded : &r->limit;
+    return &r->limits[main];
 }
 
 static void report_result(model_bench *b, const result *r) {
@@ -274,8 +279,8 @@ static void report_stages(model_bench *b, const result *r) {
     lc_bench_table(&b->report, "stages", title, columns, sizeof columns / sizeof *columns);
     for (int s = 0; s < LC_STAGE_COUNT; s++) {
         const lc_cost *c = &r->run.cost;
-        double seconds = (double)r->run.times.ns[s] / 1e9,
-               operations = c->operations[s] + c->coded[s] + c->exact[s];
+        double seconds = (double)r->run.times.ns[s] / 1e9, operations = 0;
+        for (int kind = 0; kind < LC_PEAK_KINDS; kind++) operations += c->operations[kind][s];
         if (seconds == 0) continue;
         double least = c->bytes[s] / r->read_rate;
         double arithmetic = stage_arithmetic(r, s);

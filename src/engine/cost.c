@@ -10,12 +10,23 @@ typedef struct counter {
     double rows; /* of the step */
 } counter;
 
-/* Where operations with a weight count: codes meet left rows of int8 in the BF16 compute type. */
+static bool computes_bf16(const counter *c) { return c->element == sizeof(uint16_t); }
+
+/* Of the compute type. */
+static double *operations(const counter *c, lc_stage stage) {
+    return &c->out->operations[computes_bf16(c) ? LC_PEAK_BF16 : LC_PEAK_F32][stage];
+}
+
+/* With codes, which meet left rows of int8. */
+static double *coded_operations(const counter *c, lc_stage stage, lc_code_kind kind) {
+    return &c->out->operations[kind == LC_CODES_U4 ? LC_PEAK_INT4 : LC_PEAK_INT8][stage];
+}
+
 static double *operations_with(const counter *c, lc_stage stage, const lc_mat *w) {
     lc_code_kind kind;
     size_t size;
-    bool coded = c->element == sizeof(uint16_t) && lc_mat_groups(w, &kind, &size);
-    return coded ? &c->out->coded[stage] : &c->out->operations[stage];
+    bool coded = computes_bf16(c) && lc_mat_groups(w, &kind, &size);
+    return coded ? coded_operations(c, stage, kind) : operations(c, stage);
 }
 
 /* A weight that all rows of the step pass. */
@@ -27,7 +38,7 @@ static void weight(const counter *c, lc_stage stage, const lc_mat *w) {
 /* The same in fp32. */
 static void exact_weight(const counter *c, lc_stage stage, const lc_mat *w) {
     c->out->bytes[stage] += (double)lc_mat_bytes(w);
-    c->out->exact[stage] += 2 * c->rows * (double)w->rows * (double)w->cols;
+    c->out->operations[LC_PEAK_F32][stage] += 2 * c->rows * (double)w->rows * (double)w->cols;
 }
 
 /* The absorbed form passes kv_b as it is packed, in two halves: as many operations as one product.
@@ -36,10 +47,11 @@ static void attention_weights(const counter *c, const lc_mla_weights *w) {
     weight(c, LC_STAGE_PROJECT, &w->q_a);
     weight(c, LC_STAGE_PROJECT, &w->q_b);
     weight(c, LC_STAGE_PROJECT, &w->kv_a);
-    bool coded = c->element == sizeof(uint16_t) && w->kv_b_packed.coded;
-    double *operations = coded ? c->out->coded : c->out->operations;
-    c->out->bytes[LC_STAGE_PROJECT] += (double)w->kv_b_packed.bytes;
-    operations[LC_STAGE_PROJECT] += 2 * c->rows * (double)(w->kv_b.rows * w->kv_b.cols);
+    const lc_kv_b *b = &w->kv_b_packed;
+    double *kv_b = computes_bf16(c) && b->coded ? coded_operations(c, LC_STAGE_PROJECT, b->kind)
+                                                : operations(c, LC_STAGE_PROJECT);
+    c->out->bytes[LC_STAGE_PROJECT] += (double)b->bytes;
+    *kv_b += 2 * c->rows * (double)(w->kv_b.rows * w->kv_b.cols);
     weight(c, LC_STAGE_PROJECT, &w->o);
 }
 
@@ -85,10 +97,10 @@ static void cached_rows(const counter *c, const lc_cost_rows *s) {
     /* Chosen keys differ from row to row, but no key is needed twice from memory. */
     double read = keys < (double)end ? keys : (double)end;
     c->out->bytes[LC_STAGE_ATTEND] += 2 * read * width * (double)c->element;
-    c->out->operations[LC_STAGE_ATTEND] += 2 * 2 * (double)a->heads * keys * (width + rank);
+    *operations(c, LC_STAGE_ATTEND) += 2 * 2 * (double)a->heads * keys * (width + rank);
     if (scored == 0) return;
     c->out->bytes[LC_STAGE_INDEX] += (double)(end * x->dim * c->element);
-    c->out->operations[LC_STAGE_INDEX] += 2 * (double)(x->heads * x->dim) * scored;
+    *operations(c, LC_STAGE_INDEX) += 2 * (double)(x->heads * x->dim) * scored;
 }
 
 void lc_cost_step(const lc_model *m, size_t element, const lc_cost_rows *sequences, size_t n,
@@ -119,7 +131,7 @@ double lc_cost_bytes(const lc_cost *cost) {
 
 double lc_cost_operations(const lc_cost *cost) {
     double sum = 0;
-    for (int s = 0; s < LC_STAGE_COUNT; s++)
-        sum += cost->operations[s] + cost->coded[s] + cost->exact[s];
+    for (int kind = 0; kind < LC_PEAK_KINDS; kind++)
+        for (int s = 0; s < LC_STAGE_COUNT; s++) sum += cost->operations[kind][s];
     return sum;
 }

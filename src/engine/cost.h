@@ -7,13 +7,13 @@
 #ifndef LC_ENGINE_COST_H
 #define LC_ENGINE_COST_H
 
+#include "kernels/peak.h"
 #include "model/model.h"
 
 typedef struct lc_cost {
-    double bytes[LC_STAGE_COUNT];      /* of weights and cache */
-    double operations[LC_STAGE_COUNT]; /* multiplications and additions of the compute type */
-    double coded[LC_STAGE_COUNT];      /* those of int8 values with codes */
-    double exact[LC_STAGE_COUNT];      /* those in fp32 whatever the compute type */
+    double bytes[LC_STAGE_COUNT]; /* of weights and cache */
+    /* multiplications and additions, by the instructions that are for them */
+    double operations[LC_PEAK_KINDS][LC_STAGE_COUNT];
 } lc_cost;
 
 /* Rows of one sequence in a step: positions start .. start + rows - 1. */

@@ -8,8 +8,9 @@ typedef struct choice {
 } choice;
 
 #if defined(__x86_64__)
-extern const lc_peak lc_peak_avx2_f32, lc_peak_avx2_int8, lc_peak_avxvnni_int8, lc_peak_avx512_f32,
-    lc_peak_avx512_int8, lc_peak_avx512bf16_bf16, lc_peak_amx_bf16, lc_peak_amx_int8;
+extern const lc_peak lc_peak_avx2_f32, lc_peak_avx2_int8, lc_peak_avx2_int4, lc_peak_avxvnni_int8,
+    lc_peak_avx512_f32, lc_peak_avx512_int8, lc_peak_avx512bf16_bf16, lc_peak_amx_bf16,
+    lc_peak_amx_int8;
 #elif defined(__aarch64__)
 extern const lc_peak lc_peak_neon_f32, lc_peak_neondot_int8, lc_peak_neonbf16_bf16;
 #endif
@@ -19,6 +20,7 @@ size_t lc_peaks(const lc_peak *out[LC_PEAKS]) {
 #if defined(__x86_64__)
         {&lc_peak_avx2_f32, true},
         {&lc_peak_avx2_int8, true},
+        {&lc_peak_avx2_int4, true},
         {&lc_peak_avxvnni_int8, lc_cpu_can(LC_CPU_AVX_VNNI)},
         {&lc_peak_avx512_f32, true},
         {&lc_peak_avx512bf16_bf16, true},

@@ -11,7 +11,9 @@
 typedef enum lc_peak_kind {
     LC_PEAK_F32,  /* fused multiply-adds */
     LC_PEAK_BF16, /* dot products of BF16 pairs into fp32 */
-    LC_PEAK_INT8, /* dot products of four bytes into int32 */
+    LC_PEAK_INT8, /* dot products of bytes into int32 */
+    LC_PEAK_INT4, /* of codes of 4 bits and bytes, where these take fewer instructions */
+    LC_PEAK_KINDS,
 } lc_peak_kind;
 
 typedef struct lc_peak {
@@ -22,7 +24,7 @@ typedef struct lc_peak {
     void (*run)(size_t rounds); /* rounds >= 1 */
 } lc_peak;
 
-enum { LC_PEAKS = 8 };
+enum { LC_PEAKS = 9 };
 
 /* Those that this processor can run; returns their number. Entries are constant. */
 size_t lc_peaks(const lc_peak *out[LC_PEAKS]);

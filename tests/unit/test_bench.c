@@ -44,9 +44,11 @@ static void codes_count_apart(void **state) {
     lc_cost_experts(e->model, 2, &hit, &bf16);
     lc_cost_step(e->model, 4, &rows, 1, 1, &f32);
     lc_cost_experts(e->model, 4, &hit, &f32);
-    assert_true(bf16.coded[LC_STAGE_EXPERTS] == 3 * 2.0 * 3 * (double)(c->hidden * c->expert_ffn));
-    assert_true(f32.operations[LC_STAGE_EXPERTS] == bf16.coded[LC_STAGE_EXPERTS]);
-    assert_true(f32.coded[LC_STAGE_EXPERTS] == 0);
+    assert_true(bf16.operations[LC_PEAK_INT8][LC_STAGE_EXPERTS] ==
+                3 * 2.0 * 3 * (double)(c->hidden * c->expert_ffn));
+    assert_true(f32.operations[LC_PEAK_F32][LC_STAGE_EXPERTS] ==
+                bf16.operations[LC_PEAK_INT8][LC_STAGE_EXPERTS]);
+    assert_true(f32.operations[LC_PEAK_INT8][LC_STAGE_EXPERTS] == 0);
     assert_true(lc_cost_operations(&bf16) == lc_cost_operations(&f32));
     lc_engine_close(e);
 }
@@ -71,9 +73,9 @@ static void kv_b_counts_as_packed(void **state) {
         }
     lc_cost_step(e->model, 2, &rows, 1, 1, &cost);
     lc_cost_step(e->model, 4, &rows, 1, 1, &f32);
-    assert_true(cost.operations[LC_STAGE_PROJECT] == 0);
-    assert_true(cost.coded[LC_STAGE_PROJECT] == 2 * (products + kv_b));
-    assert_true(f32.operations[LC_STAGE_PROJECT] == 2 * (products + kv_b));
+    assert_true(cost.operations[LC_PEAK_BF16][LC_STAGE_PROJECT] == 0);
+    assert_true(cost.operations[LC_PEAK_INT8][LC_STAGE_PROJECT] == 2 * (products + kv_b));
+    assert_true(f32.operations[LC_PEAK_F32][LC_STAGE_PROJECT] == 2 * (products + kv_b));
     double read = cost.bytes[LC_STAGE_PROJECT] - others;
     assert_true(read >= stored && read < 1.05 * stored);
     lc_engine_close(e);
@@ -97,7 +99,7 @@ static void a_token_costs_two_operations_a_parameter(void **state) {
                            c->layers * (c->experts + c->zero_experts) +
                            (c->index_heads ? c->layers * c->index_dim : 0);
         double weights = (double)(n.active_zero - vectors + n.experts / c->experts * 2);
-        double attend = cost.operations[LC_STAGE_ATTEND];
+        double attend = cost.operations[LC_PEAK_BF16][LC_STAGE_ATTEND];
         assert_true(attend > 0);
         assert_true(lc_cost_operations(&cost) - attend == 2 * weights);
         /* The cache of one position. */
@@ -125,8 +127,8 @@ static void a_step_reads_the_shared_weights_once(void **state) {
     for (size_t i = 0; i < 4; i++) {
         assert_true(many.bytes[shared[i]] == 2 * one.bytes[shared[i]]);
         assert_true(one.bytes[shared[i]] > 0);
-        double ops = one.operations[shared[i]] + one.exact[shared[i]];
-        assert_true(many.operations[shared[i]] + many.exact[shared[i]] == 10 * ops);
+        for (int kind = 0; kind < LC_PEAK_KINDS; kind++)
+            assert_true(many.operations[kind][shared[i]] == 10 * one.operations[kind][shared[i]]);
     }
     assert_true(one.bytes[LC_STAGE_DENSE] == 2.0 * (double)n.dense_ffn);
     assert_true(one.bytes[LC_STAGE_HEAD] == 2.0 * (double)n.head);

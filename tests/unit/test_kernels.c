@@ -327,7 +327,7 @@ static void check_products(const lc_kernels *k) {
 
 /* So many rows that a path copies right rows together before it uses them, some groups of columns
  * and a part of one (amx.c: from 128 rows on, 160 columns with 2100 k, 64 with 4128); so many k
- * that sums wait in c (panels.inc: 3072); whole parts of 16 columns (few.h). */
+ * and so many rows that sums wait in c (panels.inc: 512, 72); whole parts of 16 columns (few.h). */
 static void every_isa_multiplies_many_rows(void **unused) {
     (void)unused;
     static const size_t shapes[][3] = {{280, 2100, 170}, {300, 4128, 100}, {257, 4096, 16},

@@ -1,4 +1,8 @@
-/* peak.c (AVX2): vfmadd, and vpmaddubsw with the addition that it needs, as it keeps no sums. */
+/*
+ * peak.c (AVX2): vfmadd, and multiplications of integers with the addition that each needs, as they
+ * keep no sums. Bytes of 4 bits' codes by vpmaddubsw; sums of two products of any bytes would
+ * saturate there, or leave no room for a third, so these are multiplied as halves.
+ */
 #include "kernels/peak.h"
 #include "kernels/avx2/chains.h"
 
@@ -12,12 +16,19 @@ static void run_f32(size_t rounds) {
 }
 
 static void run_int8(size_t rounds) {
+    __m256i a = _mm256_set1_epi16(3), b = _mm256_set1_epi16(-2);
+    LC_RUN_CHAINS("vpmaddwd %2, %1, %%ymm12\nvpaddd %%ymm12, %%ymm\\r, ", rounds, a, b);
+}
+
+static void run_int4(size_t rounds) {
     __m256i a = _mm256_set1_epi8(3), b = _mm256_set1_epi8(-2);
     LC_RUN_CHAINS("vpmaddubsw %2, %1, %%ymm12\nvpaddw %%ymm12, %%ymm\\r, ", rounds, a, b);
 }
 
-extern const lc_peak lc_peak_avx2_f32, lc_peak_avx2_int8;
+extern const lc_peak lc_peak_avx2_f32, lc_peak_avx2_int8, lc_peak_avx2_int4;
 const lc_peak lc_peak_avx2_f32 = {"vfmadd, 256 bits", LC_ISA_AVX2, LC_PEAK_F32,
                                   LC_CHAINS *LANES * 2.0, run_f32};
-const lc_peak lc_peak_avx2_int8 = {"vpmaddubsw, vpaddw", LC_ISA_AVX2, LC_PEAK_INT8,
-                                   LC_CHAINS *LANES * 4 * 2.0, run_int8};
+const lc_peak lc_peak_avx2_int8 = {"vpmaddwd, vpaddd", LC_ISA_AVX2, LC_PEAK_INT8,
+                                   LC_CHAINS *LANES * 2 * 2.0, run_int8};
+const lc_peak lc_peak_avx2_int4 = {"vpmaddubsw, vpaddw", LC_ISA_AVX2, LC_PEAK_INT4,
+                                   LC_CHAINS *LANES * 4 * 2.0, run_int4};
