@@ -135,7 +135,8 @@ def limits(work, threads=None):
         kind = next((k for word, k in kinds.items() if word in i["instruction"]), None)
         if kind and i["ops_per_s"] > found.get(kind, {}).get("rate", 0):
             found[kind] = {"rate": i["ops_per_s"], "name": i["instruction"]}
-    for kind, lesser in (("bf16", "f32"), ("int8", "bf16"), ("int4", "int8")):  # what has no instruction of its own
+    # What has no instruction of its own.
+    for kind, lesser in (("bf16", "f32"), ("int8", "bf16"), ("int4", "int8")):
         if found.get(kind, {}).get("rate", 0) < found[lesser]["rate"]:
             found[kind] = found[lesser]
     return found
