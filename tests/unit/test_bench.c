@@ -32,25 +32,32 @@ static lc_engine *open_engine(const char *path, const char *isa, size_t chunk) {
 
 /* ---- costs ---- */
 
-/* A checkpoint's codes are multiplied as codes in the BF16 compute type. */
-static void codes_count_apart(void **state) {
-    (void)state;
-    lc_engine *e = open_engine("tests/golden/model/int8", NULL, 0);
+/* A checkpoint's codes are multiplied as codes in the BF16 compute type, those of 4 bits as such.
+ */
+static void check_codes(const char *path, lc_peak_kind codes) {
+    lc_engine *e = open_engine(path, NULL, 0);
     const lc_config *c = &e->model->config;
     lc_cost_rows rows = {0, 1};
     lc_op_times hit = {.expert_rows = 3};
     lc_cost bf16 = {0}, f32 = {0};
+    double experts = 3 * 2.0 * 3 * (double)(c->hidden * c->expert_ffn);
     lc_cost_step(e->model, 2, &rows, 1, 1, &bf16);
     lc_cost_experts(e->model, 2, &hit, &bf16);
     lc_cost_step(e->model, 4, &rows, 1, 1, &f32);
     lc_cost_experts(e->model, 4, &hit, &f32);
-    assert_true(bf16.operations[LC_PEAK_INT8][LC_STAGE_EXPERTS] ==
-                3 * 2.0 * 3 * (double)(c->hidden * c->expert_ffn));
-    assert_true(f32.operations[LC_PEAK_F32][LC_STAGE_EXPERTS] ==
-                bf16.operations[LC_PEAK_INT8][LC_STAGE_EXPERTS]);
-    assert_true(f32.operations[LC_PEAK_INT8][LC_STAGE_EXPERTS] == 0);
+    for (int kind = 0; kind < LC_PEAK_KINDS; kind++) {
+        assert_true(bf16.operations[kind][LC_STAGE_EXPERTS] ==
+                    ((lc_peak_kind)kind == codes ? experts : 0));
+        assert_true(f32.operations[kind][LC_STAGE_EXPERTS] == (kind == LC_PEAK_F32 ? experts : 0));
+    }
     assert_true(lc_cost_operations(&bf16) == lc_cost_operations(&f32));
     lc_engine_close(e);
+}
+
+static void codes_count_apart(void **state) {
+    (void)state;
+    check_codes("tests/golden/model/int8", LC_PEAK_INT8);
+    check_codes("tests/golden/quant/auto-round", LC_PEAK_INT4);
 }
 
 /* What products read of kv_b is a copy of ours: codes with their scales, or values. */

@@ -1,7 +1,7 @@
 /*
- * peak.c (AVX2): vfmadd, and multiplications of integers with the addition that each needs, as they
- * keep no sums. Bytes of 4 bits' codes by vpmaddubsw; sums of two products of any bytes would
- * saturate there, or leave no room for a third, so these are multiplied as halves.
+ * peak.c (AVX2): vfmadd, and products of integers with the addition that each needs, as they keep
+ * no sums. Codes of 4 bits meet bytes in vpmaddubsw, whose sums of 32 k fit 16 bits; two products
+ * of any bytes leave no room there for a third, so bytes are multiplied as halves.
  */
 #include "kernels/peak.h"
 #include "kernels/avx2/chains.h"
