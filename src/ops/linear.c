@@ -115,20 +115,20 @@ size_t lc_product_floats(const lc_op *op, size_t rows, size_t k) {
     return floats_of(op->path->scratch_bytes(rows, k));
 }
 
-/* With a few left rows strips are read from memory: the longer the piece, the better, but threads
+/* With a few left rows weights are read from memory: the longer the piece, the better, but threads
  * should end together. */
-enum { STRIPS_LEAST = 64, STRIPS_MOST = 768, STRIPS_PARTS = 2 /* tasks a thread */ };
+enum { FEW_LEAST = 64, FEW_MOST = 768, FEW_TASKS = 2 /* a thread */ };
 
-static size_t strips_width(size_t columns, size_t threads) {
-    size_t width = lc_ceil_div(lc_ceil_div(columns, STRIPS_PARTS * threads), LC_STRIP_ROWS);
+static size_t few_width(size_t columns, size_t threads) {
+    size_t width = lc_ceil_div(lc_ceil_div(columns, FEW_TASKS * threads), LC_STRIP_ROWS);
     width *= LC_STRIP_ROWS;
-    return width < STRIPS_LEAST ? STRIPS_LEAST : width > STRIPS_MOST ? STRIPS_MOST : width;
+    return width < FEW_LEAST ? FEW_LEAST : width > FEW_MOST ? FEW_MOST : width;
 }
 
 size_t lc_columns_most(const lc_op *op, size_t rows) {
     const lc_coded_path *coded = &op->k->coded;
     size_t most = larger(lc_panel(op->path, rows), rows > LC_FEW_ROWS ? coded->wide : coded->few);
-    return rows > LC_FEW_ROWS ? most : larger(most, STRIPS_MOST);
+    return rows > LC_FEW_ROWS ? most : larger(most, FEW_MOST);
 }
 
 /* Zero points of a panel's groups. */
@@ -149,8 +149,11 @@ size_t lc_columns_width(const lc_op *op, lc_form form, size_t rows, size_t colum
     size_t step = form.coded ? coded->few : op->path->panel;
     size_t most = form.coded ? coded->wide : op->path->wide;
     size_t threads = (size_t)lc_pool_threads(op->pool), tasks = lc_ceil_div(columns, most);
-    if (rows <= LC_FEW_ROWS && form.strips) return strips_width(columns, threads);
-    if (rows <= LC_FEW_ROWS) return form.coded ? coded->few : op->path->few;
+    if (rows <= LC_FEW_ROWS) {
+        size_t width = few_width(columns, threads);
+        if (form.strips) return width;
+        return form.coded ? coded->few : width < op->path->few ? width : op->path->few;
+    }
     tasks = lc_ceil_div(tasks, threads) * threads;
     size_t width = lc_ceil_div(lc_ceil_div(columns, tasks), step) * step;
     return width < most ? width : most;
