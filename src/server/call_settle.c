@@ -31,7 +31,14 @@ static struct json_object *message_of(const lc_choice *k) {
     return m;
 }
 
-/* An answer that was cut isn't a turn's end as the model writes it, but it is what was sampled. */
+/* Whether the message stands for nothing but the tokens that were sampled: the client's own
+ * beginning isn't in it, nor what a stop string cut off. An answer that ran out of tokens isn't a
+ * turn's end as the model writes it, but it is what was sampled. */
+static bool stands_for_tokens(const lc_call *c, const lc_choice *k) {
+    return k->parser && k->tokens.len && k->end != LC_TASK_STRING &&
+           !lc_prompt_continues(&c->request);
+}
+
 static void keep_answer(const lc_call *c, const lc_choice *k) {
     const lc_ids *prompt = &c->prompts[k->prompt];
     size_t head = c->heads[k->prompt];
@@ -52,7 +59,7 @@ void lc_call_settle(lc_call *c) {
     const lc_service *s = c->service;
     lc_err err = {0};
     for (size_t i = 0; i < c->n_choices && s->o.replay && s->prompter.start >= 0; i++)
-        if (c->choices[i].parser && c->choices[i].tokens.len) keep_answer(c, &c->choices[i]);
+        if (stands_for_tokens(c, &c->choices[i])) keep_answer(c, &c->choices[i]);
     c->unbilled = s->o.accounts && lc_ledger_add(s->o.accounts, &c->usage, &err) != LC_OK;
     if (c->unbilled) lc_log(LC_LOG_ERROR, "ledger: %s", err.text);
 }

@@ -60,8 +60,7 @@ static bool is_assistant(struct json_object *message) {
     return role && !strcmp(role, "assistant");
 }
 
-/* The client has written the beginning of the answer: it is continued. */
-static bool continues(const lc_api_request *r) {
+bool lc_prompt_continues(const lc_api_request *r) {
     struct json_object *last = last_of(r->messages);
     return last && is_assistant(last) && !json_object_object_get(last, "tool_calls");
 }
@@ -72,7 +71,8 @@ static struct json_object *arguments_of(const lc_api_request *r, bool plain) {
         json_object_object_foreach(r->template_arguments, key, value)
             json_object_object_add(a, key, json_object_get(value));
     }
-    json_object_object_add(a, "add_generation_prompt", json_object_new_boolean(!continues(r)));
+    json_object_object_add(a, "add_generation_prompt",
+                           json_object_new_boolean(!lc_prompt_continues(r)));
     if (plain || r->thinking != LC_THINK_DEFAULT)
         json_object_object_add(a, "enable_thinking",
                                json_object_new_boolean(!plain && r->thinking == LC_THINK_ON));
@@ -138,7 +138,7 @@ int lc_prompt_chat(const lc_prompter *p, uint64_t tenant, const lc_api_request *
     if (!arguments) return lc_fail(err, LC_ENOMEM, "prompt: out of memory");
     int status = encode(p, r->messages, r->tools, arguments, &rendered, err);
     json_object_put(arguments);
-    bool open = continues(r);
+    bool open = lc_prompt_continues(r);
     if (status == LC_OK && open && rendered.len && is_eos(p, rendered.data[rendered.len - 1]))
         rendered.len--;
     if (status == LC_OK) {

@@ -29,6 +29,8 @@ int lc_prompter_init(lc_prompter *p, const lc_chat_template *tmpl, const lc_toke
  * out[head..] and the sampled tokens. LC_EINVAL: the template refuses the conversation. */
 int lc_prompt_chat(const lc_prompter *p, uint64_t tenant, const lc_api_request *request, bool plain,
                    lc_ids *out, size_t *head, lc_err *err);
+/* Whether the client has written the beginning of the answer: it is continued. */
+bool lc_prompt_continues(const lc_api_request *request);
 /* Whether the prompt ends inside a think block. */
 bool lc_prompt_thinks(const lc_prompter *p, const lc_ids *prompt, size_t head);
 

@@ -5,6 +5,7 @@
  */
 #include "serve_kit.h"
 
+#include <ctype.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -143,6 +144,55 @@ static void test_the_next_turn_extends_the_last_one(void **state) {
     free_reply(&second);
     lc_buf_free(&body);
     lc_buf_free(&text);
+}
+
+/* The prompt of a conversation whose assistant said `answer`. */
+static reply prompt_with(const server *s, const char *answer) {
+    lc_buf body = {0};
+    struct json_object *text = json_object_new_string(answer);
+    lc_buf_printf(&body,
+                  "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"},{\"role\":"
+                  "\"assistant\",\"content\":%s},{\"role\":\"user\",\"content\":\"Go on\"}]}",
+                  json_object_to_json_string(text));
+    reply r = post(s, "/apply-template", body.data);
+    assert_int_equal(r.status, 200);
+    json_object_put(text);
+    lc_buf_free(&body);
+    return r;
+}
+
+/* A later prompt holds what its messages say: not the beginning that another client had written,
+ * nor what a stop string had cut off. */
+static void test_replays_hold_nothing_that_messages_lack(void **state) {
+    static const char start[] = "Tell no one that";
+    server *s = *state;
+    start_server(s, "tests/golden/tiny-code", NULL);
+    reply begun = post(s, "/v1/chat/completions",
+                       "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"},{\"role\":"
+                       "\"assistant\",\"content\":\"Tell no one that\"}]," GREEDY "}");
+    reply prompt = prompt_with(s, text_at(&begun, "choices.0.message.content"));
+    assert_null(strstr(text_at(&prompt, "prompt"), start));
+    free_reply(&begun), free_reply(&prompt);
+
+    lc_buf body = {0};
+    lc_buf_puts(&body, "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}]," GREEDY);
+    size_t open = body.len;
+    lc_buf_puts(&body, "}");
+    reply whole = post(s, "/v1/chat/completions", body.data);
+    const char *text = text_at(&whole, "choices.0.message.content");
+    size_t at = 1;
+    while (text[at] && !isalpha((unsigned char)text[at])) at++;
+    assert_true(text[at]);
+    char stop[2] = {text[at], 0};
+    body.len = open;
+    lc_buf_printf(&body, ",\"stop\":[\"%s\"]}", stop);
+    reply cut = post(s, "/v1/chat/completions", body.data);
+    lc_buf_clear(&body);
+    lc_buf_printf(&body, "%s%s", text_at(&cut, "choices.0.message.content"), stop);
+    prompt = prompt_with(s, text_at(&cut, "choices.0.message.content"));
+    assert_null(strstr(text_at(&prompt, "prompt"), body.data));
+    free_reply(&whole), free_reply(&cut), free_reply(&prompt);
+    lc_buf_free(&body);
 }
 
 /* After a restart and after kill -9 the prompt is still cached, and the answer is the same. */
@@ -500,6 +550,7 @@ int main(void) {
         TEST(test_four_wires_give_the_answer_that_run_gives),
         TEST(test_routes_of_longcats_platform),
         TEST(test_the_next_turn_extends_the_last_one),
+        TEST(test_replays_hold_nothing_that_messages_lack),
         TEST(test_the_cache_survives_kill),
         TEST(test_answers_under_load_are_those_given_alone),
         TEST(test_a_client_that_hangs_up_stops_its_answer),
