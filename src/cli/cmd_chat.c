@@ -9,6 +9,7 @@
 #include "text/toolcall.h"
 
 #include <editline/readline.h>
+#include <locale.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -149,6 +150,7 @@ static char *read_line(bool terminal) {
 static int converse(chat_state *s, lc_err *err) {
     bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     int status = reset(s, err);
+    setlocale(LC_CTYPE, "C.UTF-8"); /* else readline drops what isn't ASCII */
     if (terminal) printf("Ctrl-C stops an answer, Ctrl-D or /exit leaves, /reset starts over.\n");
     while (status == LC_OK) {
         char *line = read_line(terminal);

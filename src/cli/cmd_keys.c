@@ -57,10 +57,11 @@ static int list(lc_accounts *a, lc_err *err) {
     return LC_OK;
 }
 
-static int create(lc_accounts *a, const char *name, lc_err *err) {
+static int create(lc_accounts *a, const char *name, const lc_key *limits, lc_err *err) {
     char secret[128];
     lc_key key;
     int status = lc_key_create(a, name, secret, sizeof secret, &key, err);
+    if (status == LC_OK) status = lc_key_limit(a, name, limits, err);
     if (status != LC_OK) return status;
     printf("%s\n", secret);
     fprintf(stderr, "This is the key \"%s\". It is shown this once only.\n", key.name);
@@ -75,14 +76,18 @@ static int run(const char *const *args, int n_args, const keys_flags *f, lc_err 
     if (!known) return lc_fail(err, LC_EINVAL, "keys %s: create, list, revoke or limit", what);
     if (!name && strcmp(what, "list") != 0)
         return lc_fail(err, LC_EINVAL, "keys %s: a NAME is needed", what);
-    int status = open_accounts(f->data, &a, err);
-    if (status != LC_OK) return status;
     lc_key limits = {.requests_per_minute = f->requests,
                      .tokens_per_minute = f->tokens,
                      .tokens_per_day = f->day,
                      .concurrent = f->parallel,
                      .tokens_total = f->total};
-    if (!strcmp(what, "create")) status = create(a, name, err);
+    bool limited =
+        f->requests >= 0 || f->tokens >= 0 || f->day >= 0 || f->parallel >= 0 || f->total >= 0;
+    if (limited && (!strcmp(what, "list") || !strcmp(what, "revoke")))
+        return lc_fail(err, LC_EINVAL, "keys %s: limits go with create and limit only", what);
+    int status = open_accounts(f->data, &a, err);
+    if (status != LC_OK) return status;
+    if (!strcmp(what, "create")) status = create(a, name, &limits, err);
     if (!strcmp(what, "list")) status = list(a, err);
     if (!strcmp(what, "revoke")) status = lc_key_revoke(a, name, err);
     if (!strcmp(what, "limit")) status = lc_key_limit(a, name, &limits, err);
@@ -105,7 +110,7 @@ int lc_cmd_keys(int argc, char **argv) {
         {0},
     };
     const lc_usage usage = {
-        .synopsis = "longcat keys create NAME | list | revoke NAME | limit NAME [options]",
+        .synopsis = "longcat keys create NAME [limits] | list | revoke NAME | limit NAME [limits]",
         .description = "API keys of `longcat serve`. A running server sees changes at once. A new "
                        "key is printed once;\nonly its hash is kept.",
         .options = options,

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 enum { BLOCK_BYTES = 8 << 20, REPORT_BYTES = 64 << 20 };
 
@@ -309,8 +310,10 @@ static int run_plan(run *r, const char *model, const char *out) {
     r->progress.shards = r->plan->n_shards;
     for (size_t i = 0; i < r->plan->n_shards && status == LC_OK; i++)
         status = make_shard(r, out, i);
+    if (status == LC_OK) status = lc_quantize_finish(r->plan, model, out, r->err);
     lc_free(r->state.hashes);
-    return status == LC_OK ? lc_quantize_finish(r->plan, model, out, r->err) : status;
+    if (r->state.lock >= 0) close(r->state.lock);
+    return status;
 }
 
 int lc_quantize(const char *model, const char *out, const lc_quantize_options *options,

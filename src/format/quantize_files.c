@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -125,14 +126,24 @@ static int read_state(const lc_quantize_plan *plan, const char *path, lc_quantiz
     return status;
 }
 
-/* Whether the folder holds anything. */
+/* Whether the folder holds nothing but what a kill before the first state may leave. */
 static bool is_empty(const char *folder) {
     DIR *dir = opendir(folder);
     bool empty = true;
     for (struct dirent *e; dir && empty && (e = readdir(dir));)
-        empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+        empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+                !strcmp(e->d_name, STATE_NAME ".part");
     if (dir) closedir(dir);
     return empty;
+}
+
+/* File systems without locks do without. */
+static int lock_folder(const char *folder, int *lock, lc_err *err) {
+    *lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0) return lc_fail_errno(err, LC_EIO, "%s", folder);
+    if (flock(*lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+        return lc_fail(err, LC_EINVAL, "%s: another process is writing here", folder);
+    return LC_OK;
 }
 
 int lc_quantize_state_load(const lc_quantize_plan *plan, const char *out, lc_quantize_state *state,
@@ -140,10 +151,12 @@ int lc_quantize_state_load(const lc_quantize_plan *plan, const char *out, lc_qua
     lc_buf path = {0};
     struct stat st;
     state->hashes = lc_calloc(plan->n_shards + 1, sizeof *state->hashes);
+    state->lock = -1;
     int status = lc_quantize_settings(plan, state->settings, err);
     if (!state->hashes || !lc_buf_printf(&path, "%s/" STATE_NAME, out)) status = no_memory(err);
     if (status == LC_OK && mkdir(out, 0755) && errno != EEXIST)
         status = lc_fail_errno(err, LC_EIO, "%s", out);
+    if (status == LC_OK) status = lock_folder(out, &state->lock, err);
     if (status == LC_OK && !stat(path.data, &st))
         status = read_state(plan, path.data, state, err);
     else if (status == LC_OK && !is_empty(out))

@@ -96,7 +96,10 @@ int lc_quantize_settings(const lc_quantize_plan *plan, char hex[65], lc_err *err
 typedef struct lc_quantize_state {
     char settings[65];
     char (*hashes)[65]; /* [n_shards], "" if not finished */
+    int lock;           /* of the folder, which holds it for this process; or -1 */
 } lc_quantize_state;
+/* Makes the folder, or finds what was finished in it. The caller closes the lock and frees the
+ * hashes, after errors too. */
 int lc_quantize_state_load(const lc_quantize_plan *plan, const char *out, lc_quantize_state *state,
                            lc_err *err);
 int lc_quantize_state_save(const lc_quantize_plan *plan, const char *out,

@@ -353,6 +353,15 @@ static lc_key_verdict judge(lc_known_key *k, int64_t now, double *retry_after) {
     return over(l->concurrent, k->running) ? LC_KEY_PARALLEL : LC_KEY_OK;
 }
 
+bool lc_keys_active(lc_accounts *a) {
+    bool active = false;
+    pthread_mutex_lock(&a->lock);
+    refresh(a);
+    for (size_t i = 0; i < a->n_keys; i++) active |= !a->keys[i].key.revoked;
+    pthread_mutex_unlock(&a->lock);
+    return active;
+}
+
 lc_key_verdict lc_key_begin(lc_accounts *a, const char *secret, int64_t now, lc_key *out,
                             double *retry_after) {
     pthread_mutex_lock(&a->lock);

@@ -14,8 +14,9 @@
 enum { LC_KEYS_ACTIVE = 100, LC_KEYS_EVER = 200, LC_KEY_NAME = 64 };
 
 typedef struct lc_accounts lc_accounts;
-/* path: made if absent (mode 0600). prices: file or NULL. lc_key_begin, lc_key_end, lc_ledger_add
- * and lc_ledger_price from any thread; begin and end never wait for the ledger's disk. */
+/* path: made if absent (mode 0600). prices: file or NULL. lc_keys_active, lc_key_begin, lc_key_end,
+ * lc_ledger_add and lc_ledger_price from any thread; begin and end never wait for the ledger's
+ * disk. */
 int lc_accounts_open(const char *path, const char *prices, lc_accounts **out, lc_err *err);
 void lc_accounts_close(lc_accounts *accounts);
 
@@ -38,6 +39,9 @@ int lc_key_list(lc_accounts *accounts, lc_key **out, size_t *n, lc_err *err); /*
 int lc_key_revoke(lc_accounts *accounts, const char *name, lc_err *err);
 /* Sets what isn't -1. */
 int lc_key_limit(lc_accounts *accounts, const char *name, const lc_key *limits, lc_err *err);
+
+/* Whether there is a key that isn't revoked. From any thread. */
+bool lc_keys_active(lc_accounts *accounts);
 
 typedef enum lc_key_verdict {
     LC_KEY_OK,

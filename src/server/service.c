@@ -168,6 +168,8 @@ static const char *secret_of(const lc_exchange *x) {
 /* Whether the key allows it; fills the error otherwise. */
 static bool admit(lc_visit *v, const lc_exchange *x, lc_api_error *e) {
     lc_service *s = v->service;
+    /* From the first key on; revoking all of them opens nothing. */
+    if (!s->o.keys && s->o.accounts) s->o.keys = lc_keys_active(s->o.accounts);
     if (!s->o.keys) return true;
     switch (lc_key_begin(s->o.accounts, secret_of(x), time(NULL), &v->key, &e->retry_after)) {
     case LC_KEY_OK: return true;

@@ -27,7 +27,7 @@ typedef struct lc_position {
     int64_t tokens;            /* trained on so far */
     uint64_t data;             /* lc_train_data_checksum of the stage */
     char recipe[65];           /* lc_recipe_hash up to the stage */
-    double loss;               /* what `best` compares: the lower the better */
+    double loss;               /* what `best` compares: the lower the better; 0: not measured */
     double seconds;            /* of training so far */
 } lc_position;
 
@@ -42,6 +42,7 @@ typedef struct lc_checkpoints lc_checkpoints;
 /* Everything is borrowed. Takes memory for the copies at once. */
 typedef struct lc_checkpoint_setup {
     const char *run; /* folder, held by lc_run_lock */
+    int64_t from;    /* the step that the run goes on from: later ones it has are damaged */
     const lc_params *params;
     lc_optim *optim;
     const lc_beside *beside;

@@ -24,8 +24,10 @@ enum { FOLDER_MODE = 0777 };
 struct lc_checkpoints {
     lc_checkpoint_setup setup;
     lc_optim_state live, copy;
-    float *values; /* copy of params->values */
-    int64_t *load; /* of setup.load */
+    float *values;    /* copy of params->values */
+    int64_t *load;    /* of setup.load */
+    int64_t *damaged; /* [n_damaged] steps, until they are written anew */
+    size_t n_damaged;
     lc_position position;
     pthread_t thread;
     bool running; /* a thread was started and not yet joined */
@@ -69,7 +71,17 @@ void lc_checkpoints_close(lc_checkpoints *c) {
     lc_free(c->copy.second);
     lc_free(c->copy.average);
     lc_free(c->copy.steps);
+    lc_free(c->damaged);
     lc_free(c);
+}
+
+/* What is later than where the run goes on was found damaged. */
+static int list_damaged(lc_checkpoints *c, lc_err *err) {
+    size_t n;
+    int status = lc_checkpoint_list(c->setup.run, &c->damaged, &n, err);
+    for (size_t i = 0; status == LC_OK && i < n; i++)
+        if (c->damaged[i] > c->setup.from) c->damaged[c->n_damaged++] = c->damaged[i];
+    return status;
 }
 
 int lc_checkpoints_open(const lc_checkpoint_setup *setup, lc_checkpoints **out, lc_err *err) {
@@ -89,6 +101,11 @@ int lc_checkpoints_open(const lc_checkpoint_setup *setup, lc_checkpoints **out, 
         (c->live.average && !c->copy.average)) {
         lc_checkpoints_close(c);
         return lc_fail(err, LC_ENOMEM, "checkpoints: no memory for a copy of the state");
+    }
+    int status = list_damaged(c, err);
+    if (status != LC_OK) {
+        lc_checkpoints_close(c);
+        return status;
     }
     *out = c;
     return LC_OK;
@@ -243,8 +260,9 @@ static int write_manifest(const lc_checkpoints *c, const char *folder, lc_err *e
         char hex[65];
         uint64_t bytes;
         lc_buf_clear(&path);
-        if (!lc_buf_printf(&path, "%s/%s", folder, name)) break;
-        status = lc_file_hash(path.data, &bytes, hex, err);
+        status = lc_buf_printf(&path, "%s/%s", folder, name)
+                     ? lc_file_hash(path.data, &bytes, hex, err)
+                     : lc_fail(err, LC_ENOMEM, "%s: out of memory", folder);
         if (status != LC_OK) break;
         lc_buf_printf(&text, "%s\n  {\"name\": \"%s\", \"bytes\": %llu, \"xxh3\": \"%s\"}",
                       i ? "," : "", name, (unsigned long long)bytes, hex);
@@ -302,18 +320,33 @@ static void point(const char *run, const char *link, int64_t step) {
     lc_buf_free(&part);
 }
 
-static bool position_of(const char *run, int64_t step, lc_position *out) {
+static bool is_damaged(const lc_checkpoints *c, int64_t step) {
+    for (size_t i = 0; i < c->n_damaged; i++)
+        if (c->damaged[i] == step) return true;
+    return false;
+}
+
+static void forget_damaged(lc_checkpoints *c, int64_t step) {
+    for (size_t i = 0; i < c->n_damaged; i++)
+        if (c->damaged[i] == step) c->damaged[i] = c->damaged[--c->n_damaged];
+}
+
+/* LC_OK if the step's checkpoint counts; LC_ENOTFOUND, LC_EFORMAT: it is only a leftover. */
+static int position_of(const lc_checkpoints *c, int64_t step, lc_position *out) {
     lc_buf path = {0};
     char name[LC_STEP_NAME];
     struct json_object *files = NULL;
-    bool ok = lc_buf_printf(&path, "%s/%s", run, lc_step_name(step, name)) &&
-              lc_manifest_read(path.data, out, &files, NULL) == LC_OK;
+    if (is_damaged(c, step)) return LC_EINVAL;
+    int status = lc_buf_printf(&path, "%s/%s", c->setup.run, lc_step_name(step, name))
+                     ? lc_manifest_read(path.data, out, &files, NULL)
+                     : LC_ENOMEM;
     json_object_put(files);
     lc_buf_free(&path);
-    return ok;
+    return status;
 }
 
-/* Removes what is neither one of the last `keep`, nor the best, and leftovers. */
+/* Removes leftovers, and what is neither one of the last `keep` nor the best. What couldn't be read
+ * this time stays, and so does what is damaged until the run comes to its step again. */
 static void prune(const lc_checkpoints *c) {
     int64_t *steps = NULL, best = -1;
     double lowest = 0;
@@ -321,7 +354,7 @@ static void prune(const lc_checkpoints *c) {
     if (lc_checkpoint_list(c->setup.run, &steps, &n, NULL) != LC_OK) return;
     for (size_t i = n; i-- > 0;) {
         lc_position p;
-        if (!position_of(c->setup.run, steps[i], &p)) continue;
+        if (position_of(c, steps[i], &p) != LC_OK || !(p.loss > 0)) continue;
         if (best < 0 || p.loss < lowest) {
             best = steps[i];
             lowest = p.loss;
@@ -329,9 +362,10 @@ static void prune(const lc_checkpoints *c) {
     }
     for (size_t i = n; i-- > 0;) {
         lc_position p;
-        bool ok = position_of(c->setup.run, steps[i], &p);
-        if ((ok && whole++ < c->setup.keep) || steps[i] == best) continue;
-        remove_checkpoint(c->setup.run, steps[i]);
+        int status = position_of(c, steps[i], &p);
+        bool leftover = status == LC_ENOTFOUND || status == LC_EFORMAT;
+        bool goes = status == LC_OK && whole++ >= c->setup.keep && steps[i] != best;
+        if (leftover || goes) remove_checkpoint(c->setup.run, steps[i]);
     }
     point(c->setup.run, "latest", c->position.step);
     if (best >= 0) point(c->setup.run, "best", best);
@@ -362,11 +396,12 @@ static int write_files(const lc_checkpoints *c, const char *folder, lc_err *err)
     return status;
 }
 
-static int write_checkpoint(const lc_checkpoints *c, lc_err *err) {
+static int write_checkpoint(lc_checkpoints *c, lc_err *err) {
     lc_buf folder = {0};
     char name[LC_STEP_NAME];
     int status = LC_OK;
     remove_checkpoint(c->setup.run, c->position.step); /* a leftover, or one found damaged */
+    forget_damaged(c, c->position.step);
     if (!lc_buf_printf(&folder, "%s/%s", c->setup.run, lc_step_name(c->position.step, name)))
         status = lc_fail(err, LC_ENOMEM, "%s: out of memory", c->setup.run);
     else if (mkdir(folder.data, FOLDER_MODE) && errno != EEXIST)

@@ -11,6 +11,7 @@
 #include "train/lanes.h"
 #include "train/runlog.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -275,6 +276,7 @@ static int save(loop *l, bool measure) {
     size_t stages = (size_t)l->at.stage + (l->at.stage_step > 0);
     int status = LC_OK;
     if (l->saving) report_saved(l);
+    l->at.loss = 0;
     if (l->held_out && measure && l->net) {
         status = evaluate(l, &l->at.loss);
         lc_runlog_eval(l->log, l->at.step, l->at.loss);
@@ -282,6 +284,7 @@ static int save(loop *l, bool measure) {
     } else if (!l->r->eval_folder && l->lm_steps) {
         l->at.loss = l->lm_sum / (double)l->lm_steps;
     }
+    if (!isfinite(l->at.loss)) l->at.loss = 0;
     if (status == LC_OK) status = lc_recipe_hash(l->r, stages, l->at.recipe, l->err);
     if (status == LC_OK) status = lc_checkpoints_begin(l->checkpoints, &l->at, l->err);
     l->saving = status == LC_OK;
@@ -495,6 +498,7 @@ static int make_counts(loop *l) {
 
 static int open_rest(loop *l) {
     lc_checkpoint_setup setup = {.run = l->r->run,
+                                 .from = l->at.step,
                                  .params = l->params,
                                  .optim = l->optim,
                                  .beside = &l->beside,

@@ -288,6 +288,11 @@ static void test_sittings(void **state) {
     }
     assert_true(result.complete);
     assert_string_equal(result.hash, reference);
+    /* Most sittings ended without measuring: only ends of stages can be the best. */
+    lc_position best;
+    assert_ok(lc_checkpoint_verify(in(folder, "sit/best"), &best, &err), err);
+    assert_true(best.loss > 0);
+    assert_true(best.step == 8 || best.step == 12 || best.step == 16);
     lc_buf log = get_file(in(folder, "sit/log.jsonl"));
     unsigned steps = 0;
     for (const char *at = log.data; (at = strstr(at, "\"rate\"")); at++) steps++;
@@ -353,6 +358,44 @@ static void test_damage(void **state) {
         assert_string_equal(result.hash, reference);
     }
     printf("# %d damaged checkpoints: named, the one before is used, equal weights\n", CASES);
+}
+
+/* All that are kept are damaged: the run goes back to an older one, and what it writes then stays.
+ */
+static void test_damaged_ones_are_not_kept_instead_of_new_ones(void **state) {
+    (void)state;
+    lc_loop_result result;
+    lc_position at;
+    char old[600], text[2600];
+    run_options o = {.run = "back", .most_steps = 3, .threads = 2};
+    assert_ok(run(o, &result), err);
+    snprintf(old, sizeof old, "%s/back/step-000000003", folder);
+    snprintf(text, sizeof text, "cp -r %s %s/back/aside", old, folder);
+    assert_int_equal(system(text), 0);
+    o.most_steps = 6;
+    assert_ok(run(o, &result), err);
+    int damaged = 0;
+    for (int step = 3; step <= 9; step++) {
+        snprintf(text, sizeof text, "%s/back/step-%09d/state.safetensors", folder, step);
+        if (access(text, F_OK)) continue;
+        damage(text, -1);
+        damaged++;
+    }
+    assert_true(damaged >= 2);
+    snprintf(text, sizeof text, "rm -rf %s && mv %s/back/aside %s", old, folder, old);
+    assert_int_equal(system(text), 0);
+    lc_log_set(LC_LOG_WARN, keep_log, NULL);
+    o.most_steps = 2;
+    assert_ok(run(o, &result), err);
+    lc_log_set(LC_LOG_WARN, NULL, NULL);
+    assert_true(result.resumed);
+    assert_int_equal(result.step, 5);
+    assert_ok(lc_checkpoint_verify(in(folder, "back/latest"), &at, &err), err);
+    assert_int_equal(at.step, 5);
+    assert_ok(lc_checkpoint_verify(in(folder, "back/best"), &at, &err), err);
+    o.most_steps = 0;
+    assert_ok(run(o, &result), err);
+    assert_string_equal(result.hash, reference);
 }
 
 /* Files may not grow beyond a limit: as on a full disk, only the checkpoint fails. */
@@ -549,12 +592,19 @@ static void test_growth(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run),         cmocka_unit_test(test_permutations),
-        cmocka_unit_test(test_sittings),    cmocka_unit_test(test_kept),
-        cmocka_unit_test(test_damage),      cmocka_unit_test(test_full_disk),
-        cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_kills),
-        cmocka_unit_test(test_changed),     cmocka_unit_test(test_growth),
-        cmocka_unit_test(test_lock),        cmocka_unit_test(test_split_muon),
+        cmocka_unit_test(test_run),
+        cmocka_unit_test(test_permutations),
+        cmocka_unit_test(test_sittings),
+        cmocka_unit_test(test_kept),
+        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_damaged_ones_are_not_kept_instead_of_new_ones),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_kills),
+        cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_growth),
+        cmocka_unit_test(test_lock),
+        cmocka_unit_test(test_split_muon),
         cmocka_unit_test(test_split_adamw),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -431,6 +431,28 @@ static void test_keys_guard_everything_but_probes(void **state) {
     free_reply(&r);
 }
 
+/* A running server takes the first key from then on, with its limits, and stays closed without. */
+static void test_the_first_key_counts_at_once(void **state) {
+    server *s = *state;
+    char key[256], line[4096];
+    start_server(s, "tests/golden/tiny-code", NULL);
+    reply r = get(s, "/v1/models");
+    assert_int_equal(r.status, 200);
+    free_reply(&r);
+    run_cli(s->folder, "keys create ann --requests-per-minute 1", key, sizeof key);
+    key[strcspn(key, "\n")] = 0;
+    static const long expected[] = {401, 200, 429};
+    for (int i = 0; i < 3; i++) {
+        r = ask(s, (request){.path = "/v1/models", .key = i ? key : NULL});
+        assert_int_equal(r.status, expected[i]);
+        free_reply(&r);
+    }
+    run_cli(s->folder, "keys revoke ann", line, sizeof line);
+    r = get(s, "/v1/models");
+    assert_int_equal(r.status, 401);
+    free_reply(&r);
+}
+
 static void test_other_addresses_need_a_key(void **state) {
     server *s = *state;
     char command[700], text[512] = {0};
@@ -557,6 +579,7 @@ int main(void) {
         TEST(test_forced_calls_and_schemas_hold),
         TEST(test_overflow_is_told_in_words_that_clients_know),
         TEST(test_keys_guard_everything_but_probes),
+        TEST(test_the_first_key_counts_at_once),
         TEST(test_other_addresses_need_a_key),
         TEST(test_replies_metrics_and_ledger_agree),
         TEST(test_sigterm_lets_answers_finish),

@@ -9,7 +9,9 @@
 #include "base/json.h"
 #include "format/names.h"
 
+#include <fcntl.h>
 #include <math.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 
 #define SOURCE "tests/golden/quant/source"
@@ -275,6 +277,25 @@ static void test_resume(void **unused) {
     remove_folder(whole);
 }
 
+/* A kill before the first state was there leaves a folder to go on in; two processes don't write
+ * into one. */
+static void test_folder(void **unused) {
+    (void)unused;
+    const char *whole = in_scratch("alone"), *out = in_scratch("begun");
+    lc_quantize_options o = options_of(LC_QUANTIZE_INT8, 0);
+    quantize(SOURCE, whole, o);
+    assert_int_equal(mkdir(out, 0755), 0);
+    fclose(fopen(in_scratch("begun/quantize.state.part"), "w"));
+    int other = open(out, O_RDONLY | O_DIRECTORY);
+    assert_int_equal(flock(other, LOCK_EX), 0);
+    refuse(SOURCE, out, o, LC_EINVAL, "another process");
+    close(other);
+    quantize(SOURCE, out, o);
+    same_files(whole, out);
+    remove_folder(whole);
+    remove_folder(out);
+}
+
 /* ---- errors ---- */
 
 static void test_refused(void **unused) {
@@ -470,11 +491,12 @@ static void test_command(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hashes),  cmocka_unit_test(test_search),
-        cmocka_unit_test(test_exact),   cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_broken_sources),
-        cmocka_unit_test(test_full),    cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_sources), cmocka_unit_test(test_command),
+        cmocka_unit_test(test_hashes),         cmocka_unit_test(test_search),
+        cmocka_unit_test(test_exact),          cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_folder),         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_broken_sources), cmocka_unit_test(test_full),
+        cmocka_unit_test(test_memory),         cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_command),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
