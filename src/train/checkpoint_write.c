@@ -305,6 +305,7 @@ static void remove_checkpoint(const char *run, int64_t step) {
     lc_buf_free(&path);
 }
 
+/* step -1: to none. */
 static void point(const char *run, const char *link, int64_t step) {
     lc_buf path = {0}, part = {0};
     char name[LC_STEP_NAME];
@@ -313,7 +314,9 @@ static void point(const char *run, const char *link, int64_t step) {
     if (!path.failed && !part.failed) {
         unlink(part.data);
         /* A convenience only: file systems without links do without it. */
-        if (!symlink(lc_step_name(step, name), part.data) && rename(part.data, path.data))
+        if (step < 0)
+            unlink(path.data);
+        else if (!symlink(lc_step_name(step, name), part.data) && rename(part.data, path.data))
             unlink(part.data);
     }
     lc_buf_free(&path);
@@ -368,7 +371,7 @@ static void prune(const lc_checkpoints *c) {
         if (leftover || goes) remove_checkpoint(c->setup.run, steps[i]);
     }
     point(c->setup.run, "latest", c->position.step);
-    if (best >= 0) point(c->setup.run, "best", best);
+    point(c->setup.run, "best", best);
     lc_free(steps);
 }
 

@@ -392,7 +392,7 @@ static void test_damaged_ones_are_not_kept_instead_of_new_ones(void **state) {
     assert_int_equal(result.step, 5);
     assert_ok(lc_checkpoint_verify(in(folder, "back/latest"), &at, &err), err);
     assert_int_equal(at.step, 5);
-    assert_ok(lc_checkpoint_verify(in(folder, "back/best"), &at, &err), err);
+    assert_int_not_equal(access(in(folder, "back/best"), F_OK), 0); /* none is measured */
     o.most_steps = 0;
     assert_ok(run(o, &result), err);
     assert_string_equal(result.hash, reference);
