@@ -196,7 +196,9 @@ static int run(lc_recipe *r, const run_flags *f) {
     return status == LC_OK ? finish(r, &result) : lc_cli_fail(&err);
 }
 
-static int show_plan(const lc_recipe *r) {
+static int show_plan(lc_recipe *r) {
+    lc_err err = {0};
+    if (lc_loop_check(r, NULL, &err) != LC_OK) return lc_cli_fail(&err);
     printf("%s: %zu sources, %.1f M tokens in %lld steps\n", r->path, r->n_sources,
            lc_recipe_tokens(r) / 1e6, (long long)lc_recipe_steps(r));
     for (size_t i = 0; i < r->n_stages; i++) {
@@ -229,8 +231,8 @@ int lc_train_run_cmd(int argc, char **argv) {
          "show at the end where the steps of this sitting spent their time", 0, 0},
         {"changed", 0, LC_OPT_FLAG, &f.changed, NULL,
          "go on though recipe or data have changed since the last checkpoint", 0, 0},
-        {"check", 0, LC_OPT_FLAG, &f.check, NULL, "only check the recipe and show its stages", 0,
-         0},
+        {"check", 0, LC_OPT_FLAG, &f.check, NULL,
+         "only check recipe, model and data, and show the stages", 0, 0},
         {0}};
     const lc_usage usage = {
         "longcat train run RECIPE",

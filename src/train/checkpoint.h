@@ -81,6 +81,9 @@ int lc_checkpoint_params(const char *path, const lc_config *config, lc_params **
 int lc_checkpoint_optim(const char *path, const lc_params *params, lc_optim *optim, lc_err *err);
 /* lc_checkpoint_setup's load; left as it is if the state has none. */
 int lc_checkpoint_load(const char *path, int64_t *load, size_t count, lc_err *err);
+/* Whether the checkpoint's config.json says what `config` (a JSON text) does, but for the type in
+ * which weights are stored. */
+int lc_checkpoint_same_model(const char *path, const lc_buf *config, bool *same, lc_err *err);
 /* Hashes every file; LC_EFORMAT names the damaged one. */
 int lc_checkpoint_verify(const char *path, lc_position *position, lc_err *err);
 

@@ -280,3 +280,28 @@ int lc_checkpoint_optim(const char *path, const lc_params *params, lc_optim *opt
     lc_tensors_close(state);
     return status;
 }
+
+/* ---- the model's config ---- */
+
+static void drop_type(struct json_object *config) {
+    if (!json_object_is_type(config, json_type_object)) return;
+    json_object_object_del(config, "dtype");
+    json_object_object_del(config, "torch_dtype");
+}
+
+int lc_checkpoint_same_model(const char *path, const lc_buf *config, bool *same, lc_err *err) {
+    struct json_object *then = NULL, *now = NULL;
+    lc_buf name = {0};
+    int status = lc_buf_printf(&name, "%s/config.json", path)
+                     ? lc_json_load(name.data, 0, &then, err)
+                     : lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    if (status == LC_OK)
+        status = lc_json_parse(config->data, config->len, "config.json", &now, err);
+    drop_type(then);
+    drop_type(now);
+    *same = json_object_equal(then, now);
+    json_object_put(then);
+    json_object_put(now);
+    lc_buf_free(&name);
+    return status;
+}

@@ -132,14 +132,14 @@ int lc_embed_back(const lc_tape *t, const lc_embed_pass *p, const float *dout, l
         for (size_t i = 0; i < tables; i++) {
             p->products[i] = lc_linear_to_weight(t, &p->w->projections[i], m, p->sum, k.hidden,
                                                  p->gathered + i * m * k.width, k.width);
-            p->products[i].chained = i > 0;
+            p->products[i].chained = i % LC_CHAIN_MAX != 0;
         }
         int status = lc_matmul_run(&t->op, t->space, p->products, tables, err);
         if (status != LC_OK) return status;
         for (size_t i = 0; i < tables; i++) {
             p->products[i] = lc_linear_to_input(&p->w->projections[i], m, p->sum, k.hidden,
                                                 p->gathered + i * m * k.width, k.width, false);
-            p->products[i].chained = i > 0;
+            p->products[i].chained = i % LC_CHAIN_MAX != 0;
         }
         status = lc_matmul_run(&t->op, t->space, p->products, tables, err);
         if (status != LC_OK) return status;

@@ -26,6 +26,9 @@ typedef struct lc_index_state {
     float *dweights; /* [M][heads] */
 } lc_index_state;
 
+/* Floats from one row of scores to the next, for sequences of `length`. */
+static inline size_t lc_index_stride(size_t length) { return (length + 15) / 16 * 16; }
+
 typedef struct lc_index_pass {
     const lc_index_shape *shape;
     const lc_index_net *w;
@@ -33,7 +36,7 @@ typedef struct lc_index_pass {
     const lc_index_state *s;
     float *scores;    /* [M][ld] I(t, s) of the document's causal keys */
     float *targets;   /* [M][ld] sum of the members' target probabilities; loss only */
-    size_t ld;        /* >= T */
+    size_t ld;        /* lc_index_stride(T) or more */
     uint64_t *chosen; /* [M][words] */
 } lc_index_pass;
 

@@ -181,9 +181,9 @@ static void close_stage(loop *l) {
     l->net = NULL;
 }
 
-static int open_feeds(loop *l) {
+static int open_feeds(loop *l, int64_t stage) {
     lc_feed_options f = {.recipe = l->r,
-                         .stage = (size_t)l->at.stage,
+                         .stage = (size_t)stage,
                          .vocab = l->config.vocab,
                          .tokenizer = lc_beside_find(&l->beside, "tokenizer.json"),
                          .pool = l->o->pool};
@@ -206,21 +206,40 @@ static int check_data(loop *l) {
     return LC_OK;
 }
 
-static int open_stage(loop *l) {
-    lc_net_options n;
-    l->stage = &l->r->stages[l->at.stage];
+static int set_stage(loop *l, int64_t stage, size_t *learning, size_t *numbers) {
+    l->stage = &l->r->stages[stage];
     l->params->config.switches.dense_attention =
         l->config.switches.dense_attention || l->stage->index == LC_INDEX_DENSE;
     l->weights = lc_recipe_losses(l->r, l->stage, &l->config);
     l->schedule = lc_recipe_schedule(l->stage);
     lc_recipe_learns(l->stage, l->params, l->learns);
-    size_t learning = 0, numbers = 0;
+    *learning = *numbers = 0;
     for (size_t i = 0; i < l->params->count; i++)
-        if (l->learns[i]) learning++, numbers += l->params->list[i].count;
-    if (!learning)
-        return lc_fail(l->err, LC_EINVAL, "%s:%d: stage %s: every tensor is frozen or in no loss",
-                       l->r->path, l->stage->line, l->stage->name);
-    int status = open_feeds(l);
+        if (l->learns[i]) ++*learning, *numbers += l->params->list[i].count;
+    if (*learning) return LC_OK;
+    return lc_fail(l->err, LC_EINVAL, "%s:%d: stage %s: every tensor is frozen or in no loss",
+                   l->r->path, l->stage->line, l->stage->name);
+}
+
+/* What later stages lack is said before hours of work, not after them. */
+static int check_later_stages(loop *l) {
+    int status = LC_OK;
+    for (int64_t i = l->at.stage + 1; i < (int64_t)l->r->n_stages && status == LC_OK; i++) {
+        lc_net_options n;
+        size_t learning, numbers, micro;
+        status = set_stage(l, i, &learning, &numbers);
+        if (status == LC_OK) status = open_feeds(l, i);
+        if (status == LC_OK) status = plan_net(l, &n, &micro, l->err);
+        close_stage(l);
+    }
+    return status;
+}
+
+static int open_stage(loop *l) {
+    lc_net_options n;
+    size_t learning, numbers;
+    int status = set_stage(l, l->at.stage, &learning, &numbers);
+    if (status == LC_OK) status = open_feeds(l, l->at.stage);
     if (status == LC_OK) status = check_data(l);
     if (status == LC_OK) status = plan_net(l, &n, &l->micro, l->err);
     if (status == LC_OK) status = lc_net_new(l->params, &n, &l->net, l->err);
@@ -455,6 +474,18 @@ static int check_recipe(loop *l) {
                    l->r->path, l->r->run);
 }
 
+/* The model's config decides as the recipe does. */
+static int check_config(loop *l, const char *checkpoint) {
+    bool same;
+    const lc_buf *config = lc_beside_find(&l->beside, "config.json");
+    int status = lc_checkpoint_same_model(checkpoint, config, &same, l->err);
+    if (status != LC_OK || same || l->o->accept_changes) return status;
+    return lc_fail(l->err, LC_EINVAL,
+                   "%s: the model's config.json has changed since %s; --changed goes on "
+                   "nevertheless, another `run` begins anew",
+                   l->r->path, checkpoint);
+}
+
 static int make_optim(loop *l) {
     l->optim_options = lc_recipe_optim(l->r, &l->config);
     l->optim_options.kernels = l->o->kernels;
@@ -478,6 +509,7 @@ static int begin_anew(loop *l) {
 static int resume(loop *l, const lc_checkpoint_found *found) {
     l->at = found->position;
     int status = check_recipe(l);
+    if (status == LC_OK) status = check_config(l, found->path);
     if (status == LC_OK) status = lc_checkpoint_params(found->path, &l->config, &l->params, l->err);
     if (status == LC_OK) status = make_optim(l);
     if (status == LC_OK) status = lc_checkpoint_optim(found->path, l->params, l->optim, l->err);
@@ -512,16 +544,22 @@ static int open_rest(loop *l) {
     int status =
         lc_lanes_new(l->params->floats, (size_t)l->r->lanes, l->o->pool, &l->lanes, l->err);
     if (status == LC_OK) status = lc_checkpoints_open(&setup, &l->checkpoints, l->err);
+    if (status == LC_OK) status = check_later_stages(l);
     if (status == LC_OK) status = lc_runlog_open(l->r->run, l->at.step, &l->log, l->err);
     return status;
+}
+
+/* The model's files, and whether the recipe fits them. */
+static int load_model(loop *l) {
+    int status = lc_beside_load(l->r, &l->config, &l->beside, l->err);
+    return status == LC_OK ? lc_recipe_check(l->r, &l->config, l->config.mtp_steps > 0, l->err)
+                           : status;
 }
 
 static int begin(loop *l, lc_loop_result *result) {
     lc_checkpoint_found found = {0};
     if (!l->r->run) return lc_fail(l->err, LC_EINVAL, "%s: no folder for the run", l->r->path);
-    int status = lc_beside_load(l->r, &l->config, &l->beside, l->err);
-    if (status == LC_OK)
-        status = lc_recipe_check(l->r, &l->config, l->config.mtp_steps > 0, l->err);
+    int status = load_model(l);
     if (status == LC_OK) status = make_counts(l);
     if (status == LC_OK) status = lc_run_lock(l->r->run, &l->lock, l->err);
     if (status == LC_OK) status = lc_checkpoint_find(l->r->run, &found, l->err);
@@ -551,16 +589,39 @@ static void end(loop *l) {
     lc_free(l);
 }
 
-int lc_loop_run(lc_recipe *recipe, const lc_loop_options *options, lc_loop_result *result,
-                lc_err *err) {
+static loop *new_loop(lc_recipe *recipe, const lc_loop_options *options, lc_err *err) {
     loop *l = lc_calloc(1, sizeof *l);
-    lc_err own = {0};
-    *result = (lc_loop_result){0};
-    if (!l) return lc_fail(err, LC_ENOMEM, "training: out of memory");
+    if (!l) {
+        lc_fail(err, LC_ENOMEM, "training: out of memory");
+        return NULL;
+    }
     l->r = recipe;
     l->lock = -1;
     l->o = options;
-    l->err = err ? err : &own;
+    l->err = err;
+    return l;
+}
+
+int lc_loop_check(lc_recipe *recipe, lc_pool *pool, lc_err *err) {
+    lc_err own = {0};
+    lc_loop_options options = {.pool = pool};
+    loop *l = new_loop(recipe, &options, err ? err : &own);
+    if (!l) return LC_ENOMEM;
+    int status = load_model(l);
+    for (int64_t i = 0; i < (int64_t)recipe->n_stages && status == LC_OK; i++) {
+        status = open_feeds(l, i);
+        close_stage(l);
+    }
+    end(l);
+    return status;
+}
+
+int lc_loop_run(lc_recipe *recipe, const lc_loop_options *options, lc_loop_result *result,
+                lc_err *err) {
+    lc_err own = {0};
+    *result = (lc_loop_result){0};
+    loop *l = new_loop(recipe, options, err ? err : &own);
+    if (!l) return LC_ENOMEM;
     bool interrupted = false;
     int status = begin(l, result);
     while (status == LC_OK && !interrupted && l->at.stage < (int64_t)recipe->n_stages) {

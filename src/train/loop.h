@@ -61,6 +61,9 @@ typedef struct lc_loop_result {
 int lc_loop_run(lc_recipe *recipe, const lc_loop_options *options, lc_loop_result *result,
                 lc_err *err);
 
+/* Whether the recipe fits its model, and every stage's data is there. Writes nothing. */
+int lc_loop_check(lc_recipe *recipe, lc_pool *pool, lc_err *err);
+
 /* The hash of weights: name and values of each tensor in name order. */
 int lc_params_hash(const lc_params *params, char hex[65], lc_err *err);
 

@@ -166,14 +166,12 @@ static lc_mla_pass attention_of(const pass *p, const lc_block_net *w, const lc_b
 
 /* ---- indexers ---- */
 
-static size_t score_stride(size_t length) { return (length + 15) / 16 * 16; }
-
 static lc_index_pass index_of(const pass *p, const lc_index_net *w, size_t group) {
     lc_net *n = p->n;
-    size_t ld = score_stride(p->batch->length);
-    float *scores = (float *)(void *)n->index_space.block;
-    return (lc_index_pass){&n->index,          w,  &p->rows,        &n->index_state, scores,
-                           scores + p->m * ld, ld, n->chosen[group]};
+    size_t ld = lc_index_stride(p->batch->length);
+    float *targets = n->index_scores + p->m * ld;
+    return (lc_index_pass){&n->index,       w,       &p->rows, &n->index_state,
+                           n->index_scores, targets, ld,       n->chosen[group]};
 }
 
 /* Scores of a group; the choice too, unless attention is dense. */
@@ -181,9 +179,6 @@ static int index_forward(const pass *p, const lc_index_net *w, size_t group,
                          const lc_block_state *s) {
     lc_net *n = p->n;
     if (!n->sparse || p->again) return LC_OK;
-    size_t bytes = 2 * p->m * score_stride(p->batch->length) * sizeof(float);
-    if (!lc_space_take(&n->index_space, bytes))
-        return lc_fail(p->err, LC_ENOMEM, "index scores: no %zu bytes left", bytes);
     lc_index_pass group_pass = index_of(p, w, group);
     int status = lc_index_run(&n->tape, &group_pass, s->normed, s->mla.cq, p->err);
     if (status == LC_OK && p->weights->kl_stage != LC_KL_WARMUP)
@@ -628,7 +623,6 @@ void lc_net_free(lc_net *n) {
     if (!n) return;
     lc_rope_free(&n->rope);
     lc_space_free(&n->space);
-    lc_space_free(&n->index_space);
     lc_free(n->copies);
     lc_free(n->places);
     lc_free(n->block);

@@ -66,13 +66,13 @@ struct lc_net {
     const lc_params *params;
     const lc_config *c;
     lc_net_options o;
-    bool sparse;          /* has indexers */
-    lc_arena *arena;      /* the structs of weights */
-    char *copies;         /* weights in the compute type */
-    void **places;        /* [params] a tensor's part of them, or NULL */
-    char *block;          /* activations and scratch */
-    lc_space space;       /* of products */
-    lc_space index_space; /* index scores and targets: [M][T] */
+    bool sparse;         /* has indexers */
+    lc_arena *arena;     /* the structs of weights */
+    char *copies;        /* weights in the compute type */
+    void **places;       /* [params] a tensor's part of them, or NULL */
+    char *block;         /* activations and scratch */
+    lc_space space;      /* of products */
+    float *index_scores; /* and targets behind them: [2][M][lc_index_stride(T)] */
     lc_tape tape;
     lc_rope rope;
     lc_mla_shape mla;

@@ -145,6 +145,7 @@ static void cut_index(lc_net *n, cutter *cut) {
     s->dq = floats(cut, m, heads * dim);
     s->dk = floats(cut, m, heads * dim);
     s->dweights = floats(cut, m, heads);
+    n->index_scores = floats(cut, 2 * m, lc_index_stride(n->o.length));
 }
 
 /* What all layers' feed-forward parts share. */

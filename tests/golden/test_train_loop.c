@@ -540,6 +540,53 @@ static void test_changed(void **state) {
     assert_non_null(strstr(err.text, "needs"));
 }
 
+static void test_changed_config(void **state) {
+    (void)state;
+    lc_loop_result result;
+    lc_buf config = get_file(in(folder, "config.json"));
+    assert_ok(run((run_options){.run = "cc", .most_steps = 9}, &result), err);
+    lc_buf other = {0};
+    lc_buf_printf(&other, "{\"rms_norm_eps\": 0.01, %s", strchr(config.data, '{') + 1);
+    char *eps = strstr(other.data + 20, "\"rms_norm_eps\"");
+    if (eps) eps[1] = '_';
+    put_file(in(folder, "config.json"), other.data, other.len);
+    assert_int_equal(run((run_options){.run = "cc"}, &result), LC_EINVAL);
+    assert_non_null(strstr(err.text, "config.json has changed"));
+    assert_ok(run((run_options){.run = "cc", .changed = true}, &result), err);
+    assert_string_not_equal(result.hash, reference);
+    put_file(in(folder, "config.json"), config.data, config.len);
+    lc_buf_free(&other);
+    lc_buf_free(&config);
+}
+
+/* What a later stage lacks is told before the first step. */
+static void test_later_stages(void **state) {
+    (void)state;
+    static const char one[] = "[model]\nconfig = config.json\n[train]\nmemory = 100M\n"
+                              "[source a]\nfolder = a\n[source c]\nfolder = nowhere\n"
+                              "[stage one]\ncontext = 16\ntokens = 32\nbatch = 2\nrate = 1e-3\n"
+                              "mix = a 1\n[stage two]\nbatch = 1\nrate = 1e-3\n";
+    char text[1024];
+    lc_loop_result result;
+    lc_recipe *r;
+    snprintf(text, sizeof text, "%scontext = 16\ntokens = 32\nmix = c 1\n", one);
+    put_text(in(folder, "later.recipe"), text);
+    assert_int_not_equal(run((run_options){.recipe = "later.recipe", .run = "l"}, &result), LC_OK);
+    assert_non_null(strstr(err.text, "nowhere"));
+    assert_int_equal(result.step, 0);
+    err.text[0] = 0;
+    assert_ok(lc_recipe_load(in(folder, "later.recipe"), &r, &err), err);
+    assert_int_not_equal(lc_loop_check(r, NULL, &err), LC_OK);
+    assert_non_null(strstr(err.text, "nowhere"));
+    lc_recipe_free(r);
+    /* Its scores of all keys are 2 x 3840 x 3840 fp32, 118 MB. */
+    snprintf(text, sizeof text, "%scontext = 3840\ntokens = 3840\nmix = a 1\n", one);
+    put_text(in(folder, "later.recipe"), text);
+    assert_int_equal(run((run_options){.recipe = "later.recipe", .run = "l"}, &result), LC_ELIMIT);
+    assert_non_null(strstr(err.text, "stage two needs"));
+    assert_int_equal(result.step, 0);
+}
+
 static void test_lock(void **state) {
     (void)state;
     lc_loop_result result;
@@ -602,6 +649,8 @@ int main(void) {
         cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_kills),
         cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_changed_config),
+        cmocka_unit_test(test_later_stages),
         cmocka_unit_test(test_growth),
         cmocka_unit_test(test_lock),
         cmocka_unit_test(test_split_muon),
