@@ -486,8 +486,10 @@ int lc_mat_acquire(const lc_mat *mat, lc_err *err) {
 void lc_mat_release(const lc_mat *mat) { (void)mat; }
 
 void lc_mat_scattered(const lc_mat *mat) {
-    if (mat->place == LC_PLACE_MAPPED && !mat->halves)
-        lc_pages_want(mat->data, data_bytes(mat), false);
+    if (mat->place != LC_PLACE_MAPPED || mat->halves) return;
+    bool coded = mat->scaling == LC_SCALE_GROUP;
+    if (coded && mat->groups.layout != LC_CODES_BY_ROW) return; /* rows don't lie in one piece */
+    lc_pages_want(mat->data, coded ? mat->rows * mat->groups.stride : data_bytes(mat), false);
 }
 
 size_t lc_mat_bytes(const lc_mat *mat) { return mat->bytes; }

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_COPY = 64 << 20, MAX_STATE = 4 << 20, PIECE = 1 << 20, LAYOUT_VERSION = 3 };
+enum { MAX_COPY = 1 << 30, MAX_STATE = 4 << 20, PIECE = 1 << 20, LAYOUT_VERSION = 3 };
 
 #define STATE_NAME "quantize.state"
 
