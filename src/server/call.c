@@ -49,9 +49,11 @@ static void free_call(lc_call *c) {
     lc_free(c);
 }
 
-/* The scheduler may be gone at the end: then all tasks have ended, though it isn't known here. */
+/* While a worker has the call there is nothing to cancel, and its choices are the worker's. The
+ * scheduler may be gone at the end: then all tasks have ended, though it isn't known here. */
 static void cancel_tasks(const lc_call *c) {
-    for (size_t i = 0; i < c->n_choices && c->choices && !c->service->closed; i++)
+    if (!c->running || c->service->closed) return;
+    for (size_t i = 0; i < c->n_choices; i++)
         if (c->choices[i].submitted && !c->choices[i].ended)
             lc_sched_cancel(c->service->o.sched, c->choices[i].task);
 }
@@ -341,10 +343,9 @@ static void on_token(void *ctx, const lc_task_token *token) {
 /* ---- the end ---- */
 
 static lc_api_reason reason_of(const lc_choice *k) {
+    if (k->end == LC_TASK_LENGTH) return LC_REASON_LENGTH;
     if (k->calls_sent) return LC_REASON_CALLS;
-    return k->end == LC_TASK_STRING   ? LC_REASON_STOP_STRING
-           : k->end == LC_TASK_LENGTH ? LC_REASON_LENGTH
-                                      : LC_REASON_STOP;
+    return k->end == LC_TASK_STRING ? LC_REASON_STOP_STRING : LC_REASON_STOP;
 }
 
 static lc_metric_end end_of(const lc_call *c) {
@@ -353,10 +354,10 @@ static lc_metric_end end_of(const lc_call *c) {
         const lc_choice *k = &c->choices[i];
         if (k->end == LC_TASK_FAILED) return LC_END_ERROR;
         if (k->end == LC_TASK_CANCELED) return LC_END_ABORT;
-        if (k->calls_sent)
-            end = LC_END_CALLS;
-        else if (k->end == LC_TASK_LENGTH)
+        if (k->end == LC_TASK_LENGTH)
             end = LC_END_LENGTH;
+        else if (k->calls_sent)
+            end = LC_END_CALLS;
     }
     return end;
 }
@@ -487,7 +488,7 @@ static void take_end(void *ctx) {
     }
     sum_usage(c);
     c->job.run = settle;
-    lc_service_submit(c->service, &c->job);
+    lc_service_submit(c->service, &c->job, 0);
 }
 
 static void on_end(void *ctx, const lc_task_result *result) {
@@ -646,5 +647,5 @@ void lc_call_begin(lc_visit *v, lc_exchange *x, const lc_dialect *dialect) {
     s->n_calls++;
     lc_exchange_on_close(x, on_gone, c);
     c->job.run = prepare;
-    lc_service_submit(s, &c->job);
+    lc_service_submit(s, &c->job, len);
 }

@@ -80,6 +80,7 @@ struct lc_exchange {
     bool begun, ended, given_up;
     bool keep;          /* the connection may go on after the reply */
     bool chunked, mute; /* mute: the reply has no body (HEAD, 204) */
+    size_t largest;     /* piece of a streamed reply */
 };
 
 struct lc_http {

@@ -173,6 +173,7 @@ typedef struct light {
     size_t len;
     void (*make)(struct light *l, struct json_object *body);
     struct json_object *out;
+    lc_buf text; /* of it */
     lc_api_error error;
 } light;
 
@@ -320,8 +321,8 @@ static void light_done(void *ctx) {
     else if (l->error.status)
         lc_visit_error(l->visit, l->exchange, &l->error);
     else
-        reply_json(l->visit, l->exchange, json_object_get(l->out));
-    json_object_put(l->out);
+        reply(l->visit, l->exchange, 200, "application/json", &l->text);
+    lc_buf_free(&l->text);
     lc_free(l->body);
     lc_free(l);
 }
@@ -337,6 +338,9 @@ static void light_run(lc_job *job) {
     else
         l->make(l, body);
     json_object_put(body);
+    if (l->out)
+        lc_buf_puts(&l->text, json_object_to_json_string_ext(l->out, JSON_C_TO_STRING_PLAIN));
+    json_object_put(l->out);
     lc_http_post_kept(l->visit->service->http, &l->post, light_done, l);
 }
 
@@ -356,7 +360,7 @@ static void start_light(lc_visit *v, lc_exchange *x,
     *l = (light){
         .job.run = light_run, .visit = v, .exchange = x, .body = copy, .len = len, .make = make};
     lc_exchange_on_close(x, light_gone, l);
-    lc_service_submit(v->service, &l->job);
+    lc_service_submit(v->service, &l->job, len);
 }
 
 /* ---- the table ---- */

@@ -12,43 +12,58 @@
 #include <sys/random.h>
 #include <time.h>
 
+enum { SMALL_JOB = 1 << 20 }; /* bytes: what a worker does within a second */
+
 static const double tick = 0.25; /* seconds between looks at pings and draining */
 
 /* ---- workers ---- */
 
+/* The first job of at most so many bytes, or NULL. */
+static lc_job *take_job(lc_workers *w, size_t most) {
+    lc_job **at = &w->first;
+    while (*at && (*at)->bytes > most) at = &(*at)->next;
+    lc_job *job = *at;
+    if (!job) return NULL;
+    *at = job->next;
+    if (w->last == &job->next) w->last = at;
+    return job;
+}
+
+/* One of the threads leaves large jobs to the others, so that small ones never wait for them. */
 static void *work(void *ctx) {
     lc_workers *w = ctx;
+    pthread_mutex_lock(&w->lock);
+    size_t most = w->quick ? SIZE_MAX : SMALL_JOB;
+    w->quick = true;
     for (;;) {
-        pthread_mutex_lock(&w->lock);
-        while (!w->first && !w->stop) pthread_cond_wait(&w->some, &w->lock);
-        lc_job *job = w->first;
-        if (job && !(w->first = job->next)) w->last = NULL;
+        lc_job *job;
+        while (!(job = take_job(w, most)) && !w->stop) pthread_cond_wait(&w->some, &w->lock);
         pthread_mutex_unlock(&w->lock);
         if (!job) return NULL;
         job->run(job);
+        pthread_mutex_lock(&w->lock);
     }
 }
 
-void lc_service_submit(lc_service *s, lc_job *job) {
+void lc_service_submit(lc_service *s, lc_job *job, size_t bytes) {
     lc_workers *w = &s->workers;
     if (s->closed) {
         job->run(job);
         return;
     }
     job->next = NULL;
+    job->bytes = bytes;
     pthread_mutex_lock(&w->lock);
-    if (w->last)
-        w->last->next = job;
-    else
-        w->first = job;
-    w->last = job;
-    pthread_cond_signal(&w->some);
+    *w->last = job;
+    w->last = &job->next;
+    pthread_cond_broadcast(&w->some);
     pthread_mutex_unlock(&w->lock);
 }
 
 static int start_workers(lc_workers *w, lc_err *err) {
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->some, NULL);
+    w->last = &w->first;
     for (; w->n < LC_WORKERS; w->n++)
         if (pthread_create(&w->threads[w->n], NULL, work, w) != 0)
             return lc_fail(err, LC_ENOMEM, "service: no thread for a worker");

@@ -15,6 +15,7 @@ enum { LC_WORKERS = 2, LC_ID_LETTERS = 24 };
 typedef struct lc_job {
     struct lc_job *next;
     void (*run)(struct lc_job *job);
+    size_t bytes; /* of text that it works on */
 } lc_job;
 
 typedef struct lc_workers {
@@ -22,7 +23,8 @@ typedef struct lc_workers {
     size_t n;
     pthread_mutex_t lock;
     pthread_cond_t some;
-    lc_job *first, *last;
+    lc_job *first, **last; /* where the next one is linked */
+    bool quick;            /* a thread has taken it on to do small jobs only */
     bool stop;
 } lc_workers;
 
@@ -51,7 +53,8 @@ typedef struct lc_visit {
     const lc_dialect *dialect; /* shape of errors */
 } lc_visit;
 
-void lc_service_submit(lc_service *s, lc_job *job); /* run at once when there are no workers */
+/* Run at once when there are no workers. bytes: of text that the job works on. */
+void lc_service_submit(lc_service *s, lc_job *job, size_t bytes);
 /* The reply's last word on the log and the counters; ends the visit. */
 void lc_visit_done(lc_visit *v, int status, const char *details);
 void lc_visit_error(lc_visit *v, lc_exchange *x, const lc_api_error *error);

@@ -323,6 +323,19 @@ static void streams_beyond_the_outbound_limit(void **state) {
     toy_stop(&t);
 }
 
+static void a_piece_may_be_above_the_outbound_limit(void **state) {
+    (void)state;
+    toy t = {0};
+    toy_start(&t, (lc_http_options){.limits.outbound = 200000});
+    client c = client_open(&t);
+    client_puts(&c, "GET /pieces HTTP/1.1\r\n" END);
+    while (client_receive(&c, PATIENCE_MS) > 0) continue;
+    assert_true(c.len > 8 << 20);
+    assert_memory_equal(c.data + c.len - 5, "0\r\n\r\n", 5);
+    client_close(&c);
+    toy_stop(&t);
+}
+
 static void streams_without_progress(void **state) {
     (void)state;
     toy t = {0};
@@ -613,6 +626,7 @@ int main(void) {
         cmocka_unit_test(crowds_are_turned_away),
         cmocka_unit_test(no_descriptors_left),
         cmocka_unit_test(streams_beyond_the_outbound_limit),
+        cmocka_unit_test(a_piece_may_be_above_the_outbound_limit),
         cmocka_unit_test(streams_without_progress),
         cmocka_unit_test(whole_replies_without_progress),
         cmocka_unit_test(slow_but_steady_readers_are_served),

@@ -1,11 +1,13 @@
 /*
  * test_serve_hostile.c: the holes that other servers had (notes on comparable servers: CVE numbers
  * at each test), tried on `longcat serve`: each is refused or harmless, and the server answers as
- * before.
+ * before. uses-threads
  */
 #include "serve_kit.h"
 
 #include <arpa/inet.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 
 #define ASK "\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"temperature\":0"
@@ -577,6 +579,46 @@ static void test_cve_2025_49847_hostile_text(void **state) {
     lc_buf_free(&long_one);
 }
 
+/* ---- many large bodies ---- */
+
+typedef struct large {
+    const server *s;
+    const char *body;
+    atomic_int *answered;
+} large;
+
+static void *ask_large(void *ctx) {
+    const large *l = ctx;
+    reply r = post(l->s, "/tokenize", l->body);
+    assert_int_equal(r.status, 200);
+    atomic_fetch_add(l->answered, 1);
+    free_reply(&r);
+    return NULL;
+}
+
+/* A small request overtakes them. */
+static void test_large_bodies_keep_no_small_one_waiting(void **state) {
+    server *s = *state;
+    enum { LARGE = 4 };
+    lc_buf body = {0};
+    pthread_t threads[LARGE];
+    atomic_int answered = 0;
+    start_server(s, "tests/golden/tiny-code", NULL);
+    lc_buf_puts(&body, "{\"content\":\"");
+    while (body.len < 8 << 20) lc_buf_printf(&body, "int f%zu(void); ", body.len);
+    lc_buf_puts(&body, "\"}");
+    large l = {s, body.data, &answered};
+    for (size_t i = 0; i < LARGE; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_large, &l), 0);
+    usleep(500000); /* all workers that may have one have it */
+    reply r = post(s, "/tokenize", "{\"content\":\"small\"}");
+    assert_int_equal(r.status, 200);
+    assert_int_equal(atomic_load(&answered), 0);
+    for (size_t i = 0; i < LARGE; i++) pthread_join(threads[i], NULL);
+    free_reply(&r);
+    lc_buf_free(&body);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, new_server, end_server)
 
 int main(void) {
@@ -593,6 +635,7 @@ int main(void) {
         TEST(test_every_route_needs_a_key),
         TEST(test_cve_2025_46570_tenants_share_no_cache),
         TEST(test_cve_2025_49847_hostile_text),
+        TEST(test_large_bodies_keep_no_small_one_waiting),
     };
     curl_global_init(CURL_GLOBAL_DEFAULT);
     return test_main(tests);
