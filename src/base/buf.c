@@ -1,4 +1,4 @@
-/* buf.c: growable byte strings, id lists, whole files read and written. */
+/* buf.c: growable byte strings, id lists, whole files read and written, folders made. */
 #include "base/buf.h"
 
 #include "base/err.h"
@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 bool lc_buf_reserve(lc_buf *buf, size_t extra) {
@@ -140,4 +141,47 @@ int lc_file_write(const char *path, const char *data, size_t len, lc_err *err) {
     }
     lc_buf_free(&part);
     return status;
+}
+
+int lc_file_ready(const char *path, lc_err *err) {
+    struct stat st;
+    lc_buf part = {0};
+    int status = lc_make_parents(path, 0777, err);
+    if (status != LC_OK) return status;
+    if (!stat(path, &st) && S_ISDIR(st.st_mode))
+        return lc_fail(err, LC_EIO, "%s: is a folder", path);
+    if (!lc_buf_printf(&part, "%s.part", path))
+        return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    FILE *file = fopen(part.data, "wb");
+    if (!file) status = lc_fail_errno(err, LC_EIO, "%s", part.data);
+    if (file) {
+        fclose(file);
+        unlink(part.data);
+    }
+    lc_buf_free(&part);
+    return status;
+}
+
+static int make_folder(const char *path, unsigned mode, lc_err *err) {
+    if (!mkdir(path, mode) || errno == EEXIST) return LC_OK;
+    return lc_fail_errno(err, LC_EIO, "%s: can't make the folder", path);
+}
+
+int lc_make_parents(const char *path, unsigned mode, lc_err *err) {
+    char *copy = lc_strdup(path);
+    if (!copy) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    int status = LC_OK;
+    for (char *p = copy + strspn(copy, "/"); status == LC_OK && (p = strchr(p, '/')); p++) {
+        if (!p[strspn(p, "/")]) break; /* slashes at the end */
+        *p = 0;
+        status = make_folder(copy, mode, err);
+        *p = '/';
+    }
+    lc_free(copy);
+    return status;
+}
+
+int lc_make_folders(const char *path, unsigned mode, lc_err *err) {
+    int status = lc_make_parents(path, mode, err);
+    return status == LC_OK ? make_folder(path, mode, err) : status;
 }

@@ -37,5 +37,11 @@ void lc_ids_free(lc_ids *ids);
 int lc_file_read(const char *path, size_t limit, lc_buf *buf, lc_err *err);
 /* Writes a small file whole: to <path>.part, synced, renamed. */
 int lc_file_write(const char *path, const char *data, size_t len, lc_err *err);
+/* Before long work: makes the folders above path and finds what would stop lc_file_write. */
+int lc_file_ready(const char *path, lc_err *err);
+
+/* Makes a folder and those above it; what is there stays as it is. parents: only those above. */
+int lc_make_folders(const char *path, unsigned mode, lc_err *err);
+int lc_make_parents(const char *path, unsigned mode, lc_err *err);
 
 #endif

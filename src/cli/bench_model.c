@@ -71,8 +71,8 @@ static test *add_test(model_bench *b) {
 static int list_tests(model_bench *b) {
     const model_flags *f = b->flags;
     lc_ids prefill = {0}, depths = {0};
-    int status = lc_cli_ids(f->prefill, &prefill, b->err);
-    if (status == LC_OK) status = lc_cli_ids(f->depths, &depths, b->err);
+    int status = lc_cli_ids("--prefill", f->prefill, &prefill, b->err);
+    if (status == LC_OK) status = lc_cli_ids("--depths", f->depths, &depths, b->err);
     if (status == LC_OK && prefill.len + depths.len + 1 > MAX_TESTS)
         status = lc_fail(b->err, LC_ELIMIT, "more than %d tests", MAX_TESTS);
     for (size_t i = 0; i < prefill.len && status == LC_OK; i++) {

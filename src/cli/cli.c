@@ -8,22 +8,84 @@
 #include <string.h>
 
 enum { LC_MAX_OPTIONS = 64, LC_LONG_ONLY = 256 };
+enum { COLUMNS = 80, SYNOPSIS_AT = 7, NAME_MOST = 22 }; /* of help */
+
+/* ---- help ---- */
+
+/* Prints words; the cursor stands at column `at`, lines behind the first one begin at `indent`. */
+static void print_words(const char *text, size_t len, int at, int indent) {
+    const char *end = text + len;
+    for (bool first = true;; first = false) {
+        while (text < end && (*text == ' ' || *text == '\n')) text++;
+        int n = 0;
+        while (text + n < end && text[n] != ' ' && text[n] != '\n') n++;
+        if (!n) break;
+        if (!first && at + 1 + n > COLUMNS) {
+            printf("\n%*s", indent, "");
+            at = indent;
+            first = true;
+        }
+        at += printf("%s%.*s", first ? "" : " ", n, text);
+        text += n;
+    }
+    putchar('\n');
+}
+
+/* Lines that are indented or hold a wide gap are printed as they are. */
+static bool is_prose(const char *line, size_t len) {
+    return len && *line != ' ' && !memmem(line, len, "  ", 2);
+}
+
+static void print_text(const char *text) {
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        if (is_prose(text, n)) {
+            for (size_t more;
+                 text[n] && is_prose(text + n + 1, more = strcspn(text + n + 1, "\n"));)
+                n += 1 + more;
+            print_words(text, n, 0, 0);
+        } else {
+            printf("%.*s\n", (int)n, text);
+        }
+        text += n + (text[n] == '\n');
+    }
+}
+
+static int name_width(const lc_opt *o) {
+    return (int)strlen(o->name) + (o->arg ? (int)strlen(o->arg) + 1 : 0);
+}
+
+static void print_option(const lc_opt *o, int column) {
+    int used = printf("  %c%c%c --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
+                      o->letter ? ',' : ' ', o->name, o->arg ? " " : "", o->arg ? o->arg : "");
+    if (used + 2 > column) {
+        putchar('\n');
+        used = 0;
+    }
+    printf("%*s", column - used, "");
+    print_words(o->help, strlen(o->help), column, column);
+}
 
 static void print_help(const lc_usage *usage) {
-    printf("usage: %s\n\n%s\n", usage->synopsis, usage->description);
+    const char *prefix = "usage: ";
+    for (const char *line = usage->synopsis; *line;) {
+        size_t n = strcspn(line, "\n");
+        printf("%*s", SYNOPSIS_AT, prefix);
+        print_words(line, n, SYNOPSIS_AT, SYNOPSIS_AT + 4);
+        line += n + (line[n] == '\n');
+        prefix = "";
+    }
+    putchar('\n');
+    print_text(usage->description);
     int width = 4; /* "help" */
-    for (const lc_opt *o = usage->options; o->name; o++) {
-        int w = (int)strlen(o->name) + (o->arg ? (int)strlen(o->arg) + 1 : 0);
-        if (w > width) width = w;
-    }
+    for (const lc_opt *o = usage->options; o->name; o++)
+        if (name_width(o) > width && name_width(o) <= NAME_MOST) width = name_width(o);
     printf("\noptions:\n");
-    for (const lc_opt *o = usage->options; o->name; o++) {
-        int used = printf("  %c%c%c --%s%s%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-                          o->letter ? ',' : ' ', o->name, o->arg ? " " : "", o->arg ? o->arg : "");
-        printf("%*s%s\n", width + 10 - used, "", o->help);
-    }
+    for (const lc_opt *o = usage->options; o->name; o++) print_option(o, width + 10);
     printf("      --help%*sshow this text\n", width - 2, "");
 }
+
+/* ---- options ---- */
 
 static bool store(const lc_opt *o, const char *text) {
     char *end = NULL;
@@ -137,17 +199,18 @@ bool lc_cli_line(FILE *file, lc_buf *buf) {
     return lc_buf_reserve(buf, 0);
 }
 
-int lc_cli_ids(const char *text, lc_ids *out, lc_err *err) {
-    const char *p = text + strspn(text, ", ");
-    while (*p) {
+int lc_cli_ids(const char *what, const char *text, lc_ids *out, lc_err *err) {
+    for (const char *p = text + strspn(text, " "); *p;) {
         char *end;
         errno = 0;
         long id = strtol(p, &end, 10);
         if (errno || end == p || id < 0 || id > INT32_MAX || (*end && !strchr(", ", *end)))
-            return lc_fail(err, LC_EINVAL, "\"%.40s\" is no list of token ids such as 1,2,3", p);
+            return lc_fail(err, LC_EINVAL, "%s: \"%.40s\" is no list of numbers such as 1,2,3",
+                           what, text);
         if (!lc_ids_push(out, (int32_t)id))
-            return lc_fail(err, LC_ENOMEM, "token ids: out of memory");
-        p = end + strspn(end, ", ");
+            return lc_fail(err, LC_ENOMEM, "%s: out of memory", what);
+        p = end + strspn(end, " ");
+        if (*p == ',') p += 1 + strspn(p + 1, " ");
     }
     return LC_OK;
 }
@@ -208,7 +271,7 @@ static void print_subcommands(FILE *out, const char *parent, const lc_subcommand
                               const char *hint) {
     fprintf(out, "usage: longcat %s SUBCOMMAND [arguments]\n\nsubcommands:\n", parent);
     for (; table->name; table++) fprintf(out, "  %-9s %s\n", table->name, table->help);
-    fprintf(out, "\n`longcat %s SUBCOMMAND --help` explains one.%s%s\n", parent, *hint ? " " : "",
+    fprintf(out, "\n`longcat %s SUBCOMMAND --help` explains one.%s%s\n", parent, *hint ? "\n" : "",
             hint);
 }
 

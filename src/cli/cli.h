@@ -76,8 +76,9 @@ int lc_cli_filter(lc_cli_answer *answer, void *ctx);
  */
 bool lc_cli_line(FILE *file, lc_buf *buf);
 
-/* Appends the ids of "1,2,3" (commas or spaces). LC_EINVAL names what is no id. */
-int lc_cli_ids(const char *text, lc_ids *out, lc_err *err);
+/* Appends the numbers of "1,2,3" (a comma or spaces between them). LC_EINVAL names `what`, such as
+ * an option. */
+int lc_cli_ids(const char *what, const char *text, lc_ids *out, lc_err *err);
 
 /* A command with subcommands: `longcat PARENT NAME ...`. The table ends with a NULL name. Runs the
  * one that argv[1] names, or prints the table; hint: a last sentence of it, or "". Returns the exit

@@ -8,13 +8,14 @@
 #include "text/chat.h"
 #include "text/toolcall.h"
 
+#include <ctype.h>
 #include <editline/readline.h>
 #include <locale.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { DEFAULT_TOKENS = 1024 };
+enum { DEFAULT_TOKENS = 1024, STEP_ROWS = 512 }; /* rows between two looks at Ctrl-C */
 
 static volatile sig_atomic_t interrupted;
 static void on_interrupt(int signal_number) {
@@ -36,7 +37,7 @@ typedef struct chat_state {
     lc_chat_template *tmpl;
     const chat_flags *flags;
     struct json_object *messages;
-    bool colour;
+    bool colour, terminal;
     /* the present answer */
     lc_toolparser *parser;
     size_t reasoning_shown, content_shown;
@@ -94,13 +95,26 @@ static int encode(chat_state *s, lc_ids *ids, lc_err *err) {
     return status;
 }
 
+/* Computes the prompt in steps that Ctrl-C can come between; lc_generate finds it done. */
+static int prefill(chat_state *s, const lc_ids *ids, lc_err *err) {
+    lc_step_part part = {.session = s->session, .rows = SIZE_MAX};
+    int status = lc_session_begin(s->session, ids->data, ids->len, err);
+    while (status == LC_OK && s->session->length < ids->len)
+        status = interrupted ? lc_fail(err, LC_ECANCELED, "stopped; this turn is forgotten")
+                             : lc_step_batch(s->engine, &part, 1, STEP_ROWS, err);
+    if (status != LC_OK) lc_session_abandon(s->session);
+    return status;
+}
+
 /* Samples the answer to the conversation, prints it and adds it to the messages. */
 static int answer(chat_state *s, lc_err *err) {
     lc_ids ids = {0};
     size_t count = 0;
     lc_finish finish = LC_FINISH_STOP;
     int32_t *tokens = lc_calloc((size_t)s->flags->sampling.max_tokens, sizeof *tokens);
+    interrupted = 0;
     int status = tokens ? encode(s, &ids, err) : lc_fail(err, LC_ENOMEM, "out of memory");
+    if (status == LC_OK) status = prefill(s, &ids, err);
     if (status == LC_OK) status = lc_toolparser_new(NULL, s->flags->think, &s->parser, err);
     if (status == LC_OK) {
         lc_generation how = lc_cli_generation(&s->flags->sampling, &s->engine->model->config);
@@ -109,7 +123,6 @@ static int answer(chat_state *s, lc_err *err) {
         how.ctx = s;
         s->reasoning_shown = s->content_shown = 0;
         s->err = err;
-        interrupted = 0;
         status = lc_generate(s->session, ids.data, ids.len, &how, tokens, &count, &finish, err);
         if (status == LC_ECANCELED && interrupted) {
             finish = LC_FINISH_LENGTH;
@@ -129,10 +142,12 @@ static int answer(chat_state *s, lc_err *err) {
     return status;
 }
 
-/* The next line, to be freed with free(); NULL at the end. */
-static char *read_line(bool terminal) {
+/* ---- the conversation ---- */
+
+/* To be freed with free(); NULL at the end, and on a terminal after Ctrl-C. */
+static char *read_line(bool terminal, const char *prompt) {
     if (terminal) {
-        char *line = readline("> ");
+        char *line = readline(prompt);
         if (line && *line) add_history(line);
         return line;
     }
@@ -147,32 +162,86 @@ static char *read_line(bool terminal) {
     return line;
 }
 
+/* What is said next: lines, as long as they end with a backslash. false at the end. */
+static bool read_turn(bool terminal, lc_buf *turn) {
+    const char *prompt = "> ";
+    for (lc_buf_clear(turn);;) {
+        interrupted = 0;
+        char *line = read_line(terminal, prompt);
+        if (!line && !interrupted) return turn->len > 0;
+        size_t len = line ? strlen(line) : 0;
+        bool more = len && line[len - 1] == '\\';
+        if (line)
+            lc_buf_append(turn, line, len - more);
+        else
+            lc_buf_clear(turn);
+        if (more) lc_buf_putc(turn, '\n');
+        if (!line) putchar('\n');
+        free(line);
+        if (!more && !interrupted) return lc_buf_reserve(turn, 0);
+        prompt = more ? ". " : "> ";
+    }
+}
+
+static const char help[] =
+    "/reset   forget the conversation, start over\n"
+    "/exit    leave, as Ctrl-D does at an empty prompt\n"
+    "/help    show this text\n"
+    "Ctrl-C stops an answer, or clears what is being typed. A line that ends with a\n"
+    "backslash goes on in the next one.\n";
+
+/* Bytes of the command at the beginning of a turn: a slash and letters, a first word of its own
+ * (/usr/bin is none); 0 = something to say. */
+static size_t command_length(const char *turn) {
+    size_t n = 1;
+    if (*turn != '/') return 0;
+    while (isalpha((unsigned char)turn[n])) n++;
+    return n > 1 && (!turn[n] || isspace((unsigned char)turn[n])) ? n : 0;
+}
+
+/* *leave: the conversation is over. */
+static int command(chat_state *s, const char *name, size_t len, bool *leave, lc_err *err) {
+    *leave = len == 5 && !strncmp(name, "/exit", len);
+    if (*leave) return LC_OK;
+    if (len == 6 && !strncmp(name, "/reset", len)) return reset(s, err);
+    if (len == 5 && !strncmp(name, "/help", len))
+        fputs(help, stdout);
+    else
+        fprintf(stderr, "longcat: %.*s is no command; /help lists them\n", (int)len, name);
+    return LC_OK;
+}
+
+/* On a terminal a turn for which the context is too small, and one that was stopped before its
+ * answer began, is forgotten. */
+static int say(chat_state *s, const char *text, lc_err *err) {
+    size_t before = json_object_array_length(s->messages);
+    int status = add_message(s, "user", text, err);
+    if (status == LC_OK) status = answer(s, err);
+    if (!s->terminal || (status != LC_ELIMIT && status != LC_ECANCELED)) return status;
+    bool stopped = status == LC_ECANCELED; /* behind the terminal's ^C */
+    fprintf(stderr, "%slongcat: %s%s\n", stopped ? "\n" : "", err->text,
+            stopped ? "" : "; /reset starts over");
+    json_object_array_del_idx(s->messages, before, json_object_array_length(s->messages) - before);
+    return LC_OK;
+}
+
 static int converse(chat_state *s, lc_err *err) {
-    bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    lc_buf turn = {0};
+    bool leave = false;
     int status = reset(s, err);
     setlocale(LC_CTYPE, "C.UTF-8"); /* else readline drops what isn't ASCII */
-    if (terminal) printf("Ctrl-C stops an answer, Ctrl-D or /exit leaves, /reset starts over.\n");
-    while (status == LC_OK) {
-        char *line = read_line(terminal);
-        if (!line || !strcmp(line, "/exit")) {
-            free(line);
-            break;
-        }
-        if (!strcmp(line, "/reset")) {
-            status = reset(s, err);
-        } else if (*line) {
-            size_t before = json_object_array_length(s->messages);
-            status = add_message(s, "user", line, err);
-            if (status == LC_OK) status = answer(s, err);
-            if (status == LC_ELIMIT) { /* the context is full: say so, go on without this turn */
-                printf("longcat: %s; /reset starts over\n", err->text);
-                json_object_array_del_idx(s->messages, before,
-                                          json_object_array_length(s->messages) - before);
-                status = LC_OK;
-            }
-        }
-        free(line);
+    if (s->terminal)
+        printf("Ctrl-C stops an answer, Ctrl-D or /exit leaves, /help lists commands.\n");
+    while (status == LC_OK && !leave && read_turn(s->terminal, &turn)) {
+        size_t len = command_length(turn.data);
+        if (len)
+            status = command(s, turn.data, len, &leave, err);
+        else if (*turn.data)
+            status = say(s, turn.data, err);
     }
+    if (s->terminal && !leave) putchar('\n');
+    if (turn.failed) status = lc_fail(err, LC_ENOMEM, "out of memory");
+    lc_buf_free(&turn);
     return status;
 }
 
@@ -180,16 +249,16 @@ static int chat(const char *model, const chat_flags *f, lc_err *err) {
     lc_engine_options options = lc_cli_engine_options(&f->engine);
     options.context = (size_t)f->context;
     chat_state s = {.flags = f, .colour = isatty(STDOUT_FILENO) != 0};
+    s.terminal = s.colour && isatty(STDIN_FILENO);
     int status = lc_engine_open(model, &options, &s.engine, err);
     if (status == LC_OK && !s.engine->tokenizer)
         status = lc_fail(err, LC_ENOTFOUND, "%s: tokenizer.json is missing", model);
     if (status == LC_OK) status = lc_chat_template_load(model, &s.tmpl, err);
     if (status == LC_OK) status = lc_session_open(s.engine, &s.session, err);
     if (status == LC_OK) {
-        struct sigaction action = {.sa_handler = on_interrupt}, old;
-        sigaction(SIGINT, &action, &old);
+        struct sigaction action = {.sa_handler = on_interrupt};
+        if (s.terminal) sigaction(SIGINT, &action, NULL);
         status = converse(&s, err);
-        sigaction(SIGINT, &old, NULL);
     }
     json_object_put(s.messages);
     lc_session_close(s.session);
@@ -213,9 +282,12 @@ int lc_cmd_chat(int argc, char **argv) {
     };
     const lc_usage usage = {
         .synopsis = "longcat chat MODEL [options]",
-        .description = "Talks to a model with the chat template of its folder. Without a terminal, "
-                       "each line of standard\n"
-                       "input is a turn. Tags inside what you type are plain text to the model.",
+        .description =
+            "Talks to a model with the chat template of its folder. Without a terminal, "
+            "each line of standard\n"
+            "input is a turn. A line that ends with a backslash goes on in the next one. "
+            "Tags inside\nwhat you type are plain text to the model. /help lists what can "
+            "be done during a\nconversation.",
         .options = options,
         .min_args = 1,
         .max_args = 1,

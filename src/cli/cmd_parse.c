@@ -176,8 +176,8 @@ int lc_cmd_parse(int argc, char **argv) {
         "       longcat parse [--tools FILE] [--thinking-open] [--cut] < TEXT",
         "Splits what a model wrote into reasoning, content and tool calls.\n\n"
         "With --jsonl each line is an object\n"
-        "  {\"text\": \"...\", \"tools\": [...] or null, \"thinking_open\": false, \"finish\": "
-        "\"stop\"}\n"
+        "  {\"text\": \"...\", \"tools\": [...] or null, \"thinking_open\": false,\n"
+        "   \"finish\": \"stop\"}\n"
         "(finish \"length\": the text was cut off) and gives one line\n"
         "  {\"reasoning\": \"...\" or null, \"content\": \"...\",\n"
         "   \"tool_calls\": [{\"name\": \"...\", \"arguments\": {...}}], \"unfinished\": false}",

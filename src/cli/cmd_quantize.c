@@ -65,7 +65,7 @@ static int finish(const char *out, int status, const lc_quantize_options *o,
             fprintf(stderr, "longcat: stopped\n");
         else
             lc_cli_fail(err);
-        if (status == LC_ECANCELED || status == LC_EIO)
+        if (r->done && (status == LC_ECANCELED || status == LC_EIO))
             fprintf(stderr,
                     "longcat: finished shards stay in %s, and the same command goes on "
                     "from there\n",

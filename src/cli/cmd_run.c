@@ -45,7 +45,7 @@ static int on_token(void *ctx, int32_t token, const char *text, size_t len) {
 /* The prompt's ids: --ids, else the text argument, else standard input. */
 static int read_prompt(const lc_engine *engine, const char *model, const run_flags *f,
                        const char *text, lc_ids *ids, lc_err *err) {
-    if (f->ids) return lc_cli_ids(f->ids, ids, err);
+    if (f->ids) return lc_cli_ids("--ids", f->ids, ids, err);
     if (!engine->tokenizer)
         return lc_fail(err, LC_ENOTFOUND,
                        "%s: tokenizer.json is missing; --ids gives token ids instead", model);
@@ -145,6 +145,10 @@ int lc_cmd_run(int argc, char **argv) {
     const char *args[2] = {0};
     int n_args, code = lc_cli_parse(&usage, argc, argv, args, &n_args);
     if (code >= 0) return code;
+    if (f.ids && n_args > 1) {
+        fprintf(stderr, "longcat: the prompt is either a text or --ids, not both\n");
+        return LC_EXIT_USAGE;
+    }
     lc_err err = {0};
     lc_engine_options engine_options = lc_cli_engine_options(&f.engine);
     engine_options.context = (size_t)f.context;

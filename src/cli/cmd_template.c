@@ -290,7 +290,8 @@ int lc_cmd_template(int argc, char **argv) {
         {0},
     };
     const lc_usage usage = {
-        "longcat template MODEL|FILE.jinja [MESSAGES.json | --jsonl] | longcat template --raw "
+        "longcat template MODEL|FILE.jinja [MESSAGES.json | --jsonl]\n       longcat template "
+        "--raw "
         "--jsonl",
         "Renders a conversation with a chat template. MODEL is a folder with chat_template.jinja\n"
         "or a tokenizer_config.json that has one. MESSAGES.json (or the standard input) holds a\n"

@@ -246,11 +246,12 @@ static int answer(void *ctx, const lc_buf *line, lc_buf *out, lc_err *err) {
 
 static int decode_args(job *j, const char **args, int n_args) {
     int status = LC_OK;
-    for (int i = 0; i < n_args && !status; i++) status = lc_cli_ids(args[i], &j->ids, &j->err);
+    for (int i = 0; i < n_args && !status; i++)
+        status = lc_cli_ids("token ids", args[i], &j->ids, &j->err);
     if (!n_args && !(status = lc_cli_stdin(STDIN_LIMIT, &j->text, &j->err))) {
         for (char *c = j->text.data; *c; c++)
             if (strchr("\t\r\n[]", *c)) *c = ' ';
-        status = lc_cli_ids(j->text.data, &j->ids, &j->err);
+        status = lc_cli_ids("token ids", j->text.data, &j->ids, &j->err);
     }
     if (!status)
         status = lc_tokenizer_decode(j->tokenizer, j->ids.data, j->ids.len, j->opts->skip_special,

@@ -132,7 +132,7 @@ static int eval_draft(const char *model, const draft_flags *f, lc_err *err) {
     lc_session *session = NULL;
     lc_ids ids = {0};
     int32_t next = 0, drafts[64];
-    int status = lc_cli_ids(f->ids, &ids, err);
+    int status = lc_cli_ids("--ids", f->ids, &ids, err);
     if (status == LC_OK) status = lc_engine_open(model, &options, &engine, err);
     if (status == LC_OK) status = lc_session_open(engine, &session, err);
     if (status == LC_OK) status = lc_session_sync(session, ids.data, ids.len, err);

@@ -48,11 +48,16 @@ int main(int argc, char **argv) {
         print_commands(stderr);
         return LC_EXIT_USAGE;
     }
+    char help[] = "--help";
+    if (!strcmp(argv[1], "help") && argc > 2) { /* help NAME is NAME --help */
+        memmove(argv + 1, argv + 2, (size_t)(argc - 2) * sizeof *argv);
+        argv[argc - 1] = help;
+    }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
         print_commands(stdout);
         return LC_EXIT_OK;
     }
-    if (!strcmp(argv[1], "--version")) {
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version")) {
         puts("longcat " LC_VERSION);
         return LC_EXIT_OK;
     }

@@ -71,6 +71,22 @@ bool lc_progress_due(const lc_progress *p) {
     return !p->drawn || now_ms() - p->drawn >= (p->terminal ? (uint64_t)REDRAW_MS : p->plain);
 }
 
+static char *last_gap(char *line, size_t len) {
+    while (len-- > 1)
+        if (line[len - 1] == ' ' && line[len] == ' ') return line + len - 1;
+    return NULL;
+}
+
+/* Drops fields, the one before the last first, until the line fits. */
+static void fit(char *line, size_t columns) {
+    while (strlen(line) > columns) {
+        char *last = last_gap(line, strlen(line));
+        char *before = last ? last_gap(line, (size_t)(last - line)) : NULL;
+        if (!before || before == line) return;
+        memmove(before, last, strlen(last) + 1);
+    }
+}
+
 void lc_progress_draw(lc_progress *p, const char *text) {
     struct winsize size;
     p->drawn = now_ms();
@@ -79,8 +95,11 @@ void lc_progress_draw(lc_progress *p, const char *text) {
         return;
     }
     int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+    char line[512];
+    snprintf(line, sizeof line, "%s", text);
+    fit(line, (size_t)columns - 1);
     /* Cut by bytes: a name in another script may lose more than needed, never less. */
-    fprintf(stderr, "\r%.*s\033[K", columns - 1, text);
+    fprintf(stderr, "\r%.*s\033[K", columns - 1, line);
     fflush(stderr);
     p->line_open = true;
 }

@@ -33,7 +33,8 @@ void lc_progress_end(lc_progress *p);
 double lc_progress_rate(lc_progress *p, uint64_t done);
 /* Whether it is time for another line. */
 bool lc_progress_due(const lc_progress *p);
-/* Redraws the line, or prints one. */
+/* Redraws the line, or prints one. Its fields lie two spaces apart; a narrow terminal doesn't show
+ * those before the last one, which should be the time left. */
 void lc_progress_draw(lc_progress *p, const char *text);
 /* Prints a line that stays. */
 void lc_progress_print(lc_progress *p, const char *text);

@@ -7,24 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { LINE_BYTES = 4200 };
 
 /* ---- the folder ---- */
-
-static int make_folders(char *path, lc_err *err) {
-    for (char *p = path + 1;; p++) {
-        char was = *p;
-        if (was && was != '/') continue;
-        *p = 0;
-        if (mkdir(path, 0700) != 0 && errno != EEXIST)
-            return lc_fail(err, LC_EIO, "%s: %s", path, strerror(errno));
-        *p = was;
-        if (!was) return LC_OK;
-    }
-}
 
 static bool read_secret(const char *path, uint8_t secret[32]) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -56,7 +43,7 @@ int lc_server_data_open(const char *given, lc_server_data *out, lc_err *err) {
         return lc_fail(err, LC_EINVAL, "neither --data nor HOME says where to keep things");
     if (n <= 0 || (size_t)n >= sizeof out->folder - 64)
         return lc_fail(err, LC_EINVAL, "--data: the path is empty or too long");
-    int status = make_folders(out->folder, err);
+    int status = lc_make_folders(out->folder, 0700, err);
     if (status != LC_OK) return status;
     snprintf(secret, sizeof secret, "%s/secret", out->folder);
     return read_secret(secret, out->secret) ? LC_OK : make_secret(secret, out->secret, err);

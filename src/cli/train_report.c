@@ -425,6 +425,7 @@ int lc_train_report_cmd(int argc, char **argv) {
     int status = r && lc_buf_printf(&path, "%s/" LC_RUNLOG_NAME, args[0])
                      ? read_log(path.data, r, &err)
                      : lc_fail(&err, LC_ENOMEM, "report: out of memory");
+    if (status == LC_OK) status = lc_make_parents(out, 0777, &err);
     if (status == LC_OK) status = write_page(r, args[0], out, &err);
     if (status == LC_OK) printf("%s: %zu steps\n", out, r->n);
     for (size_t i = 0; r && i < KEYS; i++) lc_free(r->curves[i].values);

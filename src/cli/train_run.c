@@ -38,10 +38,9 @@ static void on_step(void *ctx, const lc_step_report *r) {
     if (!lc_progress_due(&v->line)) return;
     if (!(rate > 0) && r->seconds > 0) rate = r->step_tokens / r->seconds;
     lc_buf text = {0};
-    lc_buf_printf(&text, "%s  step %lld of %lld  %.1f M tokens  loss %.4f", r->stage,
-                  (long long)r->step, (long long)r->steps, (double)r->tokens / 1e6,
-                  r->lm > 0 ? r->lm : r->objective);
-    lc_buf_printf(&text, "  %.0f tokens/s", rate);
+    lc_buf_printf(&text, "%s  step %lld of %lld  loss %.4f  %.0f tokens/s  %.1f M tokens", r->stage,
+                  (long long)r->step, (long long)r->steps, r->lm > 0 ? r->lm : r->objective, rate,
+                  (double)r->tokens / 1e6);
     if (v->peak > 0 && r->step_tokens > 0)
         lc_buf_printf(&text, "  %.0f %% of peak",
                       100 * r->operations / r->step_tokens * rate / v->peak);

@@ -693,7 +693,8 @@ const char *lc_schema_implied(struct json_object *schema) {
                                           {"exclusiveMaximum", "number"}};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (get(schema, list[i][0])) return list[i][1];
-    return NULL;
+    /* others, such as int32, are of numbers too */
+    return format_pattern(json_object_get_string(get(schema, "format"))) ? "string" : NULL;
 }
 
 static uint32_t by_type(lc_schema *s, struct json_object *schema, const char *place) {

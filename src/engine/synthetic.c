@@ -496,6 +496,9 @@ static int write_tensors(const plan *p, const char *out) {
 
 /* Makes the folder, or takes an empty one; *made: it wasn't there. */
 static int take_folder(const char *out, bool *made, lc_err *err) {
+    *made = false;
+    int status = lc_make_parents(out, 0777, err);
+    if (status != LC_OK) return status;
     *made = !mkdir(out, 0777);
     if (*made) return LC_OK;
     if (errno != EEXIST) return lc_fail_errno(err, LC_EIO, "%s", out);

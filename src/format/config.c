@@ -523,6 +523,19 @@ int lc_config_parse_generation(const char *json, size_t len, const char *name, l
     return status;
 }
 
+int lc_config_want_folder(const char *path, lc_err *err) {
+    struct stat st;
+    if (stat(path, &st) || S_ISDIR(st.st_mode)) return LC_OK;
+    return lc_fail(err, LC_EINVAL,
+                   "%s: not a folder; a model is a folder with config.json and *.safetensors",
+                   path);
+}
+
+static bool is_json(const char *path) {
+    size_t n = strlen(path);
+    return n > 5 && !strcmp(path + n - 5, ".json");
+}
+
 int lc_config_load(const char *path, lc_config *out, lc_err *err) {
     lc_buf file = {0}, text = {0};
     struct stat st;
@@ -532,8 +545,9 @@ int lc_config_load(const char *path, lc_config *out, lc_err *err) {
         named = lc_buf_printf(&file, "%s/config.json", path);
     else
         named = lc_buf_puts(&file, path);
-    int status = named ? lc_file_read(file.data, MAX_FILE, &text, err)
-                       : lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    int status = named ? LC_OK : lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    if (status == LC_OK && !is_json(path)) status = lc_config_want_folder(path, err);
+    if (status == LC_OK) status = lc_file_read(file.data, MAX_FILE, &text, err);
     if (status == LC_OK) status = lc_config_parse(text.data, text.len, file.data, out, err);
     if (status == LC_OK) {
         lc_buf_clear(&file);

@@ -86,6 +86,8 @@ typedef struct lc_config {
 /* path: a config.json or a model folder; generation_config.json beside it is read when it exists.
  */
 int lc_config_load(const char *path, lc_config *out, lc_err *err);
+/* LC_EINVAL for a file where a model folder is needed. */
+int lc_config_want_folder(const char *path, lc_err *err);
 /* config.json alone, from memory. name is used in messages. */
 int lc_config_parse(const char *json, size_t len, const char *name, lc_config *out, lc_err *err);
 /* Adds generation_config.json to a parsed config. */

@@ -281,7 +281,7 @@ static int run_phase(hub_run *run, reporter *r, lc_hub_phase what, lc_err *err) 
 static int check_disk(const hub_run *run, lc_err *err) {
     struct statvfs disk;
     uint64_t need = 0, have;
-    int status = hub_make_folder(run->options->out, err);
+    int status = lc_make_folders(run->options->out, 0777, err);
     if (status != LC_OK) return status;
     if (statvfs(run->options->out, &disk) != 0)
         return lc_fail_errno(err, LC_EIO, "%s: can't ask for free disk space", run->options->out);

@@ -47,23 +47,6 @@ static int names_make(names *n, const hub_run *run, const hub_file *file, lc_err
     return lc_fail(err, LC_ENOMEM, "out of memory");
 }
 
-int hub_make_folder(const char *path, lc_err *err) {
-    char *copy = lc_strdup(path);
-    if (!copy) return lc_fail(err, LC_ENOMEM, "out of memory");
-    int status = LC_OK;
-    for (char *slash = copy + (*copy == '/'); status == LC_OK; slash++) {
-        slash = strchrnul(slash, '/');
-        bool last = !*slash;
-        *slash = 0;
-        if (*copy && mkdir(copy, 0777) != 0 && errno != EEXIST)
-            status = lc_fail_errno(err, LC_EIO, "%s: can't create the folder", copy);
-        if (last) break;
-        *slash = '/';
-    }
-    lc_free(copy);
-    return status;
-}
-
 /* ---- hashes ---- */
 
 static lc_hash *new_hash(const hub_file *file) {
@@ -169,7 +152,7 @@ static int restart_at(transfer *t, uint64_t size, lc_err *err) {
 
 static int open_part(transfer *t, lc_err *err) {
     struct stat info;
-    int status = hub_make_folder(t->names.folder.data, err);
+    int status = lc_make_folders(t->names.folder.data, 0777, err);
     if (status != LC_OK) return status;
     t->fd = open(t->names.part.data, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
     if (t->fd < 0 || fstat(t->fd, &info) != 0)

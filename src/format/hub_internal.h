@@ -134,7 +134,5 @@ int hub_file_check(hub_client *client, hub_run *run, hub_file *file, lc_err *err
 uint64_t hub_file_missing(const hub_run *run, const hub_file *file);
 /* *refused: the hub wants (another) token, so asking for other files makes no sense. */
 int hub_file_fetch(hub_client *client, hub_run *run, hub_file *file, bool *refused, lc_err *err);
-/* Makes a folder and those above it. */
-int hub_make_folder(const char *path, lc_err *err);
 
 #endif

@@ -311,6 +311,8 @@ static int run_plan(run *r, const char *model, const char *out) {
     for (size_t i = 0; i < r->plan->n_shards && status == LC_OK; i++)
         status = make_shard(r, out, i);
     if (status == LC_OK) status = lc_quantize_finish(r->plan, model, out, r->err);
+    for (size_t i = 0; r->state.hashes && i < r->plan->n_shards; i++)
+        r->result->done += r->state.hashes[i][0] != 0;
     lc_free(r->state.hashes);
     if (r->state.lock >= 0) close(r->state.lock);
     return status;
@@ -322,6 +324,7 @@ int lc_quantize(const char *model, const char *out, const lc_quantize_options *o
     lc_tensors *tensors = NULL;
     *result = (lc_quantize_result){0};
     int status = check_options(options, err);
+    if (status == LC_OK) status = lc_config_want_folder(model, err);
     if (status == LC_OK) status = lc_config_load(model, &config, err);
     if (status == LC_OK) status = lc_tensors_open(model, &tensors, err);
     if (status != LC_OK) return status;

@@ -51,6 +51,7 @@ typedef struct lc_quantize_result {
     size_t packed, unpacked;      /* laid out in strips; those that can't be, if asked for */
     uint64_t source_bytes, bytes; /* of tensors */
     size_t shards, kept;          /* kept: made by an earlier call */
+    size_t done;                  /* shards that are finished, after an error too */
     double error, power;          /* sums of squares over the quantised weights: of the error,
                                      of the weights; of shards of this call only */
 } lc_quantize_result;

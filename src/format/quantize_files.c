@@ -154,8 +154,7 @@ int lc_quantize_state_load(const lc_quantize_plan *plan, const char *out, lc_qua
     state->lock = -1;
     int status = lc_quantize_settings(plan, state->settings, err);
     if (!state->hashes || !lc_buf_printf(&path, "%s/" STATE_NAME, out)) status = no_memory(err);
-    if (status == LC_OK && mkdir(out, 0755) && errno != EEXIST)
-        status = lc_fail_errno(err, LC_EIO, "%s", out);
+    if (status == LC_OK) status = lc_make_folders(out, 0755, err);
     if (status == LC_OK) status = lock_folder(out, &state->lock, err);
     if (status == LC_OK && !stat(path.data, &st))
         status = read_state(plan, path.data, state, err);

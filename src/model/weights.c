@@ -198,6 +198,7 @@ int lc_model_open(const char *path, const char *const *settings, size_t n_settin
     if (!m) return lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
     m->arena = lc_arena_new(0);
     int status = m->arena ? LC_OK : lc_fail(err, LC_ENOMEM, "%s: out of memory", path);
+    if (status == LC_OK) status = lc_config_want_folder(path, err);
     if (status == LC_OK) status = lc_config_load(path, &m->config, err);
     for (size_t i = 0; i < n_settings && status == LC_OK; i++)
         status = lc_config_set(&m->config, settings[i], err);

@@ -5,6 +5,7 @@
  */
 #include "store/cache_internal.h"
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -328,11 +329,6 @@ static void scan_folder(lc_disk *d, const char *folder,
     if (dir) closedir(dir);
 }
 
-static int make_folder(const char *path, lc_err *err) {
-    if (mkdir(path, 0700) == 0 || errno == EEXIST) return LC_OK;
-    return lc_fail(err, LC_EIO, "%s: %s", path, strerror(errno));
-}
-
 int lc_disk_open(const char *folder, size_t payload,
                  void (*found)(void *ctx, const lc_cache_key *key, uint64_t used_ns), void *ctx,
                  lc_disk **out, lc_err *err) {
@@ -342,12 +338,12 @@ int lc_disk_open(const char *folder, size_t payload,
     d->payload = payload;
     int n = snprintf(d->folder, sizeof d->folder, "%s", folder);
     int status = n > 0 && (size_t)n < sizeof d->folder
-                     ? make_folder(folder, err)
+                     ? lc_make_folders(folder, 0700, err)
                      : lc_fail(err, LC_EINVAL, "prompt cache: the folder's path is too long");
     for (unsigned i = 0; i < FOLDERS && status == LC_OK; i++) {
         char path[PATH_BYTES];
         snprintf(path, sizeof path, "%s/%02x", folder, i);
-        status = make_folder(path, err);
+        status = lc_make_folders(path, 0700, err);
         if (status == LC_OK) scan_folder(d, path, found, ctx);
     }
     pthread_mutex_init(&d->lock, NULL);

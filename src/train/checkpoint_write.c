@@ -39,10 +39,9 @@ struct lc_checkpoints {
 int lc_run_lock(const char *run, int *lock, lc_err *err) {
     lc_buf path = {0};
     *lock = -1;
-    if (mkdir(run, FOLDER_MODE) && errno != EEXIST) return lc_fail_errno(err, LC_EIO, "%s", run);
-    int status = lc_buf_printf(&path, "%s/lock", run)
-                     ? LC_OK
-                     : lc_fail(err, LC_ENOMEM, "%s: out of memory", run);
+    int status = lc_make_folders(run, FOLDER_MODE, err);
+    if (status == LC_OK && !lc_buf_printf(&path, "%s/lock", run))
+        status = lc_fail(err, LC_ENOMEM, "%s: out of memory", run);
     if (status == LC_OK && (*lock = open(path.data, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
         status = lc_fail_errno(err, LC_EIO, "%s", path.data);
     if (status == LC_OK && flock(*lock, LOCK_EX | LOCK_NB)) {

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define MARKER "unfinished"
@@ -87,8 +86,8 @@ static int take_lock(lc_prepare_folder *f, bool fresh, lc_err *err) {
 int lc_prepare_folder_begin(lc_prepare_folder *f, const char *path, lc_err *err) {
     bool any = false;
     *f = (lc_prepare_folder){path, -1};
-    if (mkdir(path, 0777) && errno != EEXIST) return lc_fail_errno(err, LC_EIO, "%s", path);
-    int status = each_entry(path, NULL, &any, err);
+    int status = lc_make_folders(path, 0777, err);
+    if (!status) status = each_entry(path, NULL, &any, err);
     if (!status) status = take_lock(f, !any, err);
     if (!status) status = each_entry(path, remove_shard, &any, err);
     if (status) lc_prepare_folder_leave(f);

@@ -220,6 +220,7 @@ int lc_tokenizer_train(const lc_tokenizer_options *options, const char *path,
     if (!status)
         status = lc_piece_counts_init(
             &j.counts, threads, (options->memory ? options->memory : DEFAULT_MEMORY) / 3, err);
+    if (!status) status = lc_file_ready(path, err);
     if (!status) status = count_corpus(&j, cutter, result);
     if (!status) status = merge_and_write(&j, path, result);
     lc_piece_counts_free(&j.counts);

@@ -115,12 +115,18 @@ static inline int run_command(const char *arguments) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static inline void said(const char *file, const char *words) {
+static inline bool says(const char *file, const char *words) {
     lc_buf text = {0};
     lc_err err = {0};
     assert_ok(lc_file_read(in_scratch(file), 0, &text, &err), err);
-    if (!strstr(text.data ? text.data : "", words)) fail_msg("%s: %s", file, text.data);
+    bool found = strstr(text.data, words) != NULL;
+    if (!found) print_message("# %s: %s\n", file, text.data);
     lc_buf_free(&text);
+    return found;
+}
+
+static inline void said(const char *file, const char *words) {
+    if (!says(file, words)) fail_msg("%s: no \"%s\"", file, words);
 }
 
 /* ---- the folder ---- */

@@ -306,7 +306,7 @@ static void test_refused(void **unused) {
     refuse(SOURCE, out, options_of(LC_QUANTIZE_INT4, 48), LC_EINVAL, "groups of 48");
     refuse(in_scratch("none"), out, o, LC_ENOTFOUND, "none");
     refuse(SOURCE, "tests/golden/quant", o, LC_EINVAL, "not empty");
-    refuse(SOURCE, in_scratch("no/where"), o, LC_EIO, "no/where");
+    refuse(SOURCE, SOURCE "/config.json/x", o, LC_EIO, "config.json");
     static const char *const quantised[] = {"compressed-tensors", "gptq", "auto-round", "mlx"};
     for (int i = 0; i < 4; i++) {
         char path[128];
@@ -315,6 +315,9 @@ static void test_refused(void **unused) {
         assert_false(exists(out, ""));
     }
     o.progress = stop;
+    lc_quantize_result r;
+    assert_int_equal(lc_quantize(SOURCE, out, &o, &r, NULL), LC_ECANCELED);
+    assert_int_equal(r.done, 1);
     refuse(SOURCE, out, o, LC_ECANCELED, "cancelled");
     o.progress = NULL;
     o.group = 32; /* other options, another source */
