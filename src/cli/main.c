@@ -22,7 +22,7 @@ static const struct {
     {"eval", lc_cmd_eval, "logits, perplexity, hashes and draft chains"},
     {"pull", lc_cmd_pull, "download a model from a hub"},
     {"quantize", lc_cmd_quantize, "a checkpoint as int4 or int8"},
-    {"pack", lc_cmd_pack, "a quantised checkpoint in the order that products read"},
+    {"pack", lc_cmd_pack, "a checkpoint in the order that products read"},
     {"bench", lc_cmd_bench, "what this machine can do, and how much of it is used"},
     {"train", lc_cmd_train, "tokenizers, training data, and training runs"},
 };

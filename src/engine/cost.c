@@ -1,4 +1,4 @@
-/* cost.c: counting bytes and operations; the formulas are the shapes of spec/model.md 2 and 3. */
+/* cost.c: counting bytes and operations; the formulas are the shapes of docs/model.md 2 and 3. */
 #include "engine/cost.h"
 
 #include "format/mat.h"

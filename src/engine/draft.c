@@ -1,5 +1,5 @@
 /*
- * draft.c: the greedy draft chain (spec/model.md 2.7). Step 1 is the draft module's row of the last
+ * draft.c: the greedy draft chain (docs/model.md 2.7). Step 1 is the draft module's row of the last
  * token; each later step appends one row that sees step 1's picks with its own sink and window.
  */
 #include "engine/engine.h"

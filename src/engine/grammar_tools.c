@@ -1,4 +1,4 @@
-/* grammar_tools.c: tool calls in the model's own form (spec/model.md 4.3): name, then keys and
+/* grammar_tools.c: tool calls in the model's own form (docs/model.md 4.3): name, then keys and
  * values between tags, in the order of the tool's schema. */
 #include "engine/grammar_vocab.h"
 

@@ -1,5 +1,5 @@
 /*
- * config.h: config.json and generation_config.json of all four family members (spec/model.md 1.1),
+ * config.h: config.json and generation_config.json of all four family members (docs/model.md 1.1),
  * with both key spellings and the rules for missing keys. Every number has a range; what is out of
  * range is refused by name.
  *

@@ -1,6 +1,6 @@
 /*
  * config_count.c: what follows from a config by arithmetic: n-gram table sizes, parameter counts
- * (spec/model.md 1.2) and bytes of context. Nothing overflows: config.c's ranges see to it.
+ * (docs/model.md 1.2) and bytes of context. Nothing overflows: config.c's ranges see to it.
  */
 #include "format/config.h"
 

@@ -1,5 +1,5 @@
 /*
- * names.h: the tensors that a checkpoint of a config holds (spec/model.md 3), and a checkpoint
+ * names.h: the tensors that a checkpoint of a config holds (docs/model.md 3), and a checkpoint
  * compared with that list. The model binds what it needs by itself; this list serves `inspect`,
  * estimates from a bare config.json, and tests.
  */

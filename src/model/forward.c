@@ -1,5 +1,5 @@
 /*
- * forward.c: the forward pass as a list of operators; reads like spec/model.md 2.4 to 2.7.
+ * forward.c: the forward pass as a list of operators; reads like docs/model.md 2.4 to 2.7.
  *
  * A layer (ScMoE): the mixture of experts branches off behind the first attention and lands behind
  * the second dense FFN.

@@ -1,6 +1,6 @@
 /*
  * model.h: LongCat as weights bound by meaning and one forward pass as a list of operators. Loading
- * checks that every tensor of spec/model.md 3 is there with the right shape; weights stay where the
+ * checks that every tensor of docs/model.md 3 is there with the right shape; weights stay where the
  * checkpoint maps them.
  */
 #ifndef LC_MODEL_MODEL_H

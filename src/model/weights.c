@@ -1,5 +1,5 @@
 /*
- * weights.c: binds the tensors of a checkpoint (names: spec/model.md 3) and checks every shape.
+ * weights.c: binds the tensors of a checkpoint (names: docs/model.md 3) and checks every shape.
  * Matrices stay mapped; only vectors (norm weights, router bias) are decoded to fp32.
  */
 #include "model/model.h"

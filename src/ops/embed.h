@@ -1,5 +1,5 @@
 /*
- * embed.h: token embedding, with n-gram tables where the model has them (spec/model.md 2.1):
+ * embed.h: token embedding, with n-gram tables where the model has them (docs/model.md 2.1):
  *     x = (E[token] + sum over tables i of P_i Tab_i[id_i]) / (1 + T), tables in index order.
  */
 #ifndef LC_OPS_EMBED_H

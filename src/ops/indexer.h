@@ -1,5 +1,5 @@
 /*
- * indexer.h: LongCat sparse attention's choice of keys (spec/model.md 2.8): a light scorer per
+ * indexer.h: LongCat sparse attention's choice of keys (docs/model.md 2.8): a light scorer per
  * layer ranks every causal key; sinks, the recent window and the best of the rest are attended to
  * by both sublayers of the layer.
  */

@@ -1,5 +1,5 @@
 /*
- * mla.h: multi-head latent attention (spec/model.md 2.3) in absorbed form over a latent cache: a
+ * mla.h: multi-head latent attention (docs/model.md 2.3) in absorbed form over a latent cache: a
  * cached row is [latent R | rotated rope key], the query is carried into latent space (q_nope
  * W_kvb_k), and the context is carried out of it (W_kvb_v). Prefill, decode, cached and drafted
  * rows use one formula, so they give one result.

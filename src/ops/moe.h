@@ -1,6 +1,6 @@
 /*
  * moe.h: SwiGLU feed-forward layers, dense and expert, and the router over routed and identity
- * experts (spec/model.md 2.5). An identity expert returns its input and costs no matrix product.
+ * experts (docs/model.md 2.5). An identity expert returns its input and costs no matrix product.
  */
 #ifndef LC_OPS_MOE_H
 #define LC_OPS_MOE_H

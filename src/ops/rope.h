@@ -1,5 +1,5 @@
 /*
- * rope.h: rotary position embedding with YaRN (spec/model.md 2.2): frequencies in the fp32 steps of
+ * rope.h: rotary position embedding with YaRN (docs/model.md 2.2): frequencies in the fp32 steps of
  * the reference runtime, angle = one fp32 product of position and frequency, pairs interleaved (2j,
  * 2j+1).
  */

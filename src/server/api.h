@@ -3,9 +3,9 @@
  * between them and the wires: OpenAI chat completions, OpenAI completions, OpenAI Responses,
  * Anthropic messages. Dialects are pure functions of bytes: no network, no engine, no clock.
  *
- * A dialect canonicalises (notes/serving.md 2.7), so that the next turn of every client extends the
- * last one: billing headers dropped, cache_control ignored, string and text-part contents equal,
- * tools in the order and form sent.
+ * A dialect canonicalises, so that the next turn of every client extends the last one: billing
+ * headers dropped, cache_control ignored, string and text-part contents equal, tools in the order
+ * and form sent.
  */
 #ifndef LC_SERVER_API_H
 #define LC_SERVER_API_H

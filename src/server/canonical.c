@@ -1,6 +1,5 @@
 /*
- * canonical.c: fields that dialects share; see canonical.h. Limits: notes/serving.md 4.2. The
- * conversation is in talk.c.
+ * canonical.c: fields that dialects share; see canonical.h. The conversation is in talk.c.
  */
 #include "server/canonical.h"
 

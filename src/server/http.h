@@ -3,8 +3,8 @@
  * models: one complete request in, one reply out, whole or streamed.
  *
  * Everything runs on one event loop thread. The handler and all lc_exchange_* functions are called
- * on it only; other threads hand work over with lc_http_post. Framing is strict (notes/serving.md
- * 6.2), every size and time has a limit (4.2), a limit's breach is answered with its own status.
+ * on it only; other threads hand work over with lc_http_post. Framing is strict, every
+ * size and time has a limit (docs/api.md), a limit's breach is answered with its own status.
  */
 #ifndef LC_SERVER_HTTP_H
 #define LC_SERVER_HTTP_H

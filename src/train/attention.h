@@ -1,5 +1,5 @@
 /*
- * attention.h: multi-head latent attention of the training net in expanded form (spec/model.md
+ * attention.h: multi-head latent attention of the training net in expanded form (docs/model.md
  * 2.3): keys and values of every head are computed from the latent, scores and probabilities exist
  * for 64 queries of one head at a time and are computed again in the backward pass.
  *

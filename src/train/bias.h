@@ -1,5 +1,5 @@
 /*
- * bias.h: the controller of expert load (spec/model.md 5.1): after each step the bias of every
+ * bias.h: the controller of expert load (docs/model.md 5.1): after each step the bias of every
  * routed expert moves against its surplus of tokens; identity experts keep theirs, so the mean
  * number of routed experts drifts to its target. Counts are integers until the last step, so ranks
  * may add theirs in any order.

@@ -1,5 +1,5 @@
 /*
- * embedding.h: word and n-gram embedding of the training net (spec/model.md 2.1). Gradients of
+ * embedding.h: word and n-gram embedding of the training net (docs/model.md 2.1). Gradients of
  * looked-up rows are sorted by row and added in token order.
  */
 #ifndef LC_TRAIN_EMBEDDING_H

@@ -1,6 +1,6 @@
 /*
  * experts.h: feed-forward layers of the training net: dense SwiGLU, and the router with its experts
- * (spec/model.md 2.5) and the two losses on router scores (5.2). The choice has no gradient;
+ * (docs/model.md 2.5) and the two losses on router scores (5.2). The choice has no gradient;
  * weights of chosen entries flow through the softmax over all entries, identity experts' too.
  */
 #ifndef LC_TRAIN_EXPERTS_H

@@ -1,4 +1,4 @@
-/* head.c: cross entropy fused with the head, and the hidden z-loss (spec/model.md 5.3, 5.4). */
+/* head.c: cross entropy fused with the head, and the hidden z-loss (docs/model.md 5.3, 5.4). */
 #include "train/head.h"
 
 #include <math.h>

@@ -1,5 +1,5 @@
 /*
- * index.h: the indexer of LSA in the training net (spec/model.md 2.8, 5.8): scores of all causal
+ * index.h: the indexer of LSA in the training net (docs/model.md 2.8, 5.8): scores of all causal
  * keys, the choice of keys, and the KL loss against the attention of the sublayers that share the
  * index. Its inputs are constants: only the indexer's own tensors get a gradient.
  */

@@ -1,5 +1,5 @@
 /*
- * net.c: the forward and the backward pass as lists of operators; reads like spec/model.md 2.4 to
+ * net.c: the forward and the backward pass as lists of operators; reads like docs/model.md 2.4 to
  * 2.7, and backwards.
  *
  * Each layer's input is kept; its other activations either too, or they are computed again from it

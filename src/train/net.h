@@ -1,5 +1,5 @@
 /*
- * net.h: forward and backward of the whole model on a batch of sequences (spec/model.md 2 and 5).
+ * net.h: forward and backward of the whole model on a batch of sequences (docs/model.md 2 and 5).
  *
  * A batch is the smallest unit of work: `rows` sequences of equal length that run together. Its
  * losses and its gradient are a pure function of weights and batch, on any number of threads and

@@ -13,7 +13,7 @@
 #include "format/config.h"
 #include "format/names.h"
 
-/* What an optimiser tells apart (spec/model.md 5.5, 5.6). */
+/* What an optimiser tells apart (docs/model.md 5.5, 5.6). */
 typedef enum lc_param_group {
     LC_GROUP_MATRIX,     /* hidden matrices: attention, dense FFNs, experts, eh_proj */
     LC_GROUP_PROJECTION, /* n-gram projections: matrices with "embedding" rates */

@@ -1,6 +1,6 @@
 /*
  * start.h: the model that a run begins with: new numbers, a checkpoint's, or a checkpoint's layers
- * stacked several times (growth, spec/model.md 5.5); and the small files that stand beside the
+ * stacked several times (growth, docs/model.md 5.5); and the small files that stand beside the
  * weights in every checkpoint of the run.
  */
 #ifndef LC_TRAIN_START_H
