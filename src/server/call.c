@@ -49,9 +49,11 @@ static void free_call(lc_call *c) {
     lc_free(c);
 }
 
-/* The scheduler may be gone at the end: then all tasks have ended, though it isn't known here. */
+/* The scheduler may be gone at the end: then all tasks have ended, though it isn't known here.
+ * Until the call is prepared the choices are a worker's. */
 static void cancel_tasks(const lc_call *c) {
-    for (size_t i = 0; i < c->n_choices && c->choices && !c->service->closed; i++)
+    if (!c->prepared || c->service->closed) return;
+    for (size_t i = 0; i < c->n_choices && c->choices; i++)
         if (c->choices[i].submitted && !c->choices[i].ended)
             lc_sched_cancel(c->service->o.sched, c->choices[i].task);
 }
@@ -130,12 +132,10 @@ static void send_event(lc_call *c, const lc_api_event *event) {
 
 void lc_calls_ping(lc_service *s) {
     for (lc_call *c = s->calls; c; c = c->next) {
-        double silence = c->sent_ns ? seconds_since(c->sent_ns) : 0;
-        if (!c->begun || !c->request.stream || !c->exchange) continue;
-        if (silence <
-            (c->first_ns || seconds_since(c->began_ns) > next_ping ? next_ping : first_ping))
-            continue;
-        send_event(c, &(lc_api_event){.kind = LC_API_PING});
+        if (!c->sent_ns || !c->request.stream || !c->exchange) continue;
+        double wait =
+            seconds_since(c->began_ns) > next_ping || c->first_ns ? next_ping : first_ping;
+        if (seconds_since(c->sent_ns) >= wait) send_event(c, &(lc_api_event){.kind = LC_API_PING});
     }
 }
 
@@ -340,11 +340,11 @@ static void on_token(void *ctx, const lc_task_token *token) {
 
 /* ---- the end ---- */
 
+/* Calls in front of a cut aren't all that the model would have said. */
 static lc_api_reason reason_of(const lc_choice *k) {
+    if (k->end == LC_TASK_LENGTH) return LC_REASON_LENGTH;
     if (k->calls_sent) return LC_REASON_CALLS;
-    return k->end == LC_TASK_STRING   ? LC_REASON_STOP_STRING
-           : k->end == LC_TASK_LENGTH ? LC_REASON_LENGTH
-                                      : LC_REASON_STOP;
+    return k->end == LC_TASK_STRING ? LC_REASON_STOP_STRING : LC_REASON_STOP;
 }
 
 static lc_metric_end end_of(const lc_call *c) {
@@ -353,10 +353,10 @@ static lc_metric_end end_of(const lc_call *c) {
         const lc_choice *k = &c->choices[i];
         if (k->end == LC_TASK_FAILED) return LC_END_ERROR;
         if (k->end == LC_TASK_CANCELED) return LC_END_ABORT;
-        if (k->calls_sent)
-            end = LC_END_CALLS;
-        else if (k->end == LC_TASK_LENGTH)
+        if (k->end == LC_TASK_LENGTH)
             end = LC_END_LENGTH;
+        else if (k->calls_sent)
+            end = LC_END_CALLS;
     }
     return end;
 }
@@ -570,6 +570,7 @@ static bool submit_all(lc_call *c) {
 static void take_prepared(void *ctx) {
     lc_call *c = ctx;
     lc_err err = {0};
+    c->prepared = true;
     if (c->service->closed) set_error(c, 503, "shutting_down", "the server is shutting down");
     if (!c->exchange || c->error.status || too_long(c)) {
         fail_call(c);
@@ -577,8 +578,7 @@ static void take_prepared(void *ctx) {
     }
     c->info.model = c->service->o.model;
     if (c->dialect->open(&c->request, &c->info, &c->reply, &err) != LC_OK) {
-        c->error = (lc_api_error){.status = 500, .code = "internal_error"};
-        snprintf(c->error.text, sizeof c->error.text, "%s", err.text);
+        set_error(c, 500, "internal_error", err.text);
         fail_call(c);
         return;
     }
@@ -587,7 +587,6 @@ static void take_prepared(void *ctx) {
         if (!c->running) fail_call(c); /* else when those that were taken have ended */
         return;
     }
-    c->begun = true;
     char seed[24];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->sampling.seed);
     lc_exchange_header(c->exchange, "x-longcat-seed", seed, &err);
