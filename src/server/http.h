@@ -21,7 +21,7 @@ typedef struct lc_http_limits {
     size_t bodies;                           /* bytes of all bodies held at a time: 1 GiB */
     double header_s, body_idle_s, body_s;    /* 10, 20, 120 */
     size_t connections, per_peer;            /* 4096, 256 */
-    size_t outbound;                         /* unsent bytes of a reply: 1 MiB ... */
+    size_t outbound;                         /* unsent bytes beside the largest write: 1 MiB ... */
     double outbound_s;                       /* ... or without progress: 30 */
     double idle_s;                           /* keep-alive: 75 */
     size_t per_connection;                   /* requests: 1000 */

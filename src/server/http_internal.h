@@ -78,6 +78,7 @@ struct lc_exchange {
     void *on_close_ctx;
     bool counted; /* among the open exchanges */
     bool begun, ended, given_up;
+    size_t largest;     /* write so far: the client gets time for it beside limits.outbound */
     bool keep;          /* the connection may go on after the reply */
     bool chunked, mute; /* mute: the reply has no body (HEAD, 204) */
 };

@@ -212,11 +212,14 @@ bool lc_exchange_write(lc_exchange *x, const char *data, size_t len) {
     if (x->ended || !x->begun || x->given_up) return false;
     if (!len || x->mute) return true;
     struct evbuffer *out = bufferevent_get_output(x->conn->stream);
+    size_t most = x->conn->http->options.limits.outbound + x->largest;
+    if (evbuffer_get_length(out) > most) return give_up(x);
+    if (len > x->largest) x->largest = len;
     bool ok = true;
     if (x->chunked) ok = evbuffer_add_printf(out, "%zx\r\n", len) > 0;
     ok = ok && evbuffer_add(out, data, len) == 0;
     if (x->chunked) ok = ok && evbuffer_add(out, "\r\n", 2) == 0;
-    if (!ok || evbuffer_get_length(out) > x->conn->http->options.limits.outbound) return give_up(x);
+    if (!ok) return give_up(x);
     lc_http_conn_sending(x->conn);
     return true;
 }

@@ -99,6 +99,14 @@ static inline void toy_request(void *ctx, lc_exchange *x) {
         lc_exchange_write(x, "", 0);
         lc_exchange_write(x, "twenty-two bytes long.", 22);
         lc_exchange_end(x);
+    } else if (!strcmp(path, "/burst")) { /* before the loop can send anything */
+        char *data = calloc(1, 4 << 20);
+        lc_exchange_begin(x, 200, "text/plain");
+        lc_exchange_write(x, data, 4 << 20);
+        lc_exchange_write(x, "more", 4);
+        lc_exchange_write(x, data, 4 << 20);
+        lc_exchange_end(x);
+        free(data);
     } else if (!strcmp(path, "/empty")) {
         lc_exchange_reply(x, 204, NULL, NULL, 0);
     } else if (!strcmp(path, "/peer")) {
