@@ -24,10 +24,15 @@ static void reply_text(lc_visit *v, lc_exchange *x, int status, const char *json
     lc_buf_free(&body);
 }
 
+/* The value's text; it is given up. */
+static void write_json(struct json_object *value, lc_buf *out) {
+    lc_buf_puts(out, json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN));
+    json_object_put(value);
+}
+
 static void reply_json(lc_visit *v, lc_exchange *x, struct json_object *value) {
     lc_buf body = {0};
-    lc_buf_puts(&body, json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN));
-    json_object_put(value);
+    write_json(value, &body);
     reply(v, x, 200, "application/json", &body);
     lc_buf_free(&body);
 }
@@ -173,6 +178,7 @@ typedef struct light {
     size_t len;
     void (*make)(struct light *l, struct json_object *body);
     struct json_object *out;
+    lc_buf text; /* of out */
     lc_api_error error;
 } light;
 
@@ -320,8 +326,8 @@ static void light_done(void *ctx) {
     else if (l->error.status)
         lc_visit_error(l->visit, l->exchange, &l->error);
     else
-        reply_json(l->visit, l->exchange, json_object_get(l->out));
-    json_object_put(l->out);
+        reply(l->visit, l->exchange, 200, "application/json", &l->text);
+    lc_buf_free(&l->text);
     lc_free(l->body);
     lc_free(l);
 }
@@ -337,6 +343,7 @@ static void light_run(lc_job *job) {
     else
         l->make(l, body);
     json_object_put(body);
+    if (!l->error.status) write_json(l->out, &l->text); /* large: not on the loop's thread */
     lc_http_post_kept(l->visit->service->http, &l->post, light_done, l);
 }
 
