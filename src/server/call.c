@@ -616,7 +616,7 @@ static struct json_object *copy_headers(const lc_exchange *x) {
     return out;
 }
 
-void lc_call_begin(lc_visit *v, lc_exchange *x, const lc_dialect *dialect) {
+void lc_call_begin(lc_visit *v, lc_exchange *x) {
     lc_service *s = v->service;
     lc_call *c = lc_calloc(1, sizeof *c);
     size_t len;
@@ -632,7 +632,7 @@ void lc_call_begin(lc_visit *v, lc_exchange *x, const lc_dialect *dialect) {
     *c = (lc_call){.service = s,
                    .visit = v,
                    .exchange = x,
-                   .dialect = dialect,
+                   .dialect = v->dialect,
                    .body = copy,
                    .body_len = len,
                    .headers = copy_headers(x),

@@ -247,9 +247,10 @@ void lc_exchange_fail(lc_exchange *x, int status, const char *message, bool keep
     lc_http *http = x->conn->http;
     lc_buf body = {0};
     if (http->options.error)
-        http->options.error(http->options.ctx, status, message, x->parser.path, &body);
+        http->options.error(http->options.ctx, x, status, message, &body);
     else
         lc_buf_printf(&body, "{\"error\":{\"code\":%d,\"message\":\"%s\"}}\n", status, message);
+    lc_exchange_lost(x);
     x->keep = x->keep && keep;
     bool told = x->headers.data && strcasestr(x->headers.data, "retry-after:");
     if (status == 503 && !told) lc_exchange_header(x, "Retry-After", "1", NULL);

@@ -48,7 +48,7 @@ typedef struct lc_visit {
     lc_key key;                    /* id 0: none */
     char request_id[32], what[96]; /* method and path */
     uint64_t began_ns;
-    const lc_dialect *dialect; /* shape of errors */
+    const lc_dialect *dialect; /* of a generation; elsewhere the shape of errors */
 } lc_visit;
 
 void lc_service_submit(lc_service *s, lc_job *job); /* run at once when there are no workers */
@@ -60,7 +60,7 @@ const char *lc_route_of(const char *path);
 void lc_random_letters(char *out, size_t n); /* NUL-terminated */
 
 /* call.c */
-void lc_call_begin(lc_visit *v, lc_exchange *x, const lc_dialect *dialect);
+void lc_call_begin(lc_visit *v, lc_exchange *x);
 void lc_calls_ping(lc_service *s);
 void lc_calls_cancel(lc_service *s);
 

@@ -138,9 +138,10 @@ static inline int toy_head(void *ctx, lc_exchange *x) {
     return status;
 }
 
-static inline void toy_error(void *ctx, int status, const char *message, const char *path,
+static inline void toy_error(void *ctx, lc_exchange *x, int status, const char *message,
                              lc_buf *out) {
     toy *t = ctx;
+    const char *path = lc_exchange_path(x);
     atomic_fetch_add(&t->errors, 1);
     lc_buf_printf(out, "{\"status\":%d,\"message\":\"%s\",\"path\":\"%s\"}", status, message,
                   path ? path : "(unknown)");
