@@ -182,6 +182,8 @@ int lc_sched_submit(lc_sched *s, const lc_task *task, uint64_t *id, lc_err *err)
     return status;
 }
 
+size_t lc_sched_waiting(const lc_sched *s) { return s->options.waiting; }
+
 static void cancel_in(lc_sched_job *const *jobs, size_t count, uint64_t id) {
     for (size_t i = 0; i < count; i++)
         if (jobs[i]->id == id) jobs[i]->cancelled = true;

@@ -99,6 +99,8 @@ void lc_sched_close(lc_sched *sched);
  * before its first event. Any thread. */
 #define LC_SCHED_FULL UINT64_MAX
 int lc_sched_submit(lc_sched *sched, const lc_task *task, uint64_t *id, lc_err *err);
+/* Tasks that can wait at a time. */
+size_t lc_sched_waiting(const lc_sched *sched);
 /* Ends the task within a step, with LC_TASK_CANCELED; unknown ids are ignored. Any thread. */
 void lc_sched_cancel(lc_sched *sched, uint64_t id);
 /* Seconds until a prompt of `count` tokens submitted now would give its first token, from measured

@@ -132,12 +132,10 @@ static void send_event(lc_call *c, const lc_api_event *event) {
 
 void lc_calls_ping(lc_service *s) {
     for (lc_call *c = s->calls; c; c = c->next) {
-        double silence = c->sent_ns ? seconds_since(c->sent_ns) : 0;
-        if (!c->begun || !c->request.stream || !c->exchange) continue;
-        if (silence <
-            (c->first_ns || seconds_since(c->began_ns) > next_ping ? next_ping : first_ping))
-            continue;
-        send_event(c, &(lc_api_event){.kind = LC_API_PING});
+        if (!c->sent_ns || !c->request.stream || !c->exchange) continue;
+        double wait =
+            seconds_since(c->began_ns) > next_ping || c->first_ns ? next_ping : first_ping;
+        if (seconds_since(c->sent_ns) >= wait) send_event(c, &(lc_api_event){.kind = LC_API_PING});
     }
 }
 
@@ -342,6 +340,7 @@ static void on_token(void *ctx, const lc_task_token *token) {
 
 /* ---- the end ---- */
 
+/* Calls in front of a cut aren't all that the model would have said. */
 static lc_api_reason reason_of(const lc_choice *k) {
     if (k->end == LC_TASK_LENGTH) return LC_REASON_LENGTH;
     if (k->calls_sent) return LC_REASON_CALLS;
@@ -578,8 +577,7 @@ static void take_prepared(void *ctx) {
     }
     c->info.model = c->service->o.model;
     if (c->dialect->open(&c->request, &c->info, &c->reply, &err) != LC_OK) {
-        c->error = (lc_api_error){.status = 500, .code = "internal_error"};
-        snprintf(c->error.text, sizeof c->error.text, "%s", err.text);
+        set_error(c, 500, "internal_error", err.text);
         fail_call(c);
         return;
     }
@@ -588,7 +586,6 @@ static void take_prepared(void *ctx) {
         if (!c->running) fail_call(c); /* else when those that were taken have ended */
         return;
     }
-    c->begun = true;
     char seed[24];
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)c->sampling.seed);
     lc_exchange_header(c->exchange, "x-longcat-seed", seed, &err);
@@ -618,7 +615,7 @@ static struct json_object *copy_headers(const lc_exchange *x) {
     return out;
 }
 
-void lc_call_begin(lc_visit *v, lc_exchange *x, const lc_dialect *dialect) {
+void lc_call_begin(lc_visit *v, lc_exchange *x) {
     lc_service *s = v->service;
     lc_call *c = lc_calloc(1, sizeof *c);
     size_t len;
@@ -634,7 +631,7 @@ void lc_call_begin(lc_visit *v, lc_exchange *x, const lc_dialect *dialect) {
     *c = (lc_call){.service = s,
                    .visit = v,
                    .exchange = x,
-                   .dialect = dialect,
+                   .dialect = v->dialect,
                    .body = copy,
                    .body_len = len,
                    .headers = copy_headers(x),

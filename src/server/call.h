@@ -60,7 +60,7 @@ struct lc_call {
 
     lc_choice *choices;
     size_t n_choices, running; /* tasks that have not ended */
-    bool begun, refused;
+    bool refused;
     uint64_t began_ns, first_ns, last_ns, sent_ns;
     lc_ledger_entry usage;
     lc_api_usage totals;

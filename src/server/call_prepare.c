@@ -205,6 +205,19 @@ static bool make_grammar(lc_call *c) {
     return status == LC_OK;
 }
 
+/* They are queued together: more than ever wait would be told to come again for ever. */
+static bool check_answers(lc_call *c) {
+    const lc_api_request *r = &c->request;
+    char text[160];
+    size_t answers = r->n * (r->messages ? 1 : r->n_prompts);
+    size_t most = lc_sched_waiting(c->service->o.sched);
+    if (answers <= most) return true;
+    snprintf(text, sizeof text, "%zu answers (prompts times n): this server takes %zu at a time",
+             answers, most);
+    refuse(c, 400, "invalid_parameter", text);
+    return false;
+}
+
 static bool make_choices(lc_call *c) {
     lc_err err = {0};
     c->n_choices = c->n_prompts * c->request.n;
@@ -224,7 +237,7 @@ static bool make_choices(lc_call *c) {
 }
 
 void lc_call_prepare(lc_call *c) {
-    if (!parse(c) || !make_prompts(c) || !check_context(c)) return;
+    if (!parse(c) || !check_answers(c) || !make_prompts(c) || !check_context(c)) return;
     set_sampling(c);
     if (make_grammar(c)) make_choices(c);
 }

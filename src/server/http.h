@@ -21,7 +21,7 @@ typedef struct lc_http_limits {
     size_t bodies;                           /* bytes of all bodies held at a time: 1 GiB */
     double header_s, body_idle_s, body_s;    /* 10, 20, 120 */
     size_t connections, per_peer;            /* 4096, 256 */
-    size_t outbound;                         /* unsent bytes of a reply: 1 MiB ... */
+    size_t outbound;                         /* unsent bytes beside the largest write: 1 MiB ... */
     double outbound_s;                       /* ... or without progress: 30 */
     double idle_s;                           /* keep-alive: 75 */
     size_t per_connection;                   /* requests: 1000 */
@@ -46,8 +46,9 @@ typedef struct lc_http_options {
      * itself and returns any other value. The exchange is over then. May be NULL. */
     int (*head)(void *ctx, lc_exchange *exchange);
     /* Body of an error that http itself answers (400, 408, 413, 431 ...), JSON; NULL: a default
-     * one. path may be NULL when it isn't known yet. */
-    void (*error)(void *ctx, int status, const char *message, const char *path, lc_buf *out);
+     * one. It may set headers; on_close is called behind it, unless it is unset here. Method and
+     * path of the exchange are NULL and its headers absent when they aren't known yet. */
+    void (*error)(void *ctx, lc_exchange *exchange, int status, const char *message, lc_buf *out);
 } lc_http_options;
 
 int lc_http_open(const lc_http_options *options, lc_http **out, lc_err *err);

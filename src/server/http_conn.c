@@ -104,12 +104,9 @@ static void on_progress(struct evbuffer *out, const struct evbuffer_cb_info *inf
 
 /* Answers with an error of http's own; the handler, if it knows of the exchange, is told. */
 static void fail(lc_http_conn *c, int status, const char *message) {
-    lc_exchange *x = c->exchange;
     c->phase = LC_PHASE_REPLY;
     event_del(c->timer);
-    lc_exchange_lost(x);
-    lc_buf_clear(&x->headers);
-    lc_exchange_fail(x, status, message, false);
+    lc_exchange_fail(c->exchange, status, message, false);
 }
 
 /* ---- requests coming in ---- */

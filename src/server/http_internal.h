@@ -78,9 +78,9 @@ struct lc_exchange {
     void *on_close_ctx;
     bool counted; /* among the open exchanges */
     bool begun, ended, given_up;
+    size_t largest;     /* write so far: the client gets time for it beside limits.outbound */
     bool keep;          /* the connection may go on after the reply */
     bool chunked, mute; /* mute: the reply has no body (HEAD, 204) */
-    size_t largest;     /* piece of a streamed reply */
 };
 
 struct lc_http {
@@ -128,7 +128,8 @@ lc_exchange *lc_exchange_new(lc_http_conn *conn);
 void lc_exchange_free(lc_exchange *x);
 /* Tells the handler, if it wants to know, that the exchange ends without it. */
 void lc_exchange_lost(lc_exchange *x);
-/* A reply of http's own; the connection ends with it unless `keep`. */
+/* A reply of http's own, of which the handler is told; the connection ends with it unless `keep`.
+ */
 void lc_exchange_fail(lc_exchange *x, int status, const char *message, bool keep);
 const char *lc_http_reason(int status);
 

@@ -212,10 +212,11 @@ bool lc_exchange_write(lc_exchange *x, const char *data, size_t len) {
     if (x->ended || !x->begun || x->given_up) return false;
     if (!len || x->mute) return true;
     struct evbuffer *out = bufferevent_get_output(x->conn->stream);
-    /* One piece alone may be above the limit: the client had no chance to read it yet. */
+    size_t most = x->conn->http->options.limits.outbound + x->largest;
+    if (evbuffer_get_length(out) > most) return give_up(x);
     if (len > x->largest) x->largest = len;
-    bool ok = evbuffer_get_length(out) <= x->conn->http->options.limits.outbound + x->largest;
-    if (x->chunked) ok = ok && evbuffer_add_printf(out, "%zx\r\n", len) > 0;
+    bool ok = true;
+    if (x->chunked) ok = evbuffer_add_printf(out, "%zx\r\n", len) > 0;
     ok = ok && evbuffer_add(out, data, len) == 0;
     if (x->chunked) ok = ok && evbuffer_add(out, "\r\n", 2) == 0;
     if (!ok) return give_up(x);
@@ -246,9 +247,10 @@ void lc_exchange_fail(lc_exchange *x, int status, const char *message, bool keep
     lc_http *http = x->conn->http;
     lc_buf body = {0};
     if (http->options.error)
-        http->options.error(http->options.ctx, status, message, x->parser.path, &body);
+        http->options.error(http->options.ctx, x, status, message, &body);
     else
         lc_buf_printf(&body, "{\"error\":{\"code\":%d,\"message\":\"%s\"}}\n", status, message);
+    lc_exchange_lost(x);
     x->keep = x->keep && keep;
     bool told = x->headers.data && strcasestr(x->headers.data, "retry-after:");
     if (status == 503 && !told) lc_exchange_header(x, "Retry-After", "1", NULL);

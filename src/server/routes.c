@@ -24,10 +24,15 @@ static void reply_text(lc_visit *v, lc_exchange *x, int status, const char *json
     lc_buf_free(&body);
 }
 
+/* The value's text; it is given up. */
+static void write_json(struct json_object *value, lc_buf *out) {
+    lc_buf_puts(out, json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN));
+    json_object_put(value);
+}
+
 static void reply_json(lc_visit *v, lc_exchange *x, struct json_object *value) {
     lc_buf body = {0};
-    lc_buf_puts(&body, json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN));
-    json_object_put(value);
+    write_json(value, &body);
     reply(v, x, 200, "application/json", &body);
     lc_buf_free(&body);
 }
@@ -173,7 +178,7 @@ typedef struct light {
     size_t len;
     void (*make)(struct light *l, struct json_object *body);
     struct json_object *out;
-    lc_buf text; /* of it */
+    lc_buf text; /* of out */
     lc_api_error error;
 } light;
 
@@ -338,9 +343,7 @@ static void light_run(lc_job *job) {
     else
         l->make(l, body);
     json_object_put(body);
-    if (l->out)
-        lc_buf_puts(&l->text, json_object_to_json_string_ext(l->out, JSON_C_TO_STRING_PLAIN));
-    json_object_put(l->out);
+    if (!l->error.status) write_json(l->out, &l->text); /* large: not on the loop's thread */
     lc_http_post_kept(l->visit->service->http, &l->post, light_done, l);
 }
 

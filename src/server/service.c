@@ -104,11 +104,15 @@ const char *lc_route_of(const char *path) {
     return path;
 }
 
-static const lc_dialect *dialect_of(const char *route) {
+/* By the route, and elsewhere by what Anthropic's clients say. */
+static const lc_dialect *dialect_of(const lc_exchange *x) {
+    const char *path = lc_exchange_path(x), *route = path ? lc_route_of(path) : "";
     if (!strncmp(route, "/messages", 9)) return &lc_dialect_messages;
     if (!strncmp(route, "/responses", 10)) return &lc_dialect_responses;
     if (!strcmp(route, "/completions")) return &lc_dialect_completions;
-    return &lc_dialect_chat;
+    bool theirs = lc_exchange_get(x, "anthropic-version") || (path && behind(path, "/anthropic"));
+    return theirs && strcmp(route, "/chat/completions") != 0 ? &lc_dialect_messages
+                                                             : &lc_dialect_chat;
 }
 
 /* Generations: POST to one of these. */
@@ -214,14 +218,13 @@ static bool admit(lc_visit *v, const lc_exchange *x, lc_api_error *e) {
     return false;
 }
 
-/* Before the body is read. */
-static int on_head(void *ctx, lc_exchange *x) {
-    lc_service *s = ctx;
-    const char *path = lc_exchange_path(x), *route = lc_route_of(path);
+/* NULL: out of memory. */
+static lc_visit *begin_visit(lc_service *s, lc_exchange *x) {
+    const char *method = lc_exchange_method(x), *path = lc_exchange_path(x);
     lc_visit *v = lc_calloc(1, sizeof *v);
-    if (!v) return 503;
-    *v = (lc_visit){.service = s, .began_ns = lc_clock_ns(), .dialect = dialect_of(route)};
-    snprintf(v->what, sizeof v->what, "%s %.64s", lc_exchange_method(x), path);
+    if (!v) return NULL;
+    *v = (lc_visit){.service = s, .began_ns = lc_clock_ns(), .dialect = dialect_of(x)};
+    snprintf(v->what, sizeof v->what, "%s %.64s", method ? method : "-", path ? path : "-");
     for (char *p = v->what; *p; p++)
         if (*p < ' ' || *p == '"' || *p == '\\' || *p == 0x7f) *p = '?';
     memcpy(v->request_id, "req_", 4);
@@ -231,8 +234,16 @@ static int on_head(void *ctx, lc_exchange *x) {
     lc_exchange_header(x, "x-request-id", v->request_id, &err);
     lc_exchange_user(x, v);
     lc_exchange_on_close(x, visit_closed, v);
+    return v;
+}
+
+/* Before the body is read. */
+static int on_head(void *ctx, lc_exchange *x) {
+    lc_service *s = ctx;
+    lc_visit *v = begin_visit(s, x);
     lc_api_error e = {0};
-    bool open = is_public(lc_exchange_method(x), path);
+    if (!v) return 503;
+    bool open = is_public(lc_exchange_method(x), lc_exchange_path(x));
     if (!open && s->draining) {
         e = (lc_api_error){.status = 503, .text = "the server is shutting down", .retry_after = 5};
         snprintf(e.code, sizeof e.code, "shutting_down");
@@ -250,7 +261,7 @@ static void on_request(void *ctx, lc_exchange *x) {
     const char *method = lc_exchange_method(x), *path = lc_exchange_path(x);
     const char *route = lc_route_of(path);
     if (!strcmp(method, "POST") && generates(route)) {
-        lc_call_begin(v, x, dialect_of(route));
+        lc_call_begin(v, x);
         return;
     }
     if (lc_route_light(v, x, method, route)) return;
@@ -266,14 +277,16 @@ static void on_request(void *ctx, lc_exchange *x) {
     lc_visit_error(v, x, &e);
 }
 
-static void on_http_error(void *ctx, int status, const char *message, const char *path,
-                          lc_buf *out) {
+static void on_http_error(void *ctx, lc_exchange *x, int status, const char *message, lc_buf *out) {
     lc_api_error e = {.status = status};
-    char id[32] = "req_";
-    (void)ctx;
+    lc_visit *v = lc_exchange_get_user(x);
+    if (!v) v = begin_visit(ctx, x);
+    if (!v) return;
     snprintf(e.text, sizeof e.text, "%s", message);
-    lc_random_letters(id + 4, LC_ID_LETTERS);
-    dialect_of(lc_route_of(path ? path : "/"))->error(&e, id, out);
+    v->dialect->error(&e, v->request_id, out);
+    lc_exchange_user(x, NULL);
+    lc_exchange_on_close(x, NULL, NULL);
+    lc_visit_done(v, status, NULL);
 }
 
 /* ---- life ---- */

@@ -50,7 +50,7 @@ typedef struct lc_visit {
     lc_key key;                    /* id 0: none */
     char request_id[32], what[96]; /* method and path */
     uint64_t began_ns;
-    const lc_dialect *dialect; /* shape of errors */
+    const lc_dialect *dialect; /* of a generation; elsewhere the shape of errors */
 } lc_visit;
 
 /* Run at once when there are no workers. bytes: of text that the job works on. */
@@ -63,7 +63,7 @@ const char *lc_route_of(const char *path);
 void lc_random_letters(char *out, size_t n); /* NUL-terminated */
 
 /* call.c */
-void lc_call_begin(lc_visit *v, lc_exchange *x, const lc_dialect *dialect);
+void lc_call_begin(lc_visit *v, lc_exchange *x);
 void lc_calls_ping(lc_service *s);
 void lc_calls_cancel(lc_service *s);
 

@@ -99,11 +99,11 @@ static inline void toy_request(void *ctx, lc_exchange *x) {
         lc_exchange_write(x, "", 0);
         lc_exchange_write(x, "twenty-two bytes long.", 22);
         lc_exchange_end(x);
-    } else if (!strcmp(path, "/pieces")) { /* large ones at the ends */
+    } else if (!strcmp(path, "/burst")) { /* before the loop can send anything */
         char *data = calloc(1, 4 << 20);
-        lc_exchange_begin(x, 200, "text/event-stream");
+        lc_exchange_begin(x, 200, "text/plain");
         lc_exchange_write(x, data, 4 << 20);
-        for (int i = 0; i < 10; i++) lc_exchange_write(x, "small", 5);
+        lc_exchange_write(x, "more", 4);
         lc_exchange_write(x, data, 4 << 20);
         lc_exchange_end(x);
         free(data);
@@ -138,9 +138,10 @@ static inline int toy_head(void *ctx, lc_exchange *x) {
     return status;
 }
 
-static inline void toy_error(void *ctx, int status, const char *message, const char *path,
+static inline void toy_error(void *ctx, lc_exchange *x, int status, const char *message,
                              lc_buf *out) {
     toy *t = ctx;
+    const char *path = lc_exchange_path(x);
     atomic_fetch_add(&t->errors, 1);
     lc_buf_printf(out, "{\"status\":%d,\"message\":\"%s\",\"path\":\"%s\"}", status, message,
                   path ? path : "(unknown)");

@@ -8,9 +8,11 @@
 #include "../unit/train_files.h"
 #include "base/json.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 enum { START_MS = 60000, REPLY_S = 120 };
@@ -112,7 +114,7 @@ typedef struct reply {
 
 typedef struct request {
     const char *method; /* NULL: POST with a body, else GET */
-    const char *path, *body, *key;
+    const char *path, *body, *key, *header;
     size_t stop_after; /* hang up after so many bytes; 0 = never */
 } request;
 
@@ -136,6 +138,7 @@ static inline reply ask(const server *s, request r) {
         snprintf(auth, sizeof auth, "authorization: Bearer %s", r.key);
         headers = curl_slist_append(headers, auth);
     }
+    if (r.header) headers = curl_slist_append(headers, r.header);
     curl_easy_setopt(c, CURLOPT_URL, url);
     curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(c, CURLOPT_TIMEOUT, (long)REPLY_S);
@@ -189,6 +192,26 @@ static inline const char *text_at(const reply *r, const char *path) {
 }
 static inline int64_t number_at(const reply *r, const char *path) {
     return json_object_get_int64(at(r->json, path));
+}
+
+/* Sends bytes as they are. The reply's status, 0 if there is none; its text in out[4096]. */
+static inline int send_raw(int port, const char *bytes, size_t len, char *out) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    struct timeval patience = {.tv_sec = 20};
+    size_t got = 0;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    for (size_t sent = 0; sent < len;) {
+        ssize_t n = send(fd, bytes + sent, len - sent, MSG_NOSIGNAL);
+        if (n <= 0) break; /* it has answered already */
+        sent += (size_t)n;
+    }
+    for (ssize_t n; got < 4095 && (n = recv(fd, out + got, 4095 - got, 0)) > 0;) got += (size_t)n;
+    out[got] = 0;
+    close(fd);
+    return strncmp(out, "HTTP/1.1 ", 9) == 0 ? atoi(out + 9) : 0;
 }
 
 /* A sample of /metrics, 0 if it isn't there. */

@@ -323,16 +323,21 @@ static void streams_beyond_the_outbound_limit(void **state) {
     toy_stop(&t);
 }
 
-static void a_piece_may_be_above_the_outbound_limit(void **state) {
+static void writes_beyond_the_outbound_limit_reach_readers(void **state) {
     (void)state;
     toy t = {0};
-    toy_start(&t, (lc_http_options){.limits.outbound = 200000});
+    toy_start(&t, (lc_http_options){.limits = {.outbound = 100000, .outbound_s = 0.1}});
     client c = client_open(&t);
-    client_puts(&c, "GET /pieces HTTP/1.1\r\n" END);
-    while (client_receive(&c, PATIENCE_MS) > 0) continue;
+    client_puts(&c, "GET /burst HTTP/1.1\r\n" END);
+    assert_int_equal(status_of(client_rest(&c)), 200);
     assert_true(c.len > 8 << 20);
-    assert_memory_equal(c.data + c.len - 5, "0\r\n\r\n", 5);
+    assert_memory_equal(c.data + c.len - 7, "\r\n0\r\n\r\n", 7);
     client_close(&c);
+    client slow = client_open_sized(&t, 4096); /* it never reads */
+    client_puts(&slow, "GET /burst HTTP/1.1\r\n" H "\r\n");
+    await(&t.requests, 2);
+    await_connections(&t, 0);
+    client_close(&slow);
     toy_stop(&t);
 }
 
@@ -626,7 +631,7 @@ int main(void) {
         cmocka_unit_test(crowds_are_turned_away),
         cmocka_unit_test(no_descriptors_left),
         cmocka_unit_test(streams_beyond_the_outbound_limit),
-        cmocka_unit_test(a_piece_may_be_above_the_outbound_limit),
+        cmocka_unit_test(writes_beyond_the_outbound_limit_reach_readers),
         cmocka_unit_test(streams_without_progress),
         cmocka_unit_test(whole_replies_without_progress),
         cmocka_unit_test(slow_but_steady_readers_are_served),

@@ -297,26 +297,6 @@ static void test_a_client_that_hangs_up_stops_its_answer(void **state) {
 
 /* ---- constraints ---- */
 
-/* A whole call, but the answer was cut behind it: clients must learn that. */
-static void test_length_wins_over_calls(void **state) {
-    server *s = *state;
-    char body[1024];
-    int tokens = 100;
-    start_server(s, "models/nano", NULL);
-    for (int cut = 0; cut < 2; cut++) {
-        snprintf(body, sizeof body,
-                 "{\"messages\":[{\"role\":\"user\",\"content\":\"List the files.\"}],\"tools\":[{"
-                 "\"type\":\"function\",\"function\":{\"name\":\"list\",\"parameters\":{\"type\":"
-                 "\"object\"}}}],\"temperature\":0,\"max_tokens\":%d}",
-                 tokens - cut);
-        reply r = post(s, "/v1/chat/completions", body);
-        assert_string_equal(text_at(&r, "choices.0.finish_reason"), cut ? "length" : "tool_calls");
-        assert_string_equal(text_at(&r, "choices.0.message.tool_calls.0.function.name"), "list");
-        tokens = (int)number_at(&r, "usage.completion_tokens");
-        free_reply(&r);
-    }
-}
-
 static void test_forced_calls_and_schemas_hold(void **state) {
     server *s = *state;
     static const char tools[] =
@@ -596,7 +576,6 @@ int main(void) {
         TEST(test_the_cache_survives_kill),
         TEST(test_answers_under_load_are_those_given_alone),
         TEST(test_a_client_that_hangs_up_stops_its_answer),
-        TEST(test_length_wins_over_calls),
         TEST(test_forced_calls_and_schemas_hold),
         TEST(test_overflow_is_told_in_words_that_clients_know),
         TEST(test_keys_guard_everything_but_probes),

@@ -5,10 +5,8 @@
  */
 #include "serve_kit.h"
 
-#include <arpa/inet.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/socket.h>
 
 #define ASK "\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],\"temperature\":0"
 #define CHAT "/v1/chat/completions"
@@ -114,27 +112,6 @@ static void test_descriptions_of_tools_never_reach_the_grammar(void **state) {
 
 /* ---- CVE-2025-48956: one GET with a huge header ---- */
 
-static int send_raw(int port, const char *bytes, size_t len) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    struct timeval patience = {.tv_sec = 20};
-    char out[4096];
-    size_t got = 0;
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
-    for (size_t sent = 0; sent < len;) {
-        ssize_t n = send(fd, bytes + sent, len - sent, MSG_NOSIGNAL);
-        if (n <= 0) break; /* it has answered already */
-        sent += (size_t)n;
-    }
-    for (ssize_t n; got < sizeof out - 1 && (n = recv(fd, out + got, sizeof out - 1 - got, 0)) > 0;)
-        got += (size_t)n;
-    out[got] = 0;
-    close(fd);
-    return strncmp(out, "HTTP/1.1 ", 9) == 0 ? atoi(out + 9) : 0;
-}
-
 static long resident_kib(const server *s) {
     char path[64], line[200];
     long kib = 0;
@@ -147,6 +124,7 @@ static long resident_kib(const server *s) {
 
 static void test_cve_2025_48956_huge_headers(void **state) {
     server *s = *state;
+    char out[4096];
     start_server(s, "tests/golden/tiny-code", NULL);
     char *before = say_sane(s);
     lc_buf one = {0}, many = {0}, line = {0};
@@ -161,11 +139,11 @@ static void test_cve_2025_48956_huge_headers(void **state) {
     lc_buf_puts(&line, " HTTP/1.1\r\nHost: localhost\r\n\r\n");
     long memory = resident_kib(s);
     for (int i = 0; i < 20; i++) {
-        int status = send_raw(s->port, one.data, one.len);
+        int status = send_raw(s->port, one.data, one.len, out);
         assert_true(status == 431 || status == 0); /* 0: reset while it was still sending */
-        status = send_raw(s->port, many.data, many.len);
+        status = send_raw(s->port, many.data, many.len, out);
         assert_true(status == 431 || status == 0);
-        status = send_raw(s->port, line.data, line.len);
+        status = send_raw(s->port, line.data, line.len, out);
         assert_true(status == 414 || status == 0);
     }
     long more = resident_kib(s) - memory;
@@ -193,6 +171,7 @@ static void test_cve_2025_53628_lines_without_end(void **state) {
         "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     enum { SIZE = 1 << 20 };
     server *s = *state;
+    char out[4096];
     start_server(s, "tests/golden/tiny-code", NULL);
     char *before = say_sane(s);
     lc_buf bodies[4] = {0};
@@ -213,7 +192,7 @@ static void test_cve_2025_53628_lines_without_end(void **state) {
     long memory = resident_kib(s);
     for (int round = 0; round < 20; round++)
         for (int i = 0; i < 4; i++) {
-            int status = send_raw(s->port, bodies[i].data, bodies[i].len);
+            int status = send_raw(s->port, bodies[i].data, bodies[i].len, out);
             /* 0: reset while it was still sending */
             if (status && (status < 400 || status >= 500)) fail_msg("body %d: %d", i, status);
         }
