@@ -37,5 +37,8 @@ void lc_ids_free(lc_ids *ids);
 int lc_file_read(const char *path, size_t limit, lc_buf *buf, lc_err *err);
 /* Writes a small file whole: to <path>.part, synced, renamed. */
 int lc_file_write(const char *path, const char *data, size_t len, lc_err *err);
+/* Holds a folder for this process by FOLDER/lock: LC_EINVAL if another process has it. close(*lock)
+ * lets go, and so does the end of the process. File systems without locks do without. */
+int lc_folder_lock(const char *folder, int *lock, lc_err *err);
 
 #endif
