@@ -4,9 +4,11 @@
 #include "base/err.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -184,4 +186,22 @@ int lc_make_parents(const char *path, unsigned mode, lc_err *err) {
 int lc_make_folders(const char *path, unsigned mode, lc_err *err) {
     int status = lc_make_parents(path, mode, err);
     return status == LC_OK ? make_folder(path, mode, err) : status;
+}
+
+int lc_folder_lock(const char *folder, int *lock, lc_err *err) {
+    lc_buf path = {0};
+    *lock = -1;
+    if (!lc_buf_printf(&path, "%s/lock", folder))
+        return lc_fail(err, LC_ENOMEM, "%s: out of memory", folder);
+    int status = LC_OK;
+    *lock = open(path.data, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*lock < 0) {
+        status = lc_fail_errno(err, LC_EIO, "%s", path.data);
+    } else if (flock(*lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) {
+        status = lc_fail(err, LC_EINVAL, "%s: another process works in this folder", folder);
+        close(*lock);
+        *lock = -1;
+    }
+    lc_buf_free(&path);
+    return status;
 }

@@ -44,4 +44,8 @@ int lc_file_ready(const char *path, lc_err *err);
 int lc_make_folders(const char *path, unsigned mode, lc_err *err);
 int lc_make_parents(const char *path, unsigned mode, lc_err *err);
 
+/* Holds a folder for this process by FOLDER/lock: LC_EINVAL if another process has it. close(*lock)
+ * lets go, and so does the end of the process. File systems without locks do without. */
+int lc_folder_lock(const char *folder, int *lock, lc_err *err);
+
 #endif

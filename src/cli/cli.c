@@ -87,33 +87,40 @@ static void print_help(const lc_usage *usage) {
 
 /* ---- options ---- */
 
-static bool store(const lc_opt *o, const char *text) {
+bool lc_cli_store(const lc_opt *o, const char *where, const char *text) {
     char *end = NULL;
     errno = 0;
     if (o->kind == LC_OPT_FLAG) {
-        *(bool *)o->target = true;
+        if (text && strcmp(text, "true") != 0 && strcmp(text, "false") != 0) {
+            fprintf(stderr, "longcat: %s%s: \"%s\" is neither true nor false\n", where, o->name,
+                    text);
+            return false;
+        }
+        *(bool *)o->target = !text || !strcmp(text, "true");
     } else if (o->kind == LC_OPT_STRING) {
         *(const char **)o->target = text;
     } else if (o->kind == LC_OPT_LIST) {
         lc_opt_list *list = o->target;
+        if (list->closed) return true;
         if (list->count == sizeof list->items / sizeof *list->items) {
-            fprintf(stderr, "longcat: --%s may be given at most %zu times\n", o->name, list->count);
+            fprintf(stderr, "longcat: %s%s may be given at most %zu times\n", where, o->name,
+                    list->count);
             return false;
         }
         list->items[list->count++] = text;
     } else if (o->kind == LC_OPT_INT) {
         long long v = strtoll(text, &end, 10);
         if (errno || end == text || *end || (double)v < o->min || (double)v > o->max) {
-            fprintf(stderr, "longcat: --%s: \"%s\" is not a whole number from %.0f to %.0f\n",
-                    o->name, text, o->min, o->max);
+            fprintf(stderr, "longcat: %s%s: \"%s\" is not a whole number from %.0f to %.0f\n",
+                    where, o->name, text, o->min, o->max);
             return false;
         }
         *(int64_t *)o->target = v;
     } else {
         double v = strtod(text, &end);
         if (errno || end == text || *end || !isfinite(v) || v < o->min || v > o->max) {
-            fprintf(stderr, "longcat: --%s: \"%s\" is not a number from %g to %g\n", o->name, text,
-                    o->min, o->max);
+            fprintf(stderr, "longcat: %s%s: \"%s\" is not a number from %g to %g\n", where, o->name,
+                    text, o->min, o->max);
             return false;
         }
         *(double *)o->target = v;
@@ -163,7 +170,7 @@ int lc_cli_parse(const lc_usage *usage, int argc, char **argv, const char **args
                     usage->synopsis);
             return LC_EXIT_USAGE;
         }
-        if (!store(found, optarg)) return LC_EXIT_USAGE;
+        if (!lc_cli_store(found, "--", optarg)) return LC_EXIT_USAGE;
     }
     for (; optind < argc; optind++) {
         if (*n_args < usage->max_args)

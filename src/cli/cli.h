@@ -23,6 +23,7 @@ typedef enum lc_opt_kind {
 typedef struct lc_opt_list {
     const char *items[64];
     size_t count;
+    bool closed; /* nothing is added any more */
 } lc_opt_list;
 
 typedef struct lc_opt {
@@ -49,6 +50,10 @@ typedef struct lc_usage {
  * after --help, LC_EXIT_USAGE after an error.
  */
 int lc_cli_parse(const lc_usage *usage, int argc, char **argv, const char **args, int *n_args);
+
+/* Puts a value into an option's target: text NULL for a flag that was given. False after a message
+ * "WHERENAME: ..." about what is no such value. */
+bool lc_cli_store(const lc_opt *option, const char *where, const char *text);
 
 /* The check of a required option ("--out"): -1 if it was given, else a message and LC_EXIT_USAGE.
  */

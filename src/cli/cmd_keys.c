@@ -85,6 +85,9 @@ static int run(const char *const *args, int n_args, const keys_flags *f, lc_err 
         f->requests >= 0 || f->tokens >= 0 || f->day >= 0 || f->parallel >= 0 || f->total >= 0;
     if (limited && (!strcmp(what, "list") || !strcmp(what, "revoke")))
         return lc_fail(err, LC_EINVAL, "keys %s: limits go with create and limit only", what);
+    if (!limited && !strcmp(what, "limit"))
+        return lc_fail(err, LC_EINVAL,
+                       "keys limit: a limit is needed, such as --requests-per-minute 60");
     int status = open_accounts(f->data, &a, err);
     if (status != LC_OK) return status;
     if (!strcmp(what, "create")) status = create(a, name, &limits, err);

@@ -9,9 +9,11 @@
 #include "base/cpu.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "engine/engine.h"
 #include "server/service.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <signal.h>
 #include <string.h>
@@ -32,6 +34,7 @@ typedef struct serve_flags {
 
 typedef struct server {
     const serve_flags *f;
+    lc_server_data data;
     lc_engine *engine;
     lc_cache *cache;
     lc_chat_template *tmpl;
@@ -110,7 +113,7 @@ static int text_identity(const char *path, char hex[65], lc_err *err) {
 
 /* ---- opening ---- */
 
-static int open_cache(server *s, const char *model, const lc_server_data *data, lc_err *err) {
+static int open_cache(server *s, const char *model, lc_err *err) {
     char hex[65], folder[4200];
     size_t ram = lc_cpu_memory() / 8;
     uint64_t disk = (uint64_t)10 << 30;
@@ -123,7 +126,7 @@ static int open_cache(server *s, const char *model, const lc_server_data *data, 
     if (status != LC_OK || !ram) return status;
     status = model_identity(model, s->f, s->engine->bf16, hex, err);
     if (status != LC_OK) return status;
-    snprintf(folder, sizeof folder, "%s/prompts", data->folder);
+    snprintf(folder, sizeof folder, "%s/prompts", s->data.folder);
     lc_cache_options options = {.layout = lc_model_kv_layout(s->engine->model, s->engine->bf16),
                                 .identity = hex,
                                 .identity_size = strlen(hex),
@@ -131,7 +134,7 @@ static int open_cache(server *s, const char *model, const lc_server_data *data, 
                                 .folder = disk ? folder : NULL,
                                 .disk_bytes = disk,
                                 .pool = s->engine->pool};
-    memcpy(options.secret, data->secret, sizeof options.secret);
+    memcpy(options.secret, s->data.secret, sizeof options.secret);
     return lc_cache_open(&options, &s->cache, err);
 }
 
@@ -147,22 +150,21 @@ static bool is_loopback(const char *host) {
     return !strncmp(host, "127.", 4) || !strcmp(host, "::1") || !strcmp(host, "localhost");
 }
 
-static int check_exposure(const serve_flags *f, lc_accounts *accounts, bool *keys, lc_err *err) {
+static int check_exposure(server *s, lc_err *err) {
+    const serve_flags *f = s->f;
     lc_key *list = NULL;
     size_t n = 0, active = 0;
-    int status = lc_key_list(accounts, &list, &n, err);
+    int status = lc_key_list(s->accounts, &list, &n, err);
     for (size_t i = 0; i < n; i++) active += !list[i].revoked;
     lc_free(list);
     if (status != LC_OK) return status;
-    *keys = f->keys || active;
-    if (!is_loopback(f->host) && !active)
-        return lc_fail(err, LC_EINVAL,
-                       "%s is not a loopback address: other machines could use this server. Make a "
-                       "key first: longcat keys create NAME",
-                       f->host);
-    if (f->keys && !active)
-        return lc_fail(err, LC_EINVAL, "--keys: there is no key yet: longcat keys create NAME");
-    return LC_OK;
+    s->keys = f->keys || active;
+    if (active || (is_loopback(f->host) && !f->keys)) return LC_OK;
+    return lc_fail(err, LC_EINVAL,
+                   "%s, and there is no key yet. Make one with `longcat keys create NAME --data "
+                   "%s`, then start this again with --data %s",
+                   f->keys ? "--keys" : "other machines could use this server", s->data.folder,
+                   s->data.folder);
 }
 
 static void log_line(void *ctx, const char *json) {
@@ -178,26 +180,49 @@ static char *name_of(const char *model, const char *given) {
     return lc_strdup(slash && slash[1] ? slash + 1 : model);
 }
 
+/* A name goes into JSON, metrics and logs; a prefix begins names of Prometheus. */
+static int check_names(const server *s, lc_err *err) {
+    const char *prefix = s->f->prefix;
+    bool plain = s->name && *s->name;
+    if (!s->name) return lc_fail(err, LC_ENOMEM, "out of memory");
+    for (size_t at = 0, n = strlen(s->name), used; plain && at < n; at += used) {
+        int32_t c = lc_utf8_decode(s->name + at, n - at, &used);
+        plain = c >= ' ' && (c < 0x7f || c > 0x9f);
+    }
+    if (!plain)
+        return lc_fail(err, LC_EINVAL, "--name: \"%s\" is empty or not printable UTF-8", s->name);
+    for (const char *p = prefix; *p || p == prefix; p++)
+        if (!isalpha((unsigned char)*p) && *p != '_' && *p != ':' &&
+            !(p > prefix && isdigit((unsigned char)*p)))
+            return lc_fail(err, LC_EINVAL,
+                           "--metrics-prefix: \"%s\" is no letter, _ or : and then letters, "
+                           "digits, _ and :",
+                           prefix);
+    return LC_OK;
+}
+
 static int open_all(server *s, const char *model, lc_err *err) {
     const serve_flags *f = s->f;
-    lc_server_data data;
     char path[4200], text[65];
     lc_engine_options engine = lc_cli_engine_options(&f->engine);
     engine.context = (size_t)f->context;
-    int status = lc_server_data_open(f->data, &data, err);
+    s->name = name_of(model, f->name);
+    int status = check_names(s, err);
+    if (status == LC_OK) status = lc_server_data_open(f->data, &s->data, err);
+    if (status == LC_OK) status = lc_server_data_hold(&s->data, err);
     if (status == LC_OK) {
-        snprintf(path, sizeof path, "%s/accounts.db", data.folder);
+        snprintf(path, sizeof path, "%s/accounts.db", s->data.folder);
         status = lc_accounts_open(path, f->prices, &s->accounts, err);
     }
-    if (status == LC_OK) status = check_exposure(f, s->accounts, &s->keys, err);
+    if (status == LC_OK) status = check_exposure(s, err);
     if (status == LC_OK) status = lc_engine_open(model, &engine, &s->engine, err);
     if (status == LC_OK) status = lc_engine_warm_up(s->engine, err);
     if (status == LC_OK && !s->engine->tokenizer)
         status = lc_fail(err, LC_ENOTFOUND, "%s: tokenizer.json is missing", model);
     if (status == LC_OK) status = open_template(s, model, err);
-    if (status == LC_OK) status = open_cache(s, model, &data, err);
+    if (status == LC_OK) status = open_cache(s, model, err);
     if (status == LC_OK) {
-        snprintf(path, sizeof path, "%s/answers.db", data.folder);
+        snprintf(path, sizeof path, "%s/answers.db", s->data.folder);
         status = text_identity(model, text, err);
     }
     if (status == LC_OK)
@@ -208,8 +233,6 @@ static int open_all(server *s, const char *model, lc_err *err) {
                               .waiting = (size_t)f->waiting,
                               .cache = s->cache};
     if (status == LC_OK) status = lc_sched_open(s->engine, &sched, &s->sched, err);
-    s->name = name_of(model, f->name);
-    if (status == LC_OK && !s->name) status = lc_fail(err, LC_ENOMEM, "out of memory");
     if (status != LC_OK) return status;
     lc_service_options o = {
         .engine = s->engine,
@@ -243,6 +266,7 @@ static void close_all(server *s) {
     lc_accounts_close(s->accounts);
     lc_chat_template_free(s->tmpl);
     lc_engine_close(s->engine);
+    lc_server_data_close(&s->data);
     lc_free(s->name);
 }
 
@@ -277,7 +301,7 @@ static void greet(const server *s, double seconds) {
 }
 
 static int serve(const char *model, const serve_flags *f, lc_err *err) {
-    server s = {.f = f};
+    server s = {.f = f, .data.lock = -1};
     uint64_t start = lc_clock_ns();
     signal(SIGPIPE, SIG_IGN); /* a closed log or page is an error to handle, */
     signal(SIGXFSZ, SIG_IGN); /* as a file that may not grow is */
@@ -359,6 +383,6 @@ int lc_cmd_serve(int argc, char **argv) {
     int n_args, code = lc_cli_parse_config(&usage, argc, argv, &f.config, args, &n_args);
     lc_err err = {0};
     if (code < 0) code = serve(args[0], &f, &err) == LC_OK ? LC_EXIT_OK : lc_cli_fail(&err);
-    lc_cli_config_free(&f.config);
+    lc_buf_free(&f.config.text);
     return code;
 }

@@ -3,36 +3,21 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { LINE_BYTES = 4200 };
+enum { SECRET_BYTES = 32 };
 
 /* ---- the folder ---- */
 
-static bool read_secret(const char *path, uint8_t secret[32]) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool ok = fd >= 0 && read(fd, secret, 32) == 32;
-    if (fd >= 0) close(fd);
-    return ok;
-}
-
-static int make_secret(const char *path, uint8_t secret[32], lc_err *err) {
-    if (getrandom(secret, 32, 0) != 32) return lc_fail(err, LC_EIO, "no random numbers");
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    bool ok = fd >= 0 && write(fd, secret, 32) == 32 && fsync(fd) == 0;
-    int why = errno;
-    if (fd >= 0) close(fd);
-    return ok ? LC_OK : lc_fail(err, LC_EIO, "%s: %s", path, strerror(why));
-}
-
 int lc_server_data_open(const char *given, lc_server_data *out, lc_err *err) {
     const char *base = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    char secret[LINE_BYTES];
     int n;
+    out->lock = -1;
     if (given)
         n = snprintf(out->folder, sizeof out->folder, "%s", given);
     else if (base && *base)
@@ -43,10 +28,35 @@ int lc_server_data_open(const char *given, lc_server_data *out, lc_err *err) {
         return lc_fail(err, LC_EINVAL, "neither --data nor HOME says where to keep things");
     if (n <= 0 || (size_t)n >= sizeof out->folder - 64)
         return lc_fail(err, LC_EINVAL, "--data: the path is empty or too long");
-    int status = lc_make_folders(out->folder, 0700, err);
-    if (status != LC_OK) return status;
-    snprintf(secret, sizeof secret, "%s/secret", out->folder);
-    return read_secret(secret, out->secret) ? LC_OK : make_secret(secret, out->secret, err);
+    return lc_make_folders(out->folder, 0700, err);
+}
+
+/* A file that is too short was left by a full disk: it is made anew, and old prompts are misses. */
+static int take_secret(const char *path, uint8_t secret[SECRET_BYTES], lc_err *err) {
+    lc_buf text = {0};
+    int status = lc_file_read(path, 4096, &text, err);
+    bool whole = status == LC_OK && text.len >= SECRET_BYTES;
+    if (whole) memcpy(secret, text.data, SECRET_BYTES);
+    lc_buf_free(&text);
+    if (whole || (status != LC_OK && status != LC_ENOTFOUND)) return status;
+    if (getrandom(secret, SECRET_BYTES, 0) != SECRET_BYTES)
+        return lc_fail(err, LC_EIO, "no random numbers");
+    return lc_file_write(path, (const char *)secret, SECRET_BYTES, err);
+}
+
+int lc_server_data_hold(lc_server_data *data, lc_err *err) {
+    char path[sizeof data->folder + 8];
+    snprintf(path, sizeof path, "%s/secret", data->folder);
+    mode_t old = umask(0077);
+    int status = lc_folder_lock(data->folder, &data->lock, err);
+    if (status == LC_OK) status = take_secret(path, data->secret, err);
+    umask(old);
+    return status;
+}
+
+void lc_server_data_close(lc_server_data *data) {
+    if (data->lock >= 0) close(data->lock);
+    data->lock = -1;
 }
 
 int lc_cli_bytes(const char *what, const char *text, size_t *out, lc_err *err) {
@@ -72,51 +82,71 @@ static char *trim(char *text) {
     return text;
 }
 
-/* "name = value" or "flag" as an argument; NULL for an empty line. */
-static char *argument_of(char *line) {
+/* A value as it stands, or between quotes. */
+static char *value_of(char *text) {
+    size_t n;
+    text = trim(text);
+    n = strlen(text);
+    if (n < 2 || text[0] != '"' || text[n - 1] != '"') return text;
+    text[n - 1] = 0;
+    return text + 1;
+}
+
+/* "name = value" or "flag"; where: "FILE:LINE: ". */
+static bool take_line(const lc_opt *options, const char *where, char *line) {
     char *hash = strchr(line, '#');
     if (hash) *hash = 0;
     char *equal = strchr(line, '=');
     if (equal) *equal = 0;
-    char *name = trim(line), *value = equal ? trim(equal + 1) : NULL;
-    if (!*name) return NULL;
-    size_t size = strlen(name) + (value ? strlen(value) : 0) + 4;
-    char *out = lc_alloc(size);
-    if (out) snprintf(out, size, value ? "--%s=%s" : "--%s", name, value);
-    return out;
+    const char *name = trim(line), *value = equal ? value_of(equal + 1) : NULL;
+    if (!*name && !equal) return true;
+    const lc_opt *o = options;
+    while (o->name && strcmp(o->name, name) != 0) o++;
+    if (!o->name || !strcmp(name, "config")) {
+        fprintf(stderr, "longcat: %sthere is no option \"%s\"\n", where, name);
+        return false;
+    }
+    if (value || o->kind == LC_OPT_FLAG) return lc_cli_store(o, where, value);
+    fprintf(stderr, "longcat: %s%s needs a value\n", where, name);
+    return false;
 }
 
-static int read_config(lc_cli_config *c, lc_err *err) {
-    const size_t most = sizeof c->lines / sizeof *c->lines;
-    lc_buf text = {0};
-    int status = lc_file_read(c->path, 1 << 20, &text, err);
-    char *rest = text.data;
-    for (char *line; status == LC_OK && (line = strsep(&rest, "\n"));) {
-        char *argument = c->n < most ? argument_of(line) : NULL;
-        if (argument) c->lines[c->n++] = argument;
+static int read_config(lc_cli_config *c, const lc_opt *options) {
+    lc_err err = {0};
+    if (lc_file_read(c->path, 1 << 20, &c->text, &err) != LC_OK) return lc_cli_fail(&err);
+    char *rest = c->text.data;
+    int code = -1;
+    for (int n = 1; code < 0 && rest; n++) {
+        char where[PATH_MAX + 32];
+        snprintf(where, sizeof where, "%s:%d: ", c->path, n);
+        if (!take_line(options, where, strsep(&rest, "\n"))) code = LC_EXIT_USAGE;
     }
-    if (status == LC_OK && c->n == most)
-        status = lc_fail(err, LC_ELIMIT, "%s: %zu options or more", c->path, most);
-    lc_buf_free(&text);
-    return status;
+    return code;
+}
+
+/* What the command line says of a list is all of it: the file adds nothing. */
+static void close_lists(const lc_opt *o) {
+    for (; o->name; o++)
+        if (o->kind == LC_OPT_LIST) {
+            lc_opt_list *list = o->target;
+            list->closed = list->count > 0;
+        }
+}
+
+static void empty_closed_lists(const lc_opt *o) {
+    for (; o->name; o++)
+        if (o->kind == LC_OPT_LIST) {
+            lc_opt_list *list = o->target;
+            if (list->closed) *list = (lc_opt_list){0};
+        }
 }
 
 int lc_cli_parse_config(const lc_usage *usage, int argc, char **argv, lc_cli_config *config,
                         const char **args, int *n_args) {
     int code = lc_cli_parse(usage, argc, argv, args, n_args);
-    lc_err err = {0};
     if (code >= 0 || !config->path) return code;
-    if (read_config(config, &err) != LC_OK) return lc_cli_fail(&err);
-    char **all = lc_calloc(config->n + (size_t)argc + 1, sizeof *all);
-    if (!all) return LC_EXIT_FAILED;
-    all[0] = argv[0];
-    memcpy(all + 1, config->lines, config->n * sizeof *all);
-    memcpy(all + 1 + config->n, argv + 1, (size_t)(argc - 1) * sizeof *all);
-    code = lc_cli_parse(usage, (int)config->n + argc, all, args, n_args);
-    lc_free(all);
-    return code;
-}
-
-void lc_cli_config_free(lc_cli_config *config) {
-    for (size_t i = 0; i < config->n; i++) lc_free(config->lines[i]);
+    close_lists(usage->options);
+    code = read_config(config, usage->options);
+    empty_closed_lists(usage->options);
+    return code < 0 ? lc_cli_parse(usage, argc, argv, args, n_args) : code;
 }

@@ -406,11 +406,17 @@ static void unblock_sigpipe(const sigset_t *pipe_only) {
     pthread_sigmask(SIG_UNBLOCK, pipe_only, NULL);
 }
 
+static void close_listener(lc_http *http) {
+    if (http->listener) evconnlistener_free(http->listener);
+    http->listener = NULL;
+}
+
 int lc_http_run(lc_http *http, lc_err *err) {
     sigset_t pipe_only;
     bool unblock = block_sigpipe(&pipe_only);
     int code = event_base_dispatch(http->base);
     if (unblock) unblock_sigpipe(&pipe_only);
+    if (http->draining) close_listener(http);
     atomic_store(&http->quit, false);
     return code < 0 ? lc_fail(err, LC_EIO, "the event loop failed") : LC_OK;
 }
@@ -419,6 +425,7 @@ void lc_http_free(lc_http *http) {
     if (!http) return;
     sigset_t pipe_only;
     bool unblock = block_sigpipe(&pipe_only);
+    close_listener(http);
     lc_http_drain(http);
     run_posted(http);
     while (http->conns) lc_http_conn_close(http->conns);
@@ -444,8 +451,6 @@ void lc_http_free(lc_http *http) {
 
 void lc_http_drain(lc_http *http) {
     http->draining = true;
-    if (http->listener) evconnlistener_free(http->listener);
-    http->listener = NULL;
     for (lc_http_conn *c = http->conns, *next; c; c = next) {
         next = c->next;
         lc_http_conn_drain(c);

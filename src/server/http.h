@@ -76,7 +76,8 @@ void lc_http_run_posted(lc_http *http);
 int lc_http_signal(lc_http *http, int signal_number, void (*fn)(void *ctx), void *ctx, lc_err *err);
 /* Calls fn(ctx) every `seconds` on the loop thread. Before lc_http_run or on the loop thread. */
 int lc_http_every(lc_http *http, double seconds, void (*fn)(void *ctx), void *ctx, lc_err *err);
-/* Stops listening; idle connections are closed, replies from now on end their connection. */
+/* Connections between requests are closed, replies from now on end their connection. Listening goes
+ * on until lc_http_run ends, so that probes and new requests are told. */
 void lc_http_drain(lc_http *http);
 size_t lc_http_open_exchanges(const lc_http *http);
 size_t lc_http_connections(const lc_http *http);

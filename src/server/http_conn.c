@@ -320,6 +320,7 @@ void lc_http_conn_open(lc_http *http, int fd, const char *name, lc_http_peer *pe
     if (refused && begin_request(c)) fail(c, 503, "too many connections");
 }
 
+/* A new connection has its first request on the way: it gets its reply. */
 void lc_http_conn_drain(lc_http_conn *c) {
-    if (c->phase == LC_PHASE_IDLE) lc_http_conn_close(c);
+    if (c->phase == LC_PHASE_IDLE && c->requests) lc_http_conn_close(c);
 }

@@ -57,7 +57,8 @@ static void finalize(lc_replay *r) {
     r->db = NULL;
 }
 
-static bool open_file(lc_replay *r, const char *path) {
+/* SQLITE_OK, or what is wrong, with its text. */
+static int open_file(lc_replay *r, const char *path, lc_err *err) {
     sqlite3_stmt *last = NULL;
     mode_t old = umask(0077);
     bool ok = sqlite3_open(path, &r->db) == SQLITE_OK && prepare(r);
@@ -67,8 +68,11 @@ static bool open_file(lc_replay *r, const char *path) {
         sqlite3_step(last) == SQLITE_ROW)
         r->clock = sqlite3_column_int64(last, 0);
     sqlite3_finalize(last);
-    if (!ok) finalize(r);
-    return ok;
+    if (ok) return SQLITE_OK;
+    int code = r->db ? sqlite3_errcode(r->db) : SQLITE_NOMEM;
+    lc_fail(err, LC_EIO, "%s: %s", path, r->db ? sqlite3_errmsg(r->db) : "out of memory");
+    finalize(r);
+    return code;
 }
 
 int lc_replay_open(const char *path, const char *identity, size_t vocab, lc_replay **out,
@@ -79,15 +83,15 @@ int lc_replay_open(const char *path, const char *identity, size_t vocab, lc_repl
     pthread_mutex_init(&r->lock, NULL);
     r->identity = XXH3_64bits(identity, strlen(identity));
     r->vocab = vocab;
-    bool ok = open_file(r, path ? path : ":memory:");
-    if (!ok && path) {
-        lc_log(LC_LOG_WARN, "%s: unusable, begun anew", path);
+    int code = open_file(r, path ? path : ":memory:", err);
+    if (path && (code == SQLITE_CORRUPT || code == SQLITE_NOTADB)) {
+        lc_log(LC_LOG_WARN, "%s: damaged, begun anew", path);
         unlink(path);
-        ok = open_file(r, path);
+        code = open_file(r, path, err);
     }
-    if (!ok) {
+    if (code != SQLITE_OK) {
         lc_replay_close(r);
-        return lc_fail(err, LC_EIO, "%s: can't be opened", path ? path : "answers");
+        return LC_EIO;
     }
     *out = r;
     return LC_OK;

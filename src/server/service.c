@@ -190,7 +190,8 @@ static bool admit(lc_visit *v, const lc_exchange *x, lc_api_error *e) {
     /* From the first key on; revoking all of them opens nothing. */
     if (!s->o.keys && s->o.accounts) s->o.keys = lc_keys_active(s->o.accounts);
     if (!s->o.keys) return true;
-    switch (lc_key_begin(s->o.accounts, secret_of(x), time(NULL), &v->key, &e->retry_after)) {
+    double wait = 0;
+    switch (lc_key_begin(s->o.accounts, secret_of(x), time(NULL), &v->key, &wait)) {
     case LC_KEY_OK: return true;
     case LC_KEY_UNKNOWN:
         *e = (lc_api_error){.status = 401,
@@ -203,9 +204,10 @@ static bool admit(lc_visit *v, const lc_exchange *x, lc_api_error *e) {
                             .text = "the quota of this key is used up"};
         break;
     case LC_KEY_RATE:
-        e->status = 429;
-        snprintf(e->code, sizeof e->code, "rate_limit_exceeded");
-        snprintf(e->text, sizeof e->text, "the rate limit of this key is reached");
+        *e = (lc_api_error){.status = 429,
+                            .code = "rate_limit_exceeded",
+                            .text = "the rate limit of this key is reached",
+                            .retry_after = wait};
         break;
     case LC_KEY_PARALLEL:
         *e = (lc_api_error){.status = 429,
@@ -245,8 +247,10 @@ static int on_head(void *ctx, lc_exchange *x) {
     if (!v) return 503;
     bool open = is_public(lc_exchange_method(x), lc_exchange_path(x));
     if (!open && s->draining) {
-        e = (lc_api_error){.status = 503, .text = "the server is shutting down", .retry_after = 5};
-        snprintf(e.code, sizeof e.code, "shutting_down");
+        e = (lc_api_error){.status = 503,
+                           .code = "shutting_down",
+                           .text = "the server is shutting down",
+                           .retry_after = 5};
         lc_visit_error(v, x, &e);
         return -1;
     }

@@ -106,6 +106,23 @@ static void forget(lc_cache *c, lc_cache_block *b) {
     lc_free(b);
 }
 
+/* A file that isn't there for us is removed for good, so that none is left uncounted: it may still
+ * be with the writer. */
+static void lose_file(lc_cache *c, lc_cache_block *b) {
+    if (b->file) lc_disk_remove(c->disk, &b->key);
+    drop_file(c, b);
+}
+
+/* Blocks that the writer could not write are offered again at their next save. */
+static void take_lost(lc_cache *c) {
+    for (lc_cache_key key; c->disk && lc_disk_lost(c->disk, &key);) {
+        lc_cache_block *b = find(c, &key);
+        if (!b) continue;
+        lose_file(c, b);
+        forget(c, b);
+    }
+}
+
 /* ---- use and eviction ---- */
 
 static double score(const lc_cache_block *b, uint64_t now) {
@@ -155,8 +172,7 @@ static bool make_room(lc_cache *c, bool ram, uint64_t now) {
         if (ram) {
             drop_data(c, list[i]);
         } else {
-            lc_disk_remove(c->disk, &list[i]->key);
-            drop_file(c, list[i]);
+            lose_file(c, list[i]);
         }
         free_bytes += size;
         c->stats.evicted++;
@@ -251,7 +267,7 @@ static void read_from(read_ahead *a, chain w) {
         if (a->files[i].whole || !a->files[i].block.data) continue;
         lc_cache_block *b = find(a->c, &a->files[i].block.key);
         if (a->files[i].damaged) a->c->stats.damaged++;
-        drop_file(a->c, b);
+        lose_file(a->c, b);
         if (i > 0) forget(a->c, b); /* the first is the caller's */
     }
 }
@@ -285,6 +301,7 @@ int lc_cache_load(lc_cache *c, uint64_t tenant, const int32_t *tokens, size_t co
     read_ahead *ahead = lc_calloc(1, sizeof *ahead);
     if (!ahead) return lc_fail(err, LC_ENOMEM, "prompt cache: out of memory");
     ahead->c = c;
+    take_lost(c);
     c->stats.queries += count;
     for (; w.at < w.blocks && next_block(c, &w); w.at++) {
         lc_cache_block *b = find(c, &w.key);
@@ -323,7 +340,8 @@ static bool save_block(lc_cache *c, const chain *w, const lc_kv *kv, uint64_t no
     if (b && b->described && !same(b, w)) return false;
     if (!b || !b->data) {
         if (!make_room(c, true, now)) return false;
-        b = find(c, &w->key); /* may have been forgotten just now */
+        if (w->at && !find(c, &w->parent)) return false; /* the room was its own parent's */
+        b = find(c, &w->key);                            /* may have been forgotten just now */
         if (!b) b = add(c, &w->key);
         if (!b) return false;
         b->data = lc_kv_block_share(kv->blocks[w->at]);
@@ -343,6 +361,7 @@ int lc_cache_save(lc_cache *c, uint64_t tenant, const int32_t *tokens, size_t co
     if (w.blocks > kv->n_blocks)
         return lc_fail(err, LC_EINVAL, "prompt cache: %zu tokens, %zu blocks of 64", count,
                        kv->n_blocks);
+    take_lost(c);
     for (; w.at < w.blocks && next_block(c, &w) && save_block(c, &w, kv, now); w.at++) continue;
     tell_stats(c);
     return LC_OK;
@@ -360,8 +379,7 @@ int lc_cache_drop(lc_cache *c, uint64_t tenant, lc_err *err) {
             next = b->next;
             bool known = b->described || lc_disk_read(c->disk, &b->key, &file, &damaged);
             if (known && (b->described ? b->tenant : file.tenant) != tenant) continue;
-            if (b->file) lc_disk_remove(c->disk, &b->key);
-            drop_file(c, b);
+            lose_file(c, b);
             drop_data(c, b);
             forget(c, b);
         }

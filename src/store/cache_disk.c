@@ -48,8 +48,10 @@ struct lc_disk {
     pthread_mutex_t lock;
     pthread_cond_t some, none;
     work *first, *last;
+    work *lost;    /* writes that failed, until lc_disk_lost */
     size_t queued; /* bytes */
     bool busy, stop, failed;
+    bool told; /* the writer's: of a file that can't be written */
     uint64_t written;
 };
 
@@ -146,32 +148,44 @@ static bool write_file(const lc_disk *d, const work *w) {
     bool ok = fd >= 0 && write_all(fd, (const char *)&header, sizeof header) &&
               write_all(fd, w->block.data, d->payload);
     if (ok) set_time(fd, w->used_ns);
-    ok = ok && fdatasync(fd) == 0;
+    ok = ok && fdatasync(fd) == 0 && rename(temporary, path) == 0 && sync_folder(path);
     int why = errno;
     if (fd >= 0) close(fd);
-    ok = ok && rename(temporary, path) == 0 && sync_folder(path);
     if (ok) return true;
     unlink(temporary);
     errno = why;
     return false;
 }
 
-static void note_failure(lc_disk *d) {
+/* What lies in the way of one file says nothing about the others. */
+static bool is_of_one_file(const lc_disk *d, int why) {
+    if (why == EACCES || why == EPERM) return access(d->folder, W_OK | X_OK) == 0;
+    return why == EISDIR || why == ENOTDIR || why == EEXIST || why == ENOTEMPTY || why == ELOOP;
+}
+
+static void note_failure(lc_disk *d, const char *path, int why) {
+    if (is_of_one_file(d, why)) {
+        if (!d->told)
+            lc_log(LC_LOG_WARN, "%s: %s; this block is kept in memory only", path, strerror(why));
+        d->told = true;
+        return;
+    }
     pthread_mutex_lock(&d->lock);
     bool first = !d->failed;
     d->failed = true;
     pthread_mutex_unlock(&d->lock);
     if (first)
-        lc_log(LC_LOG_ERROR, "%s: %s; prompts are kept in memory only", d->folder, strerror(errno));
+        lc_log(LC_LOG_ERROR, "%s: %s; prompts are kept in memory only", d->folder, strerror(why));
 }
 
-static void do_work(lc_disk *d, const work *w) {
+/* False: a write that failed. */
+static bool do_work(lc_disk *d, const work *w) {
     char path[PATH_BYTES];
     path_of(d, &w->key, path);
     if (w->what == LC_DISK_WRITE) {
         if (!write_file(d, w)) {
-            note_failure(d);
-            return;
+            note_failure(d, path, errno);
+            return false;
         }
         pthread_mutex_lock(&d->lock);
         d->written++;
@@ -184,6 +198,7 @@ static void do_work(lc_disk *d, const work *w) {
         if (fd >= 0) set_time(fd, w->used_ns);
         if (fd >= 0) close(fd);
     }
+    return true;
 }
 
 static size_t size_of(const lc_disk *d, const work *w) {
@@ -203,11 +218,15 @@ static void *write_queue(void *ctx) {
         if (!(d->first = w->next)) d->last = NULL;
         d->busy = true;
         pthread_mutex_unlock(&d->lock);
-        do_work(d, w);
+        bool done = do_work(d, w);
         size_t size = size_of(d, w);
         lc_kv_block_drop(w->block.data);
-        lc_free(w);
+        if (done) lc_free(w);
         pthread_mutex_lock(&d->lock);
+        if (!done) {
+            w->next = d->lost;
+            d->lost = w;
+        }
         d->queued -= size;
         d->busy = false;
     }
@@ -249,6 +268,17 @@ void lc_disk_touch(lc_disk *d, const lc_cache_key *key, uint64_t used_ns) {
 
 void lc_disk_remove(lc_disk *d, const lc_cache_key *key) {
     enqueue(d, (work){.what = LC_DISK_REMOVE, .key = *key});
+}
+
+bool lc_disk_lost(lc_disk *d, lc_cache_key *key) {
+    pthread_mutex_lock(&d->lock);
+    work *w = d->lost;
+    if (w) d->lost = w->next;
+    pthread_mutex_unlock(&d->lock);
+    if (!w) return false;
+    *key = w->key;
+    lc_free(w);
+    return true;
 }
 
 void lc_disk_flush(lc_disk *d) {
@@ -365,6 +395,7 @@ void lc_disk_close(lc_disk *d) {
     pthread_cond_signal(&d->some);
     pthread_mutex_unlock(&d->lock);
     pthread_join(d->writer, NULL);
+    for (lc_cache_key key; lc_disk_lost(d, &key);) continue;
     pthread_cond_destroy(&d->some);
     pthread_cond_destroy(&d->none);
     pthread_mutex_destroy(&d->lock);

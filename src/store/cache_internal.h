@@ -50,6 +50,8 @@ void lc_disk_touch(lc_disk *disk, const lc_cache_key *key, uint64_t used_ns);
 void lc_disk_remove(lc_disk *disk, const lc_cache_key *key);
 /* Reads and checks a file into block->data (payload bytes). False: absent or damaged (*damaged). */
 bool lc_disk_read(lc_disk *disk, const lc_cache_key *key, lc_disk_block *block, bool *damaged);
+/* The key of a block that could not be written, once; false: no more. */
+bool lc_disk_lost(lc_disk *disk, lc_cache_key *key);
 void lc_disk_flush(lc_disk *disk);
 size_t lc_disk_file_bytes(const lc_disk *disk);
 /* Blocks written so far, and whether the disk has refused one. */

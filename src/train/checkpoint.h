@@ -31,8 +31,7 @@ typedef struct lc_position {
     double seconds;            /* of training so far */
 } lc_position;
 
-/* Makes the run's folder if need be and holds it for this process: LC_EINVAL if another has it.
- * close(*lock) lets go, and so does the end of the process. */
+/* Makes the run's folder if need be and holds it: lc_folder_lock. */
 int lc_run_lock(const char *run, int *lock, lc_err *err);
 
 /* ---- writing ---- */

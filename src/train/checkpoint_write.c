@@ -15,7 +15,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -37,22 +36,9 @@ struct lc_checkpoints {
 };
 
 int lc_run_lock(const char *run, int *lock, lc_err *err) {
-    lc_buf path = {0};
     *lock = -1;
     int status = lc_make_folders(run, FOLDER_MODE, err);
-    if (status == LC_OK && !lc_buf_printf(&path, "%s/lock", run))
-        status = lc_fail(err, LC_ENOMEM, "%s: out of memory", run);
-    if (status == LC_OK && (*lock = open(path.data, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0)
-        status = lc_fail_errno(err, LC_EIO, "%s", path.data);
-    if (status == LC_OK && flock(*lock, LOCK_EX | LOCK_NB)) {
-        status = errno == EWOULDBLOCK
-                     ? lc_fail(err, LC_EINVAL, "%s: another process trains in this folder", run)
-                     : lc_fail_errno(err, LC_EIO, "%s", path.data);
-        close(*lock);
-        *lock = -1;
-    }
-    lc_buf_free(&path);
-    return status;
+    return status == LC_OK ? lc_folder_lock(run, lock, err) : status;
 }
 
 /* ---- memory ---- */

@@ -601,21 +601,25 @@ static void drain_ends_idle_connections_and_finishes_others(void **state) {
     (void)state;
     toy t = {0};
     toy_start(&t, (lc_http_options){0});
-    client idle = client_open(&t), busy = client_open(&t);
+    client idle = client_open(&t), busy = client_open(&t), fresh = client_open(&t);
     client_puts(&idle, "GET /echo HTTP/1.1\r\n" H "\r\n");
     client_expect(&idle, "GET|/echo");
     client_forget(&idle);
     client_puts(&busy, "GET /wait HTTP/1.1\r\n" H "\r\n");
     await(&t.waiting, 1);
+    while (lc_http_connections(t.http) < 3) usleep(1000);
     lc_http_post(t.http, drain_now, &t);
     assert_string_equal(client_rest(&idle), "");
     assert_int_equal(lc_http_open_exchanges(t.http), 1);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)lc_http_port(t.http)),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), -1);
-    close(fd);
+    client late = client_open(&t); /* a probe, say */
+    for (int i = 0; i < 2; i++) {
+        client *c = i ? &late : &fresh;
+        client_puts(c, "GET /echo HTTP/1.1\r\n" H "\r\n");
+        const char *told = client_rest(c);
+        assert_int_equal(status_of(told), 200);
+        assert_non_null(strstr(told, "Connection: close\r\n"));
+        client_close(c);
+    }
     lc_http_post(t.http, answer_held, &t);
     const char *reply = client_rest(&busy);
     assert_int_equal(status_of(reply), 200);

@@ -354,6 +354,53 @@ static void test_a_full_disk_costs_the_disk_tier_only(void **state) {
     assert_int_equal(load(c, 1, tokens, LONG), 4 * BLOCK); /* from RAM */
     static char paths[8][512];
     assert_int_equal(list_files(paths, 8), 0); /* nothing half-written stays */
+    save(c, 1, tokens, 4 * BLOCK);             /* there is room again */
+    lc_cache_flush(c);
+    lc_cache_stats_get(c, &s);
+    assert_true(!s.disk_failed && s.written == 4 && s.disk_blocks == 4);
+    assert_int_equal(list_files(paths, 8), 4);
+    lc_cache_close(c);
+}
+
+/* A folder stands where a block's file belongs. */
+static void test_one_bad_entry_costs_itself_only(void **state) {
+    (void)state;
+    static char paths[8][512];
+    lc_cache_stats s;
+    lc_cache *c = open_cache(folder, 100, 1 << 20);
+    save(c, 1, tokens, 4 * BLOCK);
+    lc_cache_close(c);
+    assert_int_equal(list_files(paths, 8), 4);
+    assert_int_equal(unlink(paths[2]), 0);
+    assert_int_equal(mkdir(paths[2], 0700), 0);
+    c = open_cache(folder, 100, 1 << 20);
+    for (int i = 0; i < 3; i++) {
+        save(c, 1, tokens, 4 * BLOCK);
+        lc_cache_flush(c);
+        lc_cache_stats_get(c, &s);
+        assert_false(s.disk_failed);
+    }
+    assert_int_equal(load(c, 1, tokens, LONG), 4 * BLOCK);
+    lc_cache_stats_get(c, &s);
+    assert_int_equal(s.disk_blocks, 3); /* what isn't there takes nothing of the budget */
+    assert_int_equal(s.disk_bytes % 3, 0);
+    assert_int_equal(rmdir(paths[2]), 0);
+    save(c, 1, tokens, 4 * BLOCK);
+    lc_cache_close(c);
+    c = open_cache(folder, 100, 1 << 20);
+    assert_int_equal(load(c, 1, tokens, LONG), 4 * BLOCK);
+    lc_cache_close(c);
+}
+
+static void test_a_chain_longer_than_memory_keeps_only_what_can_be_reached(void **state) {
+    (void)state;
+    lc_cache_stats s;
+    lc_cache *c = open_cache(NULL, 10, 0);
+    save(c, 1, tokens, LONG);
+    size_t loaded = load(c, 1, tokens, LONG);
+    lc_cache_stats_get(c, &s);
+    assert_true(s.ram_blocks >= 8);
+    assert_int_equal(loaded, s.ram_blocks * BLOCK);
     lc_cache_close(c);
 }
 
@@ -372,6 +419,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_no_torn_block_after_kill, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_full_disk_costs_the_disk_tier_only, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_one_bad_entry_costs_itself_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_a_chain_longer_than_memory_keeps_only_what_can_be_reached, set_up, tear_down),
     };
     assert_int_equal(lc_pool_new(3, &pool, &err), LC_OK);
     int result = test_main(tests);
