@@ -112,7 +112,6 @@ static int answer(chat_state *s, lc_err *err) {
     size_t count = 0;
     lc_finish finish = LC_FINISH_STOP;
     int32_t *tokens = lc_calloc((size_t)s->flags->sampling.max_tokens, sizeof *tokens);
-    interrupted = 0;
     int status = tokens ? encode(s, &ids, err) : lc_fail(err, LC_ENOMEM, "out of memory");
     if (status == LC_OK) status = prefill(s, &ids, err);
     if (status == LC_OK) status = lc_toolparser_new(NULL, s->flags->think, &s->parser, err);
@@ -177,8 +176,9 @@ static bool read_turn(bool terminal, lc_buf *turn) {
             lc_buf_clear(turn);
         if (more) lc_buf_putc(turn, '\n');
         if (!line) putchar('\n');
+        bool whole = line && !more;
         free(line);
-        if (!more && !interrupted) return lc_buf_reserve(turn, 0);
+        if (whole) return lc_buf_reserve(turn, 0);
         prompt = more ? ". " : "> ";
     }
 }

@@ -150,6 +150,11 @@ static void parents_are_made(void **state) {
         0);
     assert_ok(lc_run_lock(in_scratch("parents/i/j"), &lock, &err), err);
     close(lock);
+    static const char log[] = "{\"step\":1,\"tokens\":8,\"lm\":2.5}\n";
+    assert_ok(lc_file_write(in_scratch("parents/i/j/log.jsonl"), log, sizeof log - 1, &err), err);
+    assert_int_equal(run_in("train report %s -o %s", in_scratch("parents/i/j"),
+                            in_scratch("parents/k/l/report.html")),
+                     0);
     drop_all(root);
 }
 
