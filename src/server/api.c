@@ -12,13 +12,10 @@ void lc_api_request_free(lc_api_request *r) {
     json_object_put(r->messages);
     json_object_put(r->tools);
     json_object_put(r->schema);
-    json_object_put(r->template_arguments);
     json_object_put(r->echoed);
     lc_free(r->prompts);
     lc_free(r->model);
     lc_free(r->suffix.text);
     lc_free(r->tool);
-    lc_free(r->affinity);
-    lc_free(r->user);
     *r = (lc_api_request){0};
 }

@@ -52,8 +52,7 @@ typedef struct lc_api_request {
     struct json_object *schema;
 
     lc_api_thinking thinking;
-    bool keep_reasoning;                    /* save_reasoning_content */
-    struct json_object *template_arguments; /* allowed ones only, or NULL */
+    bool keep_reasoning; /* save_reasoning_content */
 
     /* NAN / -1: not given */
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
@@ -72,7 +71,6 @@ typedef struct lc_api_request {
     bool hide_reasoning;  /* the client doesn't want to see it (display omitted) */
     bool wants_encrypted; /* Responses: include reasoning.encrypted_content */
     bool routed;          /* chat chunks say how many routed experts their tokens used: extension */
-    char *affinity, *user;
     /* What the reply repeats of the request (Responses: instructions, tools, metadata, ...), or
      * NULL */
     struct json_object *echoed;
@@ -147,8 +145,7 @@ typedef struct lc_api_reply_info {
     const char *id;    /* 24 random letters and digits; dialects put their prefix before it */
     const char *model; /* as served */
     const char *request_id;
-    const char *signature; /* of the reasoning; clients send it back unchanged; NULL: request_id */
-    int64_t created;       /* seconds since 1970 */
+    int64_t created; /* seconds since 1970 */
 } lc_api_reply_info;
 
 typedef struct lc_api_reply lc_api_reply; /* a reply being rendered */

@@ -604,9 +604,7 @@ static void prepare(lc_job *job) {
 
 /* Headers that dialects may ask for: the exchange may be gone when they do. */
 static struct json_object *copy_headers(const lc_exchange *x) {
-    static const char *const names[] = {
-        "anthropic-version", "anthropic-beta",           "x-session-id",     "x-session-affinity",
-        "session-id",        "x-claude-code-session-id", "x-longcat-routed", "user-agent"};
+    static const char *const names[] = {"anthropic-version", "x-longcat-routed"};
     struct json_object *out = json_object_new_object();
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *value = lc_exchange_get(x, names[i]);

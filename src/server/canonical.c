@@ -12,7 +12,6 @@
 enum {
     NAME_BYTES = 256,
     MODEL_BYTES = 256,
-    USER_BYTES = 1024,
     SCHEMA_BYTES = 256 << 10,
     SCHEMAS_BYTES = 4 << 20,
     SCHEMA_DEPTH = 32,
@@ -84,30 +83,6 @@ static void read_sampling(lc_fields *f, struct json_object *body, lc_api_request
     lc_field_bool(f, body, "ignore_eos", &r->ignore_eos);
 }
 
-/* Names are hints: one that can't be used is no reason to refuse. */
-static void take_hint(lc_fields *f, char **out, const char *text) {
-    if (*out || !text || !*text || strlen(text) > USER_BYTES) return;
-    *out = lc_strdup(text);
-    if (!*out) lc_fields_no_memory(f);
-}
-
-static const char *hint(struct json_object *obj, const char *key) {
-    struct json_object *value = lc_field(obj, key);
-    return json_object_get_type(value) == json_type_string ? json_object_get_string(value) : NULL;
-}
-
-static void read_hints(lc_fields *f, struct json_object *body, lc_header_fn *header, void *ctx,
-                       lc_api_request *r) {
-    static const char *const headers[] = {"x-session-affinity", "x-session-id",
-                                          "x-claude-code-session-id", "session-id"};
-    take_hint(f, &r->affinity, hint(body, "prompt_cache_key"));
-    for (size_t i = 0; i < sizeof headers / sizeof *headers; i++)
-        take_hint(f, &r->affinity, header(ctx, headers[i]));
-    take_hint(f, &r->user, hint(body, "user"));
-    take_hint(f, &r->user, hint(body, "safety_identifier"));
-    take_hint(f, &r->user, hint(lc_field(body, "metadata"), "user_id"));
-}
-
 void lc_read_common(lc_fields *f, struct json_object *body, lc_header_fn *header, void *ctx,
                     lc_api_request *r) {
     struct json_object *options = NULL;
@@ -119,7 +94,6 @@ void lc_read_common(lc_fields *f, struct json_object *body, lc_header_fn *header
         lc_fields_leave(f, mark);
     }
     read_sampling(f, body, r);
-    read_hints(f, body, header, ctx, r);
     lc_field_bool(f, body, "longcat_routed", &r->routed);
     const char *routed = header(ctx, "x-longcat-routed");
     if (routed && !strcmp(routed, "1")) r->routed = true;

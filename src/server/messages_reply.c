@@ -70,8 +70,7 @@ void lc_messages_close(lc_api_reply *r) {
 }
 
 static const char *signature_of(const lc_api_reply *r) {
-    const char *signature = r->info->signature ? r->info->signature : r->info->request_id;
-    return signature ? signature : "";
+    return r->info->request_id ? r->info->request_id : "";
 }
 
 /* ---- frames ---- */

@@ -67,10 +67,6 @@ bool lc_prompt_continues(const lc_api_request *r) {
 
 static struct json_object *arguments_of(const lc_api_request *r, bool plain) {
     struct json_object *a = json_object_new_object();
-    if (r->template_arguments) {
-        json_object_object_foreach(r->template_arguments, key, value)
-            json_object_object_add(a, key, json_object_get(value));
-    }
     json_object_object_add(a, "add_generation_prompt",
                            json_object_new_boolean(!lc_prompt_continues(r)));
     if (plain || r->thinking != LC_THINK_DEFAULT)

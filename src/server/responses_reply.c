@@ -204,7 +204,7 @@ static void out_item(const lc_api_reply *r, const char *key, const char *status,
     lc_out_open(out, key, '{');
     lc_out_string(out, "id", r->item_id);
     if (r->item == ITEM_REASONING) {
-        const char *signature = r->info->signature ? r->info->signature : r->info->request_id;
+        const char *signature = r->info->request_id;
         lc_out_string(out, "type", "reasoning");
         lc_out_open(out, "summary", '[');
         lc_out_close(out, ']');

@@ -97,7 +97,6 @@ static inline struct json_object *dump_request(const lc_api_request *r) {
     dump_json(o, "schema", r->schema);
     dump_text(o, "thinking", thinking[r->thinking]);
     dump_bool(o, "keep_reasoning", r->keep_reasoning, false);
-    dump_json(o, "template_arguments", r->template_arguments);
     dump_number(o, "temperature", r->temperature);
     dump_number(o, "top_p", r->top_p);
     dump_number(o, "min_p", r->min_p);
@@ -118,8 +117,6 @@ static inline struct json_object *dump_request(const lc_api_request *r) {
     dump_bool(o, "hide_reasoning", r->hide_reasoning, false);
     dump_bool(o, "encrypted", r->wants_encrypted, false);
     dump_bool(o, "routed", r->routed, false);
-    dump_text(o, "affinity", r->affinity);
-    dump_text(o, "user", r->user);
     return o;
 }
 

@@ -57,8 +57,8 @@ static const request_case requests[] = {
      "20,\"ignore_eos\":true," ONE("Hi") "}"},
     {"{\"stop\":[\"a\",\"b\"],\"stream\":true,\"stream_options\":{\"include_usage\":true},"
      "\"prompt_cache_key\":\"k\",\"user\":\"u\",\"longcat_routed\":true," ONE("Hi") "}",
-     "{\"stops\":[\"a\",\"b\"],\"stream\":true,\"include_usage\":true,\"affinity\":\"k\",\"user\":"
-     "\"u\",\"routed\":true," ONE("Hi") "}"},
+     "{\"stops\":[\"a\",\"b\"],\"stream\":true,\"include_usage\":true,\"routed\":true," ONE(
+         "Hi") "}"},
     /* thinking in every spelling */
     {"{\"thinking\":{\"type\":\"enabled\"}," ONE("x") "}", "{\"thinking\":\"on\"," ONE("x") "}"},
     {"{\"thinking\":{\"type\":\"disabled\"}," ONE("x") "}", "{\"thinking\":\"off\"," ONE("x") "}"},
@@ -176,9 +176,6 @@ static const refusal_case refusals[] = {
 static void reads_requests(void **state) {
     (void)state;
     check_requests(d, requests, COUNT(requests));
-    const char *const headers[] = {"x-session-affinity", "s", "x-session-id", "t", NULL};
-    check_request(d, headers,
-                  &(request_case){"{" ONE("Hi") "}", "{\"affinity\":\"s\"," ONE("Hi") "}"});
 }
 
 static void refuses(void **state) {

@@ -101,7 +101,7 @@ static const request_case requests[] = {
      "id\":"
      "\"{\\\"device\\\":\\\"d\\\"}\"},\"stream\":true,\"temperature\":1,\"top_k\":40,\"top_p\":0.5,"
      "\"stop_sequences\":[\"END\"]," ONE("Hi") "}",
-     "{\"hide_reasoning\":true,\"user\":\"{\\\"device\\\":\\\"d\\\"}\",\"stream\":true,"
+     "{\"hide_reasoning\":true,\"stream\":true,"
      "\"temperature\":1,\"top_k\":40,\"top_p\":0.5,\"stops\":[\"END\"]," ONE("Hi") "}"},
     {"{\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":16000}," ONE("Hi") "}",
      "{\"thinking\":\"on\"," ONE("Hi") "}"},
@@ -177,10 +177,9 @@ static const refusal_case refusals[] = {
 static void reads_requests(void **state) {
     (void)state;
     check_requests(d, requests, COUNT(requests));
-    const char *const headers[] = {"x-claude-code-session-id", "s1", "x-longcat-routed", "1", NULL};
-    check_request(
-        d, headers,
-        &(request_case){"{" ONE("Hi") "}", "{\"affinity\":\"s1\",\"routed\":true," ONE("Hi") "}"});
+    const char *const headers[] = {"x-longcat-routed", "1", NULL};
+    check_request(d, headers,
+                  &(request_case){"{" ONE("Hi") "}", "{\"routed\":true," ONE("Hi") "}"});
 }
 
 static void refuses(void **state) {

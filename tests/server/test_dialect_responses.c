@@ -24,7 +24,7 @@ static const request_case requests[] = {
      "\"prompt_cache_key\":\"k\",\"client_metadata\":{\"a\":\"b\"},\"reasoning\":{\"summary\":"
      "\"auto\"},\"parallel_tool_calls\":true}",
      "{\"messages\":[{\"role\":\"system\",\"content\":\"Rules\\nMore\"}," USER(
-         "Hi") "],\"stream\":true,\"encrypted\":true,\"affinity\":\"k\"}"},
+         "Hi") "],\"stream\":true,\"encrypted\":true}"},
     /* a tool loop: reasoning, text and two calls are one turn */
     {"{\"input\":[" USER(
          "List") ",{\"type\":\"reasoning\",\"id\":\"rs\",\"summary\":[],\"content\":[{\"type\":"
