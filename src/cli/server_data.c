@@ -31,7 +31,7 @@ int lc_server_data_open(const char *given, lc_server_data *out, lc_err *err) {
     return lc_make_folders(out->folder, 0700, err);
 }
 
-/* A file that is too short was left by a full disk: it is made anew, and old prompts are misses. */
+/* A file that is too short was left by a kill: it is made anew, and old prompts are misses. */
 static int take_secret(const char *path, uint8_t secret[SECRET_BYTES], lc_err *err) {
     lc_buf text = {0};
     int status = lc_file_read(path, 4096, &text, err);

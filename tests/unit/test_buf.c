@@ -150,6 +150,25 @@ static void files_are_written_whole(void **state) {
     lc_buf_free(&back);
 }
 
+static void a_folder_is_held_once(void **state) {
+    (void)state;
+    char folder[] = "/tmp/longcat-lock-XXXXXX", path[64];
+    int first, second;
+    lc_err err = {0};
+    assert_non_null(mkdtemp(folder));
+    assert_ok(lc_folder_lock(folder, &first, &err), err);
+    assert_int_equal(lc_folder_lock(folder, &second, &err), LC_EINVAL);
+    assert_int_equal(second, -1);
+    assert_non_null(strstr(err.text, folder));
+    close(first);
+    assert_ok(lc_folder_lock(folder, &second, &err), err);
+    close(second);
+    snprintf(path, sizeof path, "%s/lock", folder);
+    unlink(path);
+    rmdir(folder);
+    assert_int_equal(lc_folder_lock(folder, &first, &err), LC_EIO);
+}
+
 static void errors_carry_code_and_text(void **state) {
     (void)state;
     lc_err err = {0};
@@ -214,6 +233,7 @@ int main(void) {
         cmocka_unit_test(ids_are_appended),
         cmocka_unit_test(files_are_read_whole),
         cmocka_unit_test(files_are_written_whole),
+        cmocka_unit_test(a_folder_is_held_once),
         cmocka_unit_test(errors_carry_code_and_text),
         cmocka_unit_test(long_error_texts_are_cut),
         cmocka_unit_test(error_texts_are_clean),

@@ -392,6 +392,27 @@ static void test_one_bad_entry_costs_itself_only(void **state) {
     lc_cache_close(c);
 }
 
+/* Nothing stays that the budget doesn't count. */
+static void test_a_file_that_cannot_be_read_is_removed(void **state) {
+    (void)state;
+    static char paths[4][512];
+    struct stat st;
+    lc_cache *c = open_cache(folder, 100, 1 << 20);
+    save(c, 1, tokens, BLOCK);
+    lc_cache_close(c);
+    assert_int_equal(list_files(paths, 4), 1);
+    c = open_cache(folder, 100, 1 << 20);
+    assert_int_equal(unlink(paths[0]), 0);
+    assert_int_equal(symlink(paths[0], paths[0]), 0); /* open fails: it leads to itself */
+    assert_int_equal(load(c, 1, tokens, LONG), 0);
+    lc_cache_flush(c);
+    assert_int_equal(lstat(paths[0], &st), -1);
+    lc_cache_stats s;
+    lc_cache_stats_get(c, &s);
+    assert_true(s.disk_blocks == 0 && s.disk_bytes == 0);
+    lc_cache_close(c);
+}
+
 static void test_a_chain_longer_than_memory_keeps_only_what_can_be_reached(void **state) {
     (void)state;
     lc_cache_stats s;
@@ -420,6 +441,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_full_disk_costs_the_disk_tier_only, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_one_bad_entry_costs_itself_only, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_file_that_cannot_be_read_is_removed, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(
             test_a_chain_longer_than_memory_keeps_only_what_can_be_reached, set_up, tear_down),
     };
