@@ -147,6 +147,40 @@ static void test_a_long_list_of_tokens_keeps_nobody_waiting(void **state) {
     free_reply(got);
 }
 
+static int64_t number_behind(const char *text, const char *words) {
+    const char *at = strstr(text, words);
+    if (!at) fail_msg("no \"%s\" in %s", words, text);
+    return atoll(at + strlen(words));
+}
+
+/* The number in the message says how far it was counted: not the 3 million tokens of this text. */
+static void test_texts_that_cannot_fit_are_refused_before_they_are_tokens(void **state) {
+    enum { WORDS = 3000000 };
+    server *s = *state;
+    lc_buf body = {0};
+    start_server(s, "tests/golden/tiny-code", NULL);
+    lc_buf_puts(&body, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"");
+    repeat(&body, WORDS, "word ");
+    lc_buf_puts(&body, "\"}]}");
+    reply chat = post(s, "/v1/chat/completions", body.data);
+    reply messages = post(s, "/v1/messages", body.data);
+    lc_buf_clear(&body);
+    lc_buf_puts(&body, "{\"max_tokens\":1,\"prompt\":[\"a\",\"");
+    repeat(&body, 20000, "word ");
+    lc_buf_puts(&body, "\"]}");
+    reply plain = post(s, "/v1/completions", body.data);
+    assert_int_equal(chat.status, 400);
+    assert_int_equal(messages.status, 400);
+    assert_int_equal(plain.status, 400);
+    assert_string_equal(text_at(&chat, "error.code"), "context_length_exceeded");
+    assert_string_equal(text_at(&plain, "error.code"), "context_length_exceeded");
+    assert_in_range(number_behind(chat.body.data, "resulted in "), 4097, WORDS / 2);
+    assert_in_range(number_behind(messages.body.data, "prompt is too long: "), 4097, WORDS / 2);
+    assert_in_range(number_behind(plain.body.data, "resulted in "), 4097, 2 * 4096 + 2);
+    free_reply(&chat), free_reply(&messages), free_reply(&plain);
+    lc_buf_free(&body);
+}
+
 /* 128 prompts with 4 answers each. */
 static void test_more_answers_than_ever_wait_are_refused(void **state) {
     server *s = *state;
@@ -262,6 +296,7 @@ int main(void) {
         TEST(test_calls_that_max_tokens_cut_end_by_length),
         TEST(test_clients_that_leave_during_preparation),
         TEST(test_a_long_list_of_tokens_keeps_nobody_waiting),
+        TEST(test_texts_that_cannot_fit_are_refused_before_they_are_tokens),
         TEST(test_more_answers_than_ever_wait_are_refused),
         TEST(test_anthropics_clients_get_their_errors),
         TEST(test_the_access_log_has_http_errors),
