@@ -245,6 +245,7 @@ static bool make_choices(lc_call *c) {
         if (c->request.echo) k->prompt_left = c->prompts[k->prompt].len;
         if (c->request.messages)
             status = lc_toolparser_new(c->request.tools, c->thinks, &k->parser, &err);
+        if (k->parser && c->request.ignore_eos) lc_toolparser_pass_end(k->parser);
     }
     if (status != LC_OK) refuse_status(c, status, &err);
     return status == LC_OK;

@@ -56,6 +56,33 @@ static void test_calls_that_max_tokens_cut_end_by_length(void **state) {
     }
 }
 
+/* The end of the turn is token 2: the bias makes it one of eight here. */
+static void test_ignore_eos_hides_nothing_that_it_bills(void **state) {
+    server *s = *state;
+    start_server(s, "tests/golden/tiny-code", NULL);
+    reply r = post(s, "/v1/chat/completions",
+                   "{" HELLO ",\"temperature\":1,\"seed\":5,\"max_tokens\":200,\"ignore_eos\":true,"
+                   "\"logprobs\":true,\"logit_bias\":{\"2\":6}}");
+    assert_int_equal(r.status, 200);
+    assert_int_equal(number_at(&r, "usage.completion_tokens"), 200);
+    assert_string_equal(text_at(&r, "choices.0.finish_reason"), "length");
+    struct json_object *tokens = at(r.json, "choices.0.logprobs.content");
+    size_t ends = 0, text = 0, n = json_object_array_length(tokens);
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *token = at(json_object_array_get_idx(tokens, i), "token");
+        bool end = !strcmp(json_object_get_string(token), "</longcat_s>");
+        ends += end;
+        text += end ? 0 : (size_t)json_object_get_string_len(token);
+    }
+    printf("# %zu tokens, %zu of them ends of the turn\n", n, ends);
+    assert_int_equal(n, 200);
+    assert_in_range(ends, 5, 195);
+    const char *content = text_at(&r, "choices.0.message.content");
+    assert_null(strstr(content, "</longcat_s>"));
+    assert_in_range(strlen(content), text * 8 / 10, text); /* white space at the ends is cut */
+    free_reply(&r);
+}
+
 /* ---- clients that go away while a worker has their request ---- */
 
 typedef struct hasty {
@@ -294,6 +321,7 @@ static void test_the_access_log_has_http_errors(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_calls_that_max_tokens_cut_end_by_length),
+        TEST(test_ignore_eos_hides_nothing_that_it_bills),
         TEST(test_clients_that_leave_during_preparation),
         TEST(test_a_long_list_of_tokens_keeps_nobody_waiting),
         TEST(test_texts_that_cannot_fit_are_refused_before_they_are_tokens),
