@@ -224,7 +224,7 @@ static bool check_answers(lc_call *c) {
     const lc_api_request *r = &c->request;
     char text[160];
     size_t answers = r->n * (r->messages ? 1 : r->n_prompts);
-    size_t most = lc_sched_waiting(c->service->o.sched);
+    size_t most = c->service->most_answers;
     if (answers <= most) return true;
     snprintf(text, sizeof text, "%zu answers (prompts times n): this server takes %zu at a time",
              answers, most);

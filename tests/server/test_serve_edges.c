@@ -127,12 +127,14 @@ static void test_clients_that_leave_during_preparation(void **state) {
     lc_buf_puts(&body, "]}");
     hasty clients[CLIENTS];
     for (int i = 0; i < CLIENTS; i++) {
-        clients[i] = (hasty){s, body.data, 20 * (i + 1)};
+        clients[i] = (hasty){s, body.data, 40 * (i + 1)};
         pthread_create(&threads[i], NULL, hang_up, &clients[i]);
     }
-    for (int i = 0; i < CLIENTS; i++) pthread_join(threads[i], NULL);
-    kill(s->pid, SIGTERM); /* and a drain that cancels what is there */
+    usleep(200000);
     kill(s->pid, SIGTERM);
+    usleep(20000);
+    kill(s->pid, SIGTERM); /* the second one cancels what is there */
+    for (int i = 0; i < CLIENTS; i++) pthread_join(threads[i], NULL);
     int status;
     waitpid(s->pid, &status, 0);
     s->pid = 0;
