@@ -27,6 +27,8 @@ typedef struct lc_ids {
     int32_t *data;
     size_t len, cap;
     bool failed;
+    size_t most;  /* encoding gives up (LC_ELIMIT) on what has more for certain; 0: never */
+    size_t least; /* then: how many it has at least */
 } lc_ids;
 
 bool lc_ids_push(lc_ids *ids, int32_t id);

@@ -46,6 +46,28 @@ static bool parse(lc_call *c) {
 
 /* ---- prompts ---- */
 
+/* Texts that clients know (notes: Claude Code, Codex, opencode act on them). */
+static void refuse_length(lc_call *c, size_t tokens) {
+    size_t context = lc_engine_context(c->service->o.engine);
+    refuse(c, 400, "context_length_exceeded", "");
+    if (c->dialect == &lc_dialect_messages)
+        snprintf(c->error.text, sizeof c->error.text,
+                 "prompt is too long: %zu tokens > %zu maximum", tokens, context);
+    else
+        snprintf(c->error.text, sizeof c->error.text,
+                 "This model's maximum context length is %zu tokens. However, your messages "
+                 "resulted in %zu tokens. Please reduce the length of the messages.",
+                 context, tokens);
+}
+
+/* Of a prompt that was given up the least number of tokens is known. */
+static void refuse_prompt(lc_call *c, const lc_ids *prompt, int status, const lc_err *err) {
+    if (status == LC_ELIMIT && prompt->least)
+        refuse_length(c, prompt->least);
+    else
+        refuse_status(c, status, err);
+}
+
 static bool must_call(const lc_api_request *r) {
     return r->choice == LC_TOOLS_REQUIRED || r->choice == LC_TOOLS_NAMED;
 }
@@ -63,7 +85,7 @@ static bool make_chat_prompt(lc_call *c) {
         c->thinks = lc_prompt_thinks(p, &c->prompts[0], c->heads[0]);
         return true;
     }
-    refuse_status(c, status, &err);
+    refuse_prompt(c, &c->prompts[0], status, &err);
     return false;
 }
 
@@ -101,8 +123,8 @@ static bool make_plain_prompts(lc_call *c) {
             status = lc_fail(&err, LC_ENOMEM, "prompt: out of memory");
         if (status == LC_OK && !c->prompts[i].len)
             status = lc_fail(&err, LC_EINVAL, "prompt: is empty");
+        if (status != LC_OK) refuse_prompt(c, &c->prompts[i], status, &err);
     }
-    if (status != LC_OK) refuse_status(c, status, &err);
     return status == LC_OK;
 }
 
@@ -111,33 +133,25 @@ static bool make_prompts(lc_call *c) {
     c->n_prompts = chat ? 1 : c->request.n_prompts;
     c->prompts = lc_calloc(c->n_prompts, sizeof *c->prompts);
     c->heads = lc_calloc(c->n_prompts, sizeof *c->heads);
+    for (size_t i = 0; c->prompts && i < c->n_prompts; i++)
+        c->prompts[i].most = lc_engine_context(c->service->o.engine);
     if (c->prompts && c->heads) return chat ? make_chat_prompt(c) : make_plain_prompts(c);
     refuse(c, 500, "internal_error", "out of memory");
     return false;
 }
 
-/* Texts that clients know (notes: Claude Code, Codex, opencode act on them). */
 static bool check_context(lc_call *c) {
     size_t context = lc_engine_context(c->service->o.engine), most = 0;
     for (size_t i = 0; i < c->n_prompts; i++)
         if (c->prompts[i].len > most) most = c->prompts[i].len;
-    bool room = c->request.echo ? most <= context : most < context;
-    if (room) {
-        int64_t left = (int64_t)(context - most) + 1;
-        if (c->request.max_tokens < 0) c->request.max_tokens = DEFAULT_TOKENS;
-        if (c->request.max_tokens > left) c->request.max_tokens = left;
-        return true;
+    if (c->request.echo ? most > context : most >= context) {
+        refuse_length(c, most);
+        return false;
     }
-    refuse(c, 400, "context_length_exceeded", "");
-    if (c->dialect == &lc_dialect_messages)
-        snprintf(c->error.text, sizeof c->error.text,
-                 "prompt is too long: %zu tokens > %zu maximum", most, context);
-    else
-        snprintf(c->error.text, sizeof c->error.text,
-                 "This model's maximum context length is %zu tokens. However, your messages "
-                 "resulted in %zu tokens. Please reduce the length of the messages.",
-                 context, most);
-    return false;
+    int64_t left = (int64_t)(context - most) + 1;
+    if (c->request.max_tokens < 0) c->request.max_tokens = DEFAULT_TOKENS;
+    if (c->request.max_tokens > left) c->request.max_tokens = left;
+    return true;
 }
 
 /* ---- sampling ---- */
@@ -210,7 +224,7 @@ static bool check_answers(lc_call *c) {
     const lc_api_request *r = &c->request;
     char text[160];
     size_t answers = r->n * (r->messages ? 1 : r->n_prompts);
-    size_t most = lc_sched_waiting(c->service->o.sched);
+    size_t most = c->service->most_answers;
     if (answers <= most) return true;
     snprintf(text, sizeof text, "%zu answers (prompts times n): this server takes %zu at a time",
              answers, most);
@@ -231,6 +245,7 @@ static bool make_choices(lc_call *c) {
         if (c->request.echo) k->prompt_left = c->prompts[k->prompt].len;
         if (c->request.messages)
             status = lc_toolparser_new(c->request.tools, c->thinks, &k->parser, &err);
+        if (k->parser && c->request.ignore_eos) lc_toolparser_pass_end(k->parser);
     }
     if (status != LC_OK) refuse_status(c, status, &err);
     return status == LC_OK;

@@ -132,7 +132,9 @@ int lc_prompt_chat(const lc_prompter *p, uint64_t tenant, const lc_api_request *
     if (!p->tmpl) return lc_fail(err, LC_EUNSUPPORTED, "this model has no chat template");
     struct json_object *arguments = arguments_of(r, plain);
     if (!arguments) return lc_fail(err, LC_ENOMEM, "prompt: out of memory");
+    rendered.most = out->most;
     int status = encode(p, r->messages, r->tools, arguments, &rendered, err);
+    out->least = rendered.least;
     json_object_put(arguments);
     bool open = lc_prompt_continues(r);
     if (status == LC_OK && open && rendered.len && is_eos(p, rendered.data[rendered.len - 1]))

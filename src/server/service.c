@@ -351,6 +351,7 @@ int lc_service_open(const lc_service_options *options, lc_service **out, lc_err 
     s->o = *options;
     s->started = time(NULL);
     s->opened_ns = lc_clock_ns();
+    s->most_answers = lc_sched_waiting(options->sched);
     int status = start_workers(&s->workers, err);
     if (status == LC_OK)
         status = lc_prompter_init(&s->prompter, options->tmpl, e->tokenizer, options->replay,

@@ -41,7 +41,8 @@ struct lc_service {
     size_t n_calls;
     bool draining, closed; /* closed: scheduler and workers are gone */
     uint64_t drain_until, opened_ns;
-    int64_t started; /* seconds since 1970 */
+    int64_t started;     /* seconds since 1970 */
+    size_t most_answers; /* of one request: workers may outlive the scheduler that knows it */
 };
 
 /* One request from its head to its last byte. */

@@ -126,6 +126,7 @@ static int load_split(const pretok_loader *loader, struct json_object *json) {
     lc_pretok_step *step;
     int status = add_step(loader, PRETOK_SPLIT, &step);
     if (!status) status = load_behavior(loader, json, &step->behavior);
+    if (!status && step->behavior == SPLIT_REMOVED) loader->pretok->drops = true;
     if (!status) status = lc_tok_bool(loader->src, json, loader->where, "invert", &step->invert);
     return status ? status : lc_regex_load(loader->src, json, loader->where, &step->regex);
 }

@@ -98,6 +98,8 @@ typedef struct lc_vocab {
 int lc_vocab_load(lc_vocab *vocab, const lc_tok_src *src, struct json_object *model_vocab,
                   struct json_object *added_tokens);
 void lc_vocab_free(lc_vocab *vocab);
+/* Bytes of text of the longest token, the model's being in the byte alphabet. */
+size_t lc_vocab_longest(const lc_vocab *vocab);
 /* The id of a content, -1 if there is none with one of `flags`. */
 int32_t lc_vocab_find(const lc_vocab *vocab, const char *content, size_t len, int flags);
 static inline const char *lc_vocab_content(const lc_vocab *vocab, int32_t id) {
@@ -207,6 +209,7 @@ typedef struct lc_pretok {
     lc_pretok_step *steps;
     size_t n_steps;
     bool byte_level;
+    bool drops; /* a step removes text */
 } lc_pretok;
 
 typedef struct lc_pretok_work {
@@ -290,6 +293,7 @@ struct lc_tokenizer {
     lc_added added;
     lc_pieces pieces;
     lc_ids before, after; /* what the post-processor puts around a text */
+    size_t longest;       /* bytes of text that a token stands for at most; 0: not known */
 };
 
 static inline bool lc_is_space(int32_t code) { /* the White_Space property, 25 characters */

@@ -73,6 +73,12 @@ static int out_of_memory(const tok_work *work, size_t len) {
     return lc_fail(work->err, LC_ENOMEM, "out of memory while encoding %zu bytes", len);
 }
 
+static int too_many(const tok_work *work, size_t least) {
+    work->out->least = least;
+    return lc_fail(work->err, LC_ELIMIT, "the text has at least %zu tokens, the limit is %zu",
+                   least, work->out->most);
+}
+
 static int encode_pieces(tok_work *work, lc_str text) {
     const lc_tokenizer *t = work->tokenizer;
     int status = lc_pretok_split(&t->pretok, &work->pretok, work->regex, text, &text, work->err);
@@ -82,6 +88,8 @@ static int encode_pieces(tok_work *work, lc_str text) {
         lc_str piece = {text.data + span.start, span.len};
         if (!lc_bpe_encode(&t->bpe, &t->vocab, &work->bpe, piece, work->out))
             return out_of_memory(work, piece.len);
+        if (work->out->most && work->out->len / 2 > work->out->most)
+            return too_many(work, work->out->len);
     }
     return LC_OK;
 }
@@ -147,6 +155,8 @@ int lc_tokenizer_encode(const lc_tokenizer *tokenizer, const char *text, size_t 
         if (!lc_utf8_sanitize(&work.clean, text, len)) status = out_of_memory(&work, len);
         clean = (lc_str){work.clean.data, work.clean.len};
     }
+    size_t least = lc_tokenizer_least(tokenizer, clean.len);
+    if (!status && out->most && least > out->most) status = too_many(&work, least);
     if (!status && !(work.regex = lc_regex_work_new())) status = out_of_memory(&work, len);
     if (!status && add_bos) lc_ids_append(out, tokenizer->before.data, tokenizer->before.len);
     if (!status) status = encode_text(&work, clean);
@@ -155,6 +165,11 @@ int lc_tokenizer_encode(const lc_tokenizer *tokenizer, const char *text, size_t 
     if (status) out->len = before;
     work_free(&work);
     return status;
+}
+
+size_t lc_tokenizer_least(const lc_tokenizer *tokenizer, size_t len) {
+    size_t longest = tokenizer->longest;
+    return longest ? len / longest + (len % longest != 0) : 0;
 }
 
 static int give_pieces(tok_work *work, lc_str text, lc_piece_sink *piece, void *ctx) {

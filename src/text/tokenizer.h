@@ -23,10 +23,16 @@ typedef enum lc_encode_mode {
 } lc_encode_mode;
 
 /* Appends the ids of text (any bytes; each maximal invalid UTF-8 part counts as U+FFFD). add_bos
- * applies the file's post-processor template. Time is linear up to a log factor in len, whatever
+ * applies the file's post-processor template. With out->most set, a text gives LC_ELIMIT at once
+ * if its length says that it has more tokens, and otherwise when twice as many are there: callers
+ * may know shorter tokens for a part of it. Time is linear up to a log factor in len, whatever
  * the text. */
 int lc_tokenizer_encode(const lc_tokenizer *tokenizer, const char *text, size_t len,
                         lc_encode_mode mode, bool add_bos, lc_ids *out, lc_err *err);
+
+/* Tokens that a text of so many bytes has at least: none is longer than the longest of the
+ * vocabulary. 0 where the file's rules may drop text. */
+size_t lc_tokenizer_least(const lc_tokenizer *tokenizer, size_t len);
 
 /* Calls `piece` with each piece that merges never cross, in the byte alphabet, in order: text taken
  * as in LC_ENCODE_PLAIN, which must be valid UTF-8. A non-zero result of piece stops and is

@@ -222,6 +222,16 @@ static int check_head(const lc_tok_src *src, struct json_object *json, struct js
     return LC_OK;
 }
 
+/* 0 where text may vanish on its way to tokens. */
+static size_t longest_of(const lc_tokenizer *t) {
+    if (t->norm.n_steps > (t->norm.byte_level ? 1 : 0) || t->pretok.drops) return 0;
+    for (int32_t code = 0; code < LC_ALPHABET_END; code++)
+        if (lc_alphabet_byte(code) >= 0 && t->bpe.char_id[code] < 0) return 0;
+    for (size_t i = 0; i < t->added.count; i++)
+        if (t->added.tokens[i].lstrip || t->added.tokens[i].rstrip) return 0;
+    return lc_vocab_longest(&t->vocab);
+}
+
 static int load(lc_tokenizer *t, const lc_tok_src *src, struct json_object *json) {
     struct json_object *model = lc_tok_field(json, "model");
     struct json_object *added = lc_tok_field(json, "added_tokens");
@@ -238,6 +248,7 @@ static int load(lc_tokenizer *t, const lc_tok_src *src, struct json_object *json
     if (!status) status = lc_added_load(&t->added, &t->norm, src, added);
     if (!status) status = load_post(t, src, lc_tok_field(json, "post_processor"), 0);
     if (!status) status = lc_pieces_load(&t->pieces, t, src, lc_tok_field(json, "decoder"));
+    if (!status) t->longest = longest_of(t);
     return status;
 }
 

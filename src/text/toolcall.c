@@ -88,7 +88,7 @@ struct lc_toolparser {
     bool finished, failed;
 
     size_t end_matched; /* bytes of the end tag that are held back */
-    bool ended;
+    bool ended, passes_end;
 
     parse_state state;
     lc_buf text; /* not used up yet, from `start` on */
@@ -626,6 +626,8 @@ int lc_toolparser_new(struct json_object *tools, bool thinking_open, lc_toolpars
     return LC_OK;
 }
 
+void lc_toolparser_pass_end(lc_toolparser *p) { p->passes_end = true; }
+
 void lc_toolparser_free(lc_toolparser *p) {
     if (!p) return;
     block_reset(p);
@@ -643,8 +645,10 @@ void lc_toolparser_free(lc_toolparser *p) {
 static void filter(lc_toolparser *p, const char *text, size_t len) {
     for (size_t i = 0; i < len && !p->ended;) {
         if (p->end_matched && text[i] == end_tag[p->end_matched]) {
-            p->ended = ++p->end_matched == END_TAG_LEN;
             i++;
+            if (++p->end_matched < END_TAG_LEN) continue;
+            p->ended = !p->passes_end;
+            if (p->passes_end) p->end_matched = 0;
             continue;
         }
         lc_buf_append(&p->text, end_tag, p->end_matched);

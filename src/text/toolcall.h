@@ -16,6 +16,8 @@ typedef struct lc_toolparser lc_toolparser;
 int lc_toolparser_new(struct json_object *tools, bool thinking_open, lc_toolparser **out,
                       lc_err *err);
 void lc_toolparser_free(lc_toolparser *parser);
+/* End tags are left out, and what stands behind them is read as if they weren't there. */
+void lc_toolparser_pass_end(lc_toolparser *parser);
 
 /* Feeds the next piece (any cut, even inside a character; then what is certain may end inside one
  * too). Text is passed on byte by byte, UTF-8 is not checked. After LC_ENOMEM the parser takes no

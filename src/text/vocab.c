@@ -88,6 +88,19 @@ int32_t lc_vocab_find(const lc_vocab *vocab, const char *content, size_t len, in
     return -1;
 }
 
+size_t lc_vocab_longest(const lc_vocab *vocab) {
+    size_t longest = 0;
+    for (size_t id = 0; id < vocab->n_ids; id++) {
+        const char *text = lc_vocab_content(vocab, (int32_t)id);
+        bool added = vocab->flags[id] & LC_IN_ADDED;
+        size_t n = 0;
+        for (size_t i = 0; vocab->flags[id] && i < vocab->length[id]; i++)
+            n += added || ((unsigned char)text[i] & 0xC0) != 0x80;
+        if (n > longest) longest = n;
+    }
+    return longest;
+}
+
 static int insert(lc_vocab *vocab, const lc_tok_src *src, lc_str content, int32_t id) {
     if (vocab->flags[id]) {
         lc_quoted first = lc_tok_quote(lc_vocab_content(vocab, id));

@@ -56,6 +56,33 @@ static void test_calls_that_max_tokens_cut_end_by_length(void **state) {
     }
 }
 
+/* The end of the turn is token 2: the bias makes it one of eight here. */
+static void test_ignore_eos_hides_nothing_that_it_bills(void **state) {
+    server *s = *state;
+    start_server(s, "tests/golden/tiny-code", NULL);
+    reply r = post(s, "/v1/chat/completions",
+                   "{" HELLO ",\"temperature\":1,\"seed\":5,\"max_tokens\":200,\"ignore_eos\":true,"
+                   "\"logprobs\":true,\"logit_bias\":{\"2\":6}}");
+    assert_int_equal(r.status, 200);
+    assert_int_equal(number_at(&r, "usage.completion_tokens"), 200);
+    assert_string_equal(text_at(&r, "choices.0.finish_reason"), "length");
+    struct json_object *tokens = at(r.json, "choices.0.logprobs.content");
+    size_t ends = 0, text = 0, n = json_object_array_length(tokens);
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *token = at(json_object_array_get_idx(tokens, i), "token");
+        bool end = !strcmp(json_object_get_string(token), "</longcat_s>");
+        ends += end;
+        text += end ? 0 : (size_t)json_object_get_string_len(token);
+    }
+    printf("# %zu tokens, %zu of them ends of the turn\n", n, ends);
+    assert_int_equal(n, 200);
+    assert_in_range(ends, 5, 195);
+    const char *content = text_at(&r, "choices.0.message.content");
+    assert_null(strstr(content, "</longcat_s>"));
+    assert_in_range(strlen(content), text * 8 / 10, text); /* white space at the ends is cut */
+    free_reply(&r);
+}
+
 /* ---- clients that go away while a worker has their request ---- */
 
 typedef struct hasty {
@@ -100,12 +127,14 @@ static void test_clients_that_leave_during_preparation(void **state) {
     lc_buf_puts(&body, "]}");
     hasty clients[CLIENTS];
     for (int i = 0; i < CLIENTS; i++) {
-        clients[i] = (hasty){s, body.data, 20 * (i + 1)};
+        clients[i] = (hasty){s, body.data, 40 * (i + 1)};
         pthread_create(&threads[i], NULL, hang_up, &clients[i]);
     }
-    for (int i = 0; i < CLIENTS; i++) pthread_join(threads[i], NULL);
-    kill(s->pid, SIGTERM); /* and a drain that cancels what is there */
+    usleep(200000);
     kill(s->pid, SIGTERM);
+    usleep(20000);
+    kill(s->pid, SIGTERM); /* the second one cancels what is there */
+    for (int i = 0; i < CLIENTS; i++) pthread_join(threads[i], NULL);
     int status;
     waitpid(s->pid, &status, 0);
     s->pid = 0;
@@ -145,6 +174,40 @@ static void test_a_long_list_of_tokens_keeps_nobody_waiting(void **state) {
     printf("# %.1f s, nobody waited longer than %.3f s\n", r->total_s, longest);
     assert_true(longest < r->total_s / 10);
     free_reply(got);
+}
+
+static int64_t number_behind(const char *text, const char *words) {
+    const char *at = strstr(text, words);
+    if (!at) fail_msg("no \"%s\" in %s", words, text);
+    return atoll(at + strlen(words));
+}
+
+/* The number in the message says how far it was counted: not the 3 million tokens of this text. */
+static void test_texts_that_cannot_fit_are_refused_before_they_are_tokens(void **state) {
+    enum { WORDS = 3000000 };
+    server *s = *state;
+    lc_buf body = {0};
+    start_server(s, "tests/golden/tiny-code", NULL);
+    lc_buf_puts(&body, "{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"");
+    repeat(&body, WORDS, "word ");
+    lc_buf_puts(&body, "\"}]}");
+    reply chat = post(s, "/v1/chat/completions", body.data);
+    reply messages = post(s, "/v1/messages", body.data);
+    lc_buf_clear(&body);
+    lc_buf_puts(&body, "{\"max_tokens\":1,\"prompt\":[\"a\",\"");
+    repeat(&body, 20000, "word ");
+    lc_buf_puts(&body, "\"]}");
+    reply plain = post(s, "/v1/completions", body.data);
+    assert_int_equal(chat.status, 400);
+    assert_int_equal(messages.status, 400);
+    assert_int_equal(plain.status, 400);
+    assert_string_equal(text_at(&chat, "error.code"), "context_length_exceeded");
+    assert_string_equal(text_at(&plain, "error.code"), "context_length_exceeded");
+    assert_in_range(number_behind(chat.body.data, "resulted in "), 4097, WORDS / 2);
+    assert_in_range(number_behind(messages.body.data, "prompt is too long: "), 4097, WORDS / 2);
+    assert_in_range(number_behind(plain.body.data, "resulted in "), 4097, 2 * 4096 + 2);
+    free_reply(&chat), free_reply(&messages), free_reply(&plain);
+    lc_buf_free(&body);
 }
 
 /* 128 prompts with 4 answers each. */
@@ -260,8 +323,10 @@ static void test_the_access_log_has_http_errors(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_calls_that_max_tokens_cut_end_by_length),
+        TEST(test_ignore_eos_hides_nothing_that_it_bills),
         TEST(test_clients_that_leave_during_preparation),
         TEST(test_a_long_list_of_tokens_keeps_nobody_waiting),
+        TEST(test_texts_that_cannot_fit_are_refused_before_they_are_tokens),
         TEST(test_more_answers_than_ever_wait_are_refused),
         TEST(test_anthropics_clients_get_their_errors),
         TEST(test_the_access_log_has_http_errors),

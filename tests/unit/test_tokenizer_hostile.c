@@ -25,6 +25,68 @@ static double now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* ---- the least number of tokens ---- */
+
+static size_t tokens_of(const lc_tokenizer *t, const lc_buf *text, lc_encode_mode mode) {
+    lc_ids ids = {0};
+    assert_ok(lc_tokenizer_encode(t, text->data, text->len, mode, false, &ids, &err), err);
+    size_t n = ids.len;
+    lc_ids_free(&ids);
+    return n;
+}
+
+/* No text has fewer tokens than its length says: each token's own text, many times over, is what
+ * comes closest, and the longest one's reaches it. */
+static void test_no_text_has_fewer_tokens_than_the_least(void **state) {
+    static const char *const models[] = {"models/nano", "tests/golden/tiny-code"};
+    (void)state;
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+        lc_tokenizer *t;
+        bool reached = false;
+        assert_ok(lc_tokenizer_load(models[m], &t, &err), err);
+        assert_true(lc_tokenizer_least(t, MEGABYTE) > 0);
+        for (size_t id = 0; id < lc_tokenizer_vocab_size(t); id++) {
+            lc_buf text = {0};
+            size_t len;
+            const char *bytes = lc_tokenizer_bytes(t, (int32_t)id, &len);
+            for (int i = 0; len && i < 8; i++) {
+                lc_buf_append(&text, bytes, len);
+                for (int mode = LC_ENCODE_ALL; mode <= LC_ENCODE_PLAIN; mode++) {
+                    size_t n = tokens_of(t, &text, (lc_encode_mode)mode);
+                    size_t least = lc_tokenizer_least(t, text.len);
+                    if (n < least) fail_msg("token %zu: %zu, not %zu", id, n, least);
+                    reached = reached || (n == least && len > 8);
+                }
+            }
+            lc_buf_free(&text);
+        }
+        assert_true(reached);
+        lc_tokenizer_free(t);
+    }
+}
+
+static void test_texts_beyond_the_most_are_given_up(void **state) {
+    lc_tokenizer *t;
+    lc_buf text = {0};
+    (void)state;
+    assert_ok(lc_tokenizer_load("tests/golden/tiny-code", &t, &err), err);
+    for (int i = 0; i < 2000; i++) lc_buf_puts(&text, "word ");
+    size_t whole = tokens_of(t, &text, LC_ENCODE_PLAIN), least = lc_tokenizer_least(t, text.len);
+    const size_t limits[] = {whole, whole / 2 + 1, whole / 4, least, least - 1};
+    for (size_t i = 0; i < 5; i++) {
+        lc_ids ids = {.most = limits[i]};
+        int status =
+            lc_tokenizer_encode(t, text.data, text.len, LC_ENCODE_PLAIN, false, &ids, &err);
+        assert_int_equal(status, i < 2 ? LC_OK : LC_ELIMIT);
+        assert_int_equal(ids.len, i < 2 ? whole : 0);
+        assert_true(i < 2 || (ids.least > limits[i] && ids.least <= whole));
+        if (i == 4) assert_int_equal(ids.least, least);
+        lc_ids_free(&ids);
+    }
+    lc_buf_free(&text);
+    lc_tokenizer_free(t);
+}
+
 /* ---- files ---- */
 
 /* A tokenizer with the tokens a, b, c, ab, bc, abc (0 to 5) and one part replaced. */
@@ -55,6 +117,40 @@ static char *build(const file_parts *p) {
 static int parse(const char *json, lc_tokenizer **t) {
     err = (lc_err){0};
     return lc_tokenizer_parse(json, strlen(json), "hostile", t, &err);
+}
+
+static void test_rules_that_drop_text_give_no_least(void **state) {
+#define DROPPING "{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"invert\":false,\"behavior\":"
+    static const file_parts files[] = {
+        {0}, /* bytes without a token are dropped */
+        {.normalizer = "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}"},
+        {.pre_tokenizer =
+             "{\"type\":\"Sequence\",\"pretokenizers\":[" DROPPING "\"Removed\"}," BYTE_LEVEL "]}"},
+        {.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" DROPPING
+                          "\"Isolated\"}," BYTE_LEVEL "]}"},
+        {.added = "{\"id\":600,\"content\":\"<x>\",\"special\":true,\"lstrip\":true,\"rstrip\":"
+                  "false,\"single_word\":false,\"normalized\":false}"},
+        {.normalizer = BYTE_LEVEL},
+    };
+    static const size_t least[] = {0, 0, 0, 4, 0, 4}; /* of 10 bytes: "abc" is the longest */
+    lc_buf vocab = {0};
+    (void)state;
+    lc_buf_puts(&vocab, "\"abc\":256");
+    for (int code = 0, id = 0; code < 0x144; code++) {
+        bool itself = (code > 0x20 && code < 0x7F) || (code > 0xA0 && code != 0xAD);
+        if (itself) lc_buf_printf(&vocab, ",\"\\u%04x\":%d", (unsigned)code, id++);
+    }
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        file_parts parts = files[i];
+        lc_tokenizer *t;
+        if (i) parts.vocab = vocab.data;
+        char *json = build(&parts);
+        assert_ok(parse(json, &t), err);
+        assert_int_equal(lc_tokenizer_least(t, 10), least[i]);
+        lc_tokenizer_free(t);
+        lc_free(json);
+    }
+    lc_buf_free(&vocab);
 }
 
 /* code, a word of the message, the file. */
@@ -501,11 +597,19 @@ static void test_allocation_failures(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_refused_patterns),
-        cmocka_unit_test(test_cut_files),   cmocka_unit_test(test_bombs),
-        cmocka_unit_test(test_odd_merges),  cmocka_unit_test(test_long_texts),
-        cmocka_unit_test(test_long_pieces), cmocka_unit_test(test_exploding_pattern),
-        cmocka_unit_test(test_large_vocab), cmocka_unit_test(test_allocation_failures),
+        cmocka_unit_test(test_no_text_has_fewer_tokens_than_the_least),
+        cmocka_unit_test(test_texts_beyond_the_most_are_given_up),
+        cmocka_unit_test(test_rules_that_drop_text_give_no_least),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused_patterns),
+        cmocka_unit_test(test_cut_files),
+        cmocka_unit_test(test_bombs),
+        cmocka_unit_test(test_odd_merges),
+        cmocka_unit_test(test_long_texts),
+        cmocka_unit_test(test_long_pieces),
+        cmocka_unit_test(test_exploding_pattern),
+        cmocka_unit_test(test_large_vocab),
+        cmocka_unit_test(test_allocation_failures),
     };
     return test_main(tests);
 }
