@@ -46,7 +46,7 @@ static bool parse(lc_call *c) {
 
 /* ---- prompts ---- */
 
-/* Texts that clients know (notes: Claude Code, Codex, opencode act on them). */
+/* Texts that clients know: Claude Code, Codex and opencode act on them. */
 static void refuse_length(lc_call *c, size_t tokens) {
     size_t context = lc_engine_context(c->service->o.engine);
     refuse(c, 400, "context_length_exceeded", "");

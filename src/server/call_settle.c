@@ -32,9 +32,9 @@ static struct json_object *message_of(const lc_choice *k) {
 }
 
 /* Whether the message stands for nothing but the tokens that were sampled: the client's own
- * beginning isn't in it, nor ends of turns that were passed over, nor what a stop string cut off,
- * nor is a token lost. An answer that ran
- * out of tokens isn't a turn's end as the model writes it, but it is what was sampled. */
+ * beginning isn't in it, nor were ends of turns passed over, nor did a stop string cut it, nor is a
+ * token lost. An answer that ran out of tokens isn't a turn's end as the model writes it, but it is
+ * what was sampled. */
 static bool stands_for_tokens(const lc_call *c, const lc_choice *k) {
     return k->parser && k->tokens.len && k->end != LC_TASK_STRING && k->end != LC_TASK_FAILED &&
            !c->request.ignore_eos && !lc_prompt_continues(&c->request);
