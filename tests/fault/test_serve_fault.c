@@ -205,7 +205,7 @@ static void test_a_full_queue_takes_all_answers_or_none(void **state) {
                  (const char *[]){"--running", "1", "--waiting", "2", NULL});
     pthread_create(&thread, NULL, long_stream, s); /* two answers: one runs, one waits */
     for (int i = 0; i < 200 && metric(s, "num_requests_waiting") < 1; i++) usleep(10000);
-    reply r = post(s, "/v1/completions", "{\"prompt\":\"x\",\"n\":4,\"max_tokens\":300}");
+    reply r = post(s, "/v1/completions", "{\"prompt\":\"x\",\"n\":2,\"max_tokens\":300}");
     assert_int_equal(r.status, 429);
     assert_true(metric(s, "num_requests_waiting") == 1);
     free_reply(&r);
