@@ -271,12 +271,13 @@ static const char *no_header(void *ctx, const char *name) {
     return NULL;
 }
 
-/* The prompt that a request of the visit's dialect would give. */
-static bool make_prompt(light *l, struct json_object *body, lc_ids *ids) {
+/* The prompt that a request of the dialect would give. */
+static bool make_prompt(light *l, const lc_dialect *dialect, struct json_object *body,
+                        lc_ids *ids) {
     lc_api_request r = {0};
     lc_err err = {0};
     size_t head;
-    l->visit->dialect->parse(body, no_header, NULL, &r, &l->error);
+    dialect->parse(body, no_header, NULL, &r, &l->error);
     if (!l->error.status && lc_prompt_chat(&l->visit->service->prompter, l->visit->key.tenant, &r,
                                            false, ids, &head, &err) != LC_OK)
         refuse(l, &err);
@@ -289,7 +290,7 @@ static void make_count(light *l, struct json_object *body) {
     lc_ids ids = {0};
     if (!json_object_object_get(body, "max_tokens")) /* not asked for here */
         json_object_object_add(body, "max_tokens", json_object_new_int(1));
-    if (make_prompt(l, body, &ids)) {
+    if (make_prompt(l, &lc_dialect_messages, body, &ids)) {
         l->out = json_object_new_object();
         json_object_object_add(l->out, "input_tokens", count(ids.len));
     }
@@ -301,7 +302,7 @@ static void make_template(light *l, struct json_object *body) {
     lc_ids ids = {0};
     lc_buf text = {0};
     lc_err err = {0};
-    if (make_prompt(l, body, &ids)) {
+    if (make_prompt(l, &lc_dialect_chat, body, &ids)) {
         if (lc_tokenizer_decode(l->visit->service->prompter.tokenizer, ids.data, ids.len, false,
                                 &text, &err) == LC_OK) {
             l->out = json_object_new_object();

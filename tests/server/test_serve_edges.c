@@ -281,6 +281,12 @@ static void test_anthropics_clients_get_their_errors(void **state) {
             if (is_theirs != cases[i].anthropic) fail_msg("%s: %s", cases[i].path, r.body.data);
             free_reply(&r);
         }
+    reply prompt = ask(s, (request){.path = "/anthropic/apply-template", /* still a chat request */
+                                    .body = "{" HELLO "}",
+                                    .header = VERSION,
+                                    .key = key});
+    assert_int_equal(prompt.status, 200);
+    free_reply(&prompt);
     static const char large[] =
         "POST /v1/x HTTP/1.1\r\nHost: localhost\r\n" VERSION "\r\nContent-Length: 99999999\r\n\r\n";
     assert_int_equal(send_raw(s->port, large, sizeof large - 1, out), 413);
