@@ -187,10 +187,13 @@ static int check_names(const server *s, lc_err *err) {
     if (!s->name) return lc_fail(err, LC_ENOMEM, "out of memory");
     for (size_t at = 0, n = strlen(s->name), used; plain && at < n; at += used) {
         int32_t c = lc_utf8_decode(s->name + at, n - at, &used);
-        plain = c >= ' ' && (c < 0x7f || c > 0x9f);
+        plain = c >= ' ' && (c < 0x7f || c > 0x9f) && c != '"' && c != '\\';
     }
     if (!plain)
-        return lc_fail(err, LC_EINVAL, "--name: \"%s\" is empty or not printable UTF-8", s->name);
+        return lc_fail(
+            err, LC_EINVAL,
+            "--name: \"%s\" is empty, or has what isn't printable UTF-8, a quote or a backslash",
+            s->name);
     for (const char *p = prefix; *p || p == prefix; p++)
         if (!isalpha((unsigned char)*p) && *p != '_' && *p != ':' &&
             !(p > prefix && isdigit((unsigned char)*p)))

@@ -177,6 +177,7 @@ static void test_names_are_checked(void **state) {
     refuses(s, "--metrics-prefix 9x", 1, "--metrics-prefix: \"9x\"");
     refuses(s, "--metrics-prefix long-cat:", 1, "--metrics-prefix: \"long-cat:\"");
     refuses(s, "--name ''", 1, "--name: \"\"");
+    refuses(s, "--name 'a\"b'", 1, "a quote");
     refuses(s, "--name \"$(printf 'a\\tb')\"", 1, "--name");
     refuses(s, "--name \"$(printf 'a\\377')\"", 1, "--name");
     start_server(s, model,
