@@ -193,7 +193,8 @@ static void ctrl_c_in_an_answer(void **state) {
     read_until(&c, "> ");
     type(&c, "hello\n");
     read_until(&c, "hello\r\n");
-    usleep(3 * SHORT_MS * 1000); /* the answer begins */
+    struct pollfd answer = {.fd = c.terminal, .events = POLLIN};
+    assert_int_equal(poll(&answer, 1, WAIT_MS), 1); /* it has begun */
     type(&c, "\x03");
     read_until(&c, "[cut off]\r\n> ");
     type(&c, "/help\n");
