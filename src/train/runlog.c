@@ -5,10 +5,12 @@
 #include "base/json.h"
 #include "base/log.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 struct lc_runlog {
     FILE *file;
@@ -27,25 +29,41 @@ static int64_t step_of(const char *line, size_t len) {
     return out;
 }
 
-/* Rewrites the file with the whole lines up to `step`. */
-static int cut(const char *path, int64_t step, lc_err *err) {
-    lc_buf old = {0}, kept = {0};
-    struct stat st;
-    if (stat(path, &st)) return LC_OK;
-    int status = lc_file_read(path, 0, &old, err);
-    for (size_t at = 0; status == LC_OK && at < old.len;) {
-        const char *end = memchr(old.data + at, '\n', old.len - at);
-        if (!end) break; /* a line that a kill has cut */
-        size_t len = (size_t)(end - old.data) - at;
-        int64_t of = step_of(old.data + at, len);
-        if (of >= 0 && of <= step) lc_buf_append(&kept, old.data + at, len + 1);
-        at += len + 1;
+/* Copies the whole lines up to `step`; *dropped: there were others. */
+static int copy_lines(FILE *from, FILE *to, int64_t step, bool *dropped, const char *path,
+                      lc_err *err) {
+    char *line = NULL;
+    size_t size = 0;
+    ssize_t len;
+    bool ok = true;
+    while (ok && (len = getline(&line, &size, from)) > 0) {
+        bool whole = line[len - 1] == '\n'; /* else a kill has cut it */
+        int64_t of = whole ? step_of(line, (size_t)len - 1) : -1;
+        if (of >= 0 && of <= step)
+            ok = fwrite(line, 1, (size_t)len, to) == (size_t)len;
+        else
+            *dropped = true;
     }
-    if (status == LC_OK && kept.failed) status = lc_fail(err, LC_ENOMEM, "%s: memory", path);
-    if (status == LC_OK && kept.len != old.len)
-        status = lc_file_write(path, kept.data ? kept.data : "", kept.len, err);
-    lc_buf_free(&old);
-    lc_buf_free(&kept);
+    ok = ok && !ferror(from) && !fflush(to) && !fsync(fileno(to));
+    free(line);
+    return ok ? LC_OK : lc_fail_errno(err, LC_EIO, "%s", path);
+}
+
+/* Leaves the whole lines up to `step` in the file. */
+static int cut(const char *path, int64_t step, lc_err *err) {
+    lc_buf part = {0};
+    FILE *from = fopen(path, "re");
+    if (!from) return errno == ENOENT ? LC_OK : lc_fail_errno(err, LC_EIO, "%s", path);
+    bool dropped = false;
+    FILE *to = lc_buf_printf(&part, "%s.part", path) ? fopen(part.data, "we") : NULL;
+    int status = to ? copy_lines(from, to, step, &dropped, part.data, err)
+                    : lc_fail_errno(err, LC_EIO, "%s.part", path);
+    fclose(from);
+    if (to) fclose(to);
+    if (status == LC_OK && dropped && rename(part.data, path))
+        status = lc_fail_errno(err, LC_EIO, "%s", path);
+    if (to && (status != LC_OK || !dropped)) unlink(part.data);
+    lc_buf_free(&part);
     return status;
 }
 
