@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -29,23 +28,31 @@ static int64_t step_of(const char *line, size_t len) {
     return out;
 }
 
+/* False at the end. */
+static bool next_line(FILE *file, lc_buf *line) {
+    char piece[4096];
+    lc_buf_clear(line);
+    while (!line->failed && fgets(piece, sizeof piece, file) && lc_buf_puts(line, piece))
+        if (line->data[line->len - 1] == '\n') break;
+    return line->len > 0;
+}
+
 /* Copies the whole lines up to `step`; *dropped: there were others. */
 static int copy_lines(FILE *from, FILE *to, int64_t step, bool *dropped, const char *path,
                       lc_err *err) {
-    char *line = NULL;
-    size_t size = 0;
-    ssize_t len;
+    lc_buf line = {0};
     bool ok = true;
-    while (ok && (len = getline(&line, &size, from)) > 0) {
-        bool whole = line[len - 1] == '\n'; /* else a kill has cut it */
-        int64_t of = whole ? step_of(line, (size_t)len - 1) : -1;
+    while (ok && next_line(from, &line)) {
+        bool whole = line.data[line.len - 1] == '\n'; /* else a kill has cut it */
+        int64_t of = whole ? step_of(line.data, line.len - 1) : -1;
         if (of >= 0 && of <= step)
-            ok = fwrite(line, 1, (size_t)len, to) == (size_t)len;
+            ok = fwrite(line.data, 1, line.len, to) == line.len;
         else
             *dropped = true;
+        ok = ok && !line.failed;
     }
     ok = ok && !ferror(from) && !fflush(to) && !fsync(fileno(to));
-    free(line);
+    lc_buf_free(&line);
     return ok ? LC_OK : lc_fail_errno(err, LC_EIO, "%s", path);
 }
 

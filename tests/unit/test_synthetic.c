@@ -423,7 +423,8 @@ static void what_fails_leaves_nothing(void **state) {
     assert_non_null(strstr(err.text, "isn't empty"));
     assert_int_equal(stat(in_folder("used/config.json"), &st), 0);
     assert_int_equal(st.st_size, 2);
-    assert_int_equal(lc_synthetic_write(&how, in_folder("absent/x"), NULL, &err), LC_EIO);
+    /* a file where a folder should be */
+    assert_int_equal(lc_synthetic_write(&how, in_folder("used/config.json/x"), NULL, &err), LC_EIO);
     how.type = LC_F16;
     assert_int_equal(lc_synthetic_write(&how, in_folder("f16"), NULL, &err), LC_EINVAL);
     how.type = LC_BF16;
