@@ -285,9 +285,9 @@ static void test_sittings(void **state) {
         assert_ok(run((run_options){.run = "sit", .threads = 1 + i % 3, .most_steps = 1}, &result),
                   err);
         assert_int_equal(result.step, i + 1);
-        if (i == 5) { /* what a kill leaves: later steps, and the beginning of a line */
+        if (i == 5) { /* what a kill leaves: later steps, and a line without its end */
             FILE *log = fopen(in(folder, "sit/log.jsonl"), "a");
-            fputs("{\"step\": 9, \"rate\": 7}\n{\"step\": 2, \"rate\": 7", log);
+            fputs("{\"step\": 9, \"rate\": 7}\n{\"step\": 2, \"rate\": 7}", log);
             fclose(log);
         }
     }
