@@ -18,6 +18,7 @@
 #include "base/json.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/utf8.h"
 
 #include <limits.h>

@@ -1,4 +1,5 @@
 /* bench_make.c: `longcat bench make`: options and progress of engine/synthetic.h. */
+#include "base/file.h"
 #include "cli/bench.h"
 #include "cli/progress.h"
 #include "engine/synthetic.h"

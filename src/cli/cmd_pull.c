@@ -3,6 +3,7 @@
  * download itself is format/hub.h. On a terminal one line is redrawn; elsewhere finished files are
  * printed one a line, and every half minute a line says how far it is.
  */
+#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "format/hub.h"

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/utf8.h"

@@ -6,6 +6,7 @@
  * line n of the output always answers line n of the input. The line shapes are those of the golden
  * files, so that they can be fed as they are. --raw renders templates without the chat rules.
  */
+#include "base/file.h"
 #include "cli/cli.h"
 #include "text/chat.h"
 

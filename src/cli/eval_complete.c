@@ -4,6 +4,7 @@
  * the next line, and how near is it. Completions go out as JSONL, so that a script can see whether
  * they compile. With --drafts also how often the draft module guessed the model's own next tokens.
  */
+#include "base/file.h"
 #include "base/json.h"
 #include "base/rng.h"
 #include "cli/eval.h"

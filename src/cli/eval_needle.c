@@ -6,6 +6,7 @@
  * Everything follows from the seed: filler begins at another place and the key is another one in
  * each sample. Depths are asked from the end backwards, so that a session keeps what they share.
  */
+#include "base/file.h"
 #include "base/rng.h"
 #include "cli/eval.h"
 #include "cli/progress.h"

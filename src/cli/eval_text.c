@@ -1,5 +1,6 @@
 /* eval_text.c: `longcat eval ppl|kl`: how well a model predicts a text, and how far it is from
  * another model there. */
+#include "base/file.h"
 #include "cli/eval.h"
 #include "engine/evaluate.h"
 

@@ -1,6 +1,8 @@
 /* server_data.c: see server_data.h. */
 #include "cli/server_data.h"
 
+#include "base/file.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>

@@ -5,6 +5,7 @@
  */
 #include "cli/train.h"
 
+#include "base/file.h"
 #include "base/json.h"
 #include "train/runlog.h"
 

@@ -9,6 +9,7 @@
 #include "engine/synthetic.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/pool.h"
 #include "base/rng.h"

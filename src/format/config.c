@@ -10,6 +10,7 @@
 #include "format/config.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/json.h"
 
 #include <math.h>

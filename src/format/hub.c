@@ -23,6 +23,7 @@
 #include "format/hub_internal.h"
 
 #include "base/err.h"
+#include "base/file.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -8,6 +8,7 @@
 #include "format/hub_internal.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/pages.h"
 
 #include <errno.h>
@@ -242,14 +243,6 @@ static int attempt(transfer *t, const char *url, hub_response *r, bool *again, l
 
 /* ---- the end of a file ---- */
 
-static int sync_folder(const char *path, lc_err *err) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL); /* some file systems can't */
-    if (!ok) lc_fail_errno(err, LC_EIO, "the folder %s can't be synced", path);
-    if (fd >= 0) close(fd);
-    return ok ? LC_OK : LC_EIO;
-}
-
 /* All bytes are there. *right: they are what the hub states, and the file has its name now. */
 static int complete(transfer *t, bool *right, lc_err *err) {
     char hex[65];
@@ -264,7 +257,7 @@ static int complete(transfer *t, bool *right, lc_err *err) {
     if (rename(t->names.part.data, t->names.final.data) != 0)
         return lc_fail_errno(err, LC_EIO, "the .part file: can't be renamed");
     lc_pages_forget(t->fd, file->size);
-    return sync_folder(t->names.folder.data, err);
+    return lc_folder_sync(t->names.folder.data, err);
 }
 
 /* Tells of a failure, makes the part usable again and waits. */

@@ -5,6 +5,7 @@
 #include "format/quantize_internal.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
 

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/pages.h"
 #include "format/tensors.h"
 
@@ -128,11 +129,7 @@ static bool write_all(int fd, const void *bytes, size_t size, size_t at) {
 static void sync_folder(const char *path) {
     const char *slash = strrchr(path, '/');
     char *folder = slash > path ? lc_strndup(path, (size_t)(slash - path)) : NULL;
-    int fd = open(folder ? folder : slash ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        fsync(fd); /* not every file system can: the file itself is synced */
-        close(fd);
-    }
+    lc_folder_sync(folder ? folder : slash ? "/" : ".", NULL); /* the file itself is synced */
     lc_free(folder);
 }
 

@@ -6,6 +6,7 @@
 #include "text/chat_internal.h"
 
 #include "base/err.h"
+#include "base/file.h"
 
 #include <string.h>
 #include <sys/stat.h>

@@ -1,5 +1,6 @@
 /* checkpoint_read.c: finding, checking and reading checkpoints; see checkpoint.h. */
 #include "base/err.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/log.h"

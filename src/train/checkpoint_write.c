@@ -3,6 +3,7 @@
  * disk, and which checkpoints stay. See checkpoint.h.
  */
 #include "base/err.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "format/safetensors.h"
@@ -97,14 +98,6 @@ int lc_checkpoints_open(const lc_checkpoint_setup *setup, lc_checkpoints **out, 
 }
 
 /* ---- files ---- */
-
-static int sync_folder(const char *path, lc_err *err) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return lc_fail_errno(err, LC_EIO, "%s", path);
-    fsync(fd); /* not every file system can: the files themselves are synced */
-    close(fd);
-    return LC_OK;
-}
 
 static lc_tensor tensor_of(const lc_param *p, lc_dtype type) {
     lc_tensor t = {.name = p->name, .dtype = type, .rank = p->rank, .count = p->count};
@@ -264,10 +257,10 @@ static int write_manifest(const lc_checkpoints *c, const char *folder, lc_err *e
     lc_buf_printf(&path, "%s/" LC_MANIFEST_NAME, folder);
     if (status == LC_OK && (!hash || text.failed || path.failed))
         status = lc_fail(err, LC_ENOMEM, "%s: out of memory", folder);
-    if (status == LC_OK) status = sync_folder(folder, err);
+    if (status == LC_OK) status = lc_folder_sync(folder, err);
     if (status == LC_OK) status = lc_file_write(path.data, text.data, text.len, err);
-    if (status == LC_OK) status = sync_folder(folder, err);
-    if (status == LC_OK) status = sync_folder(c->setup.run, err);
+    if (status == LC_OK) status = lc_folder_sync(folder, err);
+    if (status == LC_OK) status = lc_folder_sync(c->setup.run, err);
     lc_buf_free(&text);
     lc_buf_free(&path);
     return status;

@@ -6,6 +6,7 @@
 #include "train/prepare_internal.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 

@@ -8,6 +8,7 @@
 #include "train/prepare_internal.h"
 
 #include "base/err.h"
+#include "base/file.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "train/data.h"
 #include "train/recipe_internal.h"
 

@@ -2,6 +2,7 @@
 #include "train/start.h"
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/json.h"
 
 #include <stdio.h>

@@ -4,6 +4,7 @@
  */
 #include "train/tokenizer_train.h"
 
+#include "base/file.h"
 #include "train/bpe_train.h"
 
 #include <string.h>

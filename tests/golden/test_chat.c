@@ -3,6 +3,7 @@
  * (tests/golden/text/README.md 2): templates/cases.jsonl and templates/ids.jsonl. Then what no file
  * holds: where templates come from, and data that tries to get around the sanitising.
  */
+#include "base/file.h"
 #include "test.h"
 #include "text/chat.h"
 

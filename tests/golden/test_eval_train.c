@@ -5,6 +5,7 @@
  * recompute; what is refused, and with which words.
  * uses-threads
  */
+#include "base/file.h"
 #include "golden.h"
 
 #include "train/loop.h"

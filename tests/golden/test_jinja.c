@@ -3,6 +3,7 @@
  * jinja.jsonl by level, and templates that must be stopped (hostile.jsonl). Then what no file
  * holds: limits, marks, memory that runs out at every allocation.
  */
+#include "base/file.h"
 #include "base/hash.h"
 #include "test.h"
 #include "text/jinja/jinja.h"

@@ -5,6 +5,7 @@
  */
 #include "golden.h"
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "format/names.h"
 #include "format/quantize.h"

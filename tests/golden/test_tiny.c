@@ -7,6 +7,7 @@
  * tiny_gap apart may differ; a row behind such a difference isn't compared. None differs at
  * present.
  */
+#include "base/file.h"
 #include "golden.h"
 
 #define DIR "tests/golden/tiny-code"

@@ -4,6 +4,7 @@
  * (tests/golden/text/README.md says where they are from); then normalisers, pre-tokenizers and
  * added tokens that those files don't have (tools/make_tokenizer_variants.py).
  */
+#include "base/file.h"
 #include "base/json.h"
 #include "test.h"
 #include "text/tokenizer.h"

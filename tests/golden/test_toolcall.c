@@ -4,6 +4,7 @@
  * At every moment what has been emitted must be a beginning of the final result and not be more
  * than 32 characters behind what the reference had sent.
  */
+#include "base/file.h"
 #include "base/json.h"
 #include "base/rng.h"
 #include "test.h"

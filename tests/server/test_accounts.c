@@ -3,6 +3,7 @@
 #include "server/accounts.h"
 
 #include "../unit/train_files.h"
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <signal.h>

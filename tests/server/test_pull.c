@@ -3,6 +3,7 @@
  * and corrupted transfers, wrong answers, hostile names, full disks, kill -9 of the real program.
  * All of it on 127.0.0.1, with short waits. uses-threads
  */
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "format/hub.h"

@@ -3,6 +3,7 @@
  * over HTTP. Expected answers come from `longcat run` on the same tokens. uses-threads: the server
  * does.
  */
+#include "base/file.h"
 #include "serve_kit.h"
 
 #include <ctype.h>

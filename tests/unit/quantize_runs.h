@@ -8,6 +8,7 @@
 #include "test.h"
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "format/quantize_internal.h"
 
 #include <dirent.h>

@@ -1,6 +1,7 @@
 /* test_buf.c: byte strings, id lists, whole files, and the texts of errors. */
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "test.h"
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* test_cli.c: what the commands share: help, wrong arguments, folders that aren't there yet,
  * files in place of models, progress on a narrow terminal. */
+#include "base/file.h"
 #include "quantize_runs.h"
 
 #include "../../src/cli/progress.c"

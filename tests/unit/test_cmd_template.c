@@ -2,6 +2,7 @@
  * test_cmd_template.c: `longcat template` as programs and people call it: golden lines in, golden
  * texts and ids out; a bad line answered in its place; one conversation as plain text; exit codes.
  */
+#include "base/file.h"
 #include "base/json.h"
 #include "test.h"
 

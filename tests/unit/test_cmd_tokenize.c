@@ -2,6 +2,7 @@
  * test_cmd_tokenize.c: `longcat tokenize` as programs and people call it: golden lines in, golden
  * ids, texts and steps out; a bad line answered in its place; the forms for people; exit codes.
  */
+#include "base/file.h"
 #include "base/json.h"
 #include "test.h"
 

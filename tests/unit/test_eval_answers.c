@@ -3,6 +3,7 @@
  * score is checked by identities: the reference is what `longcat run --greedy` writes, or that with
  * a letter changed; drafts are counted again here from sessions; prompts have the asked lengths.
  */
+#include "base/file.h"
 #include "base/json.h"
 #include "engine/engine.h"
 #include "test.h"

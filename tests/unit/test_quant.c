@@ -7,6 +7,7 @@
 #include "test.h"
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "format/config.h"
 #include "format/mat.h"
 

@@ -5,6 +5,7 @@
  */
 #include "unit/quantize_runs.h"
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "format/names.h"

@@ -5,6 +5,7 @@
 #include "test.h"
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "format/safetensors.h"
 
 #include <sys/stat.h>

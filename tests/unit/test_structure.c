@@ -7,6 +7,7 @@
  * A failure names file and line.
  */
 #include "base/buf.h"
+#include "base/file.h"
 #include "test.h"
 
 #include <ctype.h>

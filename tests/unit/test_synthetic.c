@@ -5,6 +5,7 @@
  */
 #include "test.h"
 
+#include "base/file.h"
 #include "base/json.h"
 #include "engine/engine.h"
 #include "engine/synthetic.h"

@@ -3,6 +3,7 @@
  * clear error of the right kind or works, each text of a megabyte is done in well under the time
  * limit (quadratic code would take minutes), and every allocation may fail.
  */
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "test.h"

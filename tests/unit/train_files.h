@@ -3,6 +3,7 @@
 #define LC_TESTS_TRAIN_FILES_H
 
 #include "base/buf.h"
+#include "base/file.h"
 #include "test.h"
 
 #include <ftw.h>
