@@ -5,7 +5,6 @@
  */
 #include "store/cache_internal.h"
 
-#include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -119,20 +118,22 @@ static void set_time(int fd, uint64_t ns) {
     futimens(fd, (struct timespec[]){t, t});
 }
 
+static void folder_of(const char *path, char out[PATH_BYTES]) {
+    snprintf(out, PATH_BYTES, "%s", path);
+    *strrchr(out, '/') = 0;
+}
+
 static bool sync_folder(const char *path) {
     char folder[PATH_BYTES];
-    snprintf(folder, sizeof folder, "%s", path);
-    *strrchr(folder, '/') = 0;
+    folder_of(path, folder);
     return lc_folder_sync(folder, NULL) == LC_OK;
 }
 
 /* Somebody has removed them to free the disk: that is no reason to stop. */
-static bool remake_folders(const lc_disk *d, const char *path) {
+static bool remake_folders(const char *path) {
     char folder[PATH_BYTES];
-    snprintf(folder, sizeof folder, "%s", path);
-    *strrchr(folder, '/') = 0;
-    return (mkdir(d->folder, 0700) == 0 || errno == EEXIST) &&
-           (mkdir(folder, 0700) == 0 || errno == EEXIST);
+    folder_of(path, folder);
+    return lc_make_folders(folder, 0700, NULL) == LC_OK;
 }
 
 static bool write_file(const lc_disk *d, const work *w) {
@@ -141,7 +142,7 @@ static bool write_file(const lc_disk *d, const work *w) {
     path_of(d, &w->key, path);
     snprintf(temporary, sizeof temporary, "%s.part", path);
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == ENOENT && remake_folders(d, path))
+    if (fd < 0 && errno == ENOENT && remake_folders(path))
         fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     bool ok = fd >= 0 && write_all(fd, (const char *)&header, sizeof header) &&
               write_all(fd, w->block.data, d->payload);
