@@ -395,6 +395,45 @@ static void largest_sums(void **unused) {
         }
 }
 
+/* Codes of 4 bits as far from a zero in or near their range as they can be, so that sums in 16 bits
+ * come to their ends. */
+static void zeros_near_codes(void **unused) {
+    (void)unused;
+    static const size_t sizes[] = {32, 64, 128, 192, 256};
+    static const uint8_t all[] = {0x00, 0xff, 0xf0};
+    const lc_coded_path *paths[LC_CODED_PATHS];
+    for (int zero = -2; zero <= 17; zero++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+            for (size_t codes = 0; codes <= sizeof all; codes++) {
+                a_case c = {.rows = 5,
+                            .k = s == 1 && codes == 3 ? 160 : 256,
+                            .columns = 18,
+                            .size = sizes[s],
+                            .layout = codes % 2 ? LC_CODES_IN_STRIPS : LC_CODES_BY_ROW};
+                operands o;
+                make(&o, &c);
+                size_t bytes = c.layout == LC_CODES_IN_STRIPS
+                                   ? 2 * o.right.stride
+                                   : (c.columns - 1) * o.right.stride + c.k / 2;
+                if (codes < sizeof all) memset(o.codes, all[codes], bytes);
+                for (size_t i = 0; i < c.rows; i++)
+                    for (size_t k = 0; k < c.k; k++)
+                        o.x[i * o.ldx + k] = i % 2       ? -1.0f
+                                             : i < 3     ? 1.0f
+                                             : k % 8 < 4 ? 1.0f
+                                                         : -1.0f;
+                o.right.zero = zero;
+                compute(&o);
+                float *got = malloc(c.rows * o.ldc * sizeof *got);
+                for (size_t i = 0, n = lc_coded_paths(paths); i < n; i++) {
+                    run(paths[i], &o, 0, c.rows, c.rows, got);
+                    compare(paths[i], &o, 0, c.rows, got);
+                }
+                free(got);
+                drop(&o);
+            }
+}
+
 /* Some rows alone, bit for bit what they are among others. */
 static void rows_are_independent(void **unused) {
     (void)unused;
@@ -448,6 +487,7 @@ int main(void) {
         WITH_FLUSHING(options),
         WITH_FLUSHING(strips_as_they_lie),
         WITH_FLUSHING(largest_sums),
+        WITH_FLUSHING(zeros_near_codes),
         WITH_FLUSHING(rows_are_independent),
         cmocka_unit_test(tables_name_their_path),
     };

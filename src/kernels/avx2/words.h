@@ -41,6 +41,8 @@ LC_WORD_OP(w_mul, _mm256_mullo_epi32)
 LC_WORD_OP(w_and, _mm256_and_si256)
 LC_WORD_OP(w_xor, _mm256_xor_si256)
 LC_WORD_OP(w_max, _mm256_max_epi32)
+LC_WORD_OP(w_mul_halves, _mm256_mullo_epi16)
+LC_WORD_OP(w_madd_halves, _mm256_madd_epi16)
 static inline lc_w w_down4(lc_w a) {
     return (lc_w){_mm256_srli_epi32(a.lo, 4), _mm256_srli_epi32(a.hi, 4)};
 }

@@ -53,13 +53,16 @@ static inline lc_w w_set_q(const char *q) {
     return _mm512_set1_epi32(word);
 }
 
+static inline lc_w w_mul_halves(lc_w a, lc_w b) { return _mm512_mullo_epi16(a, b); }
+static inline lc_w w_madd_halves(lc_w a, lc_w b) { return _mm512_madd_epi16(a, b); }
+
 /* Sums in turn: gcc would add words up as a tree, whose leaves don't fit the registers. */
 static inline lc_w in_turn(lc_w sum) {
     __asm__("" : "+v"(sum));
     return sum;
 }
 static inline lc_w w_madd(lc_w acc, lc_w a, lc_w b) {
-    return in_turn(w_add(acc, _mm512_madd_epi16(a, b)));
+    return in_turn(w_add(acc, w_madd_halves(a, b)));
 }
 static inline lc_w w_maddubs(lc_w acc, lc_w a, lc_w b) {
     return in_turn(_mm512_add_epi16(acc, _mm512_maddubs_epi16(a, b)));

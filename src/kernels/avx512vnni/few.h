@@ -152,7 +152,7 @@ static void store_spread(float *c, lc_v v, size_t n, size_t spread) {
 /* Groups of `each` quads: sums of the columns at work, to acc. */
 LC_INLINE void add_quads(tile *t, const coded_work *w, const lc_w quads[4], const size_t each,
                          size_t *group) {
-    const tile_shape one = {1, 1, 1, false};
+    const tile_shape one = {1, 1, 1, BYTES};
 #pragma GCC unroll 4
     for (size_t q = 0; q < 4; q += each) {
         if (*group == w->groups) return;
@@ -214,7 +214,7 @@ LC_INLINE void turn_step(few_operands o, lc_w flip, lc_w word[STRIP]) {
 LC_INLINE void turned_strip(const coded_work *w, const int rows, const bool halves) {
     const lc_code_kind kind = halves ? LC_CODES_U4 : LC_CODES_U8;
     const size_t step = few_step(kind), each = halves ? 8 : 4; /* k of a word */
-    const tile_shape shape = {rows, 1, rows < 4 && halves ? 2 : 1, false};
+    const tile_shape shape = {rows, 1, rows < 4 && halves ? 2 : 1, halves ? NIBBLES : BYTES};
     const lc_w flip = w_set(w->p->right.kind == LC_CODES_I8 ? (int32_t)0x80808080u : 0);
     size_t group = 0, place = 0;
     few_operands o = few_operands_at(w, 0, kind);
@@ -239,8 +239,7 @@ LC_INLINE void turned_strip(const coded_work *w, const int rows, const bool halv
             const char *q = left + (at - k);
             size_t n = (to - at) / each;
 #pragma GCC unroll 8
-            for (size_t i = 0; i < n; i++, q += each)
-                add_word(&t, w, q, from[i], 0, 0, halves, shape);
+            for (size_t i = 0; i < n; i++, q += each) add_word(&t, w, q, from[i], 0, 0, shape);
             if (to < end) break;
             LC_EACH_SUM if (shape.chains > 1) t.sum[r][s][0] =
                 w_add(t.sum[r][s][0], t.sum[r][s][1]);
