@@ -134,10 +134,8 @@ static int choose_weights(job *j, const train_flags *f, lc_err *err) {
 }
 
 static int choose_machine(job *j, const train_flags *f, lc_err *err) {
-    lc_isa cap = LC_ISA_COUNT - 1, dropped;
-    if (f->engine.isa && !lc_isa_from_name(f->engine.isa, &cap))
-        return lc_fail(err, LC_EINVAL, "--isa %s: no such instruction set", f->engine.isa);
-    j->kernels = f->engine.isa ? lc_kernels_best(cap, &dropped) : lc_kernels_fastest(&dropped);
+    int status = lc_kernels_named(f->engine.isa, &j->kernels, err);
+    if (status != LC_OK) return status;
     const char *compute = f->engine.compute ? f->engine.compute : "f32";
     j->bf16 = !strcmp(compute, "bf16");
     if (!j->bf16 && strcmp(compute, "f32"))

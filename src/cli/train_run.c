@@ -81,10 +81,8 @@ static double peak_of(const lc_kernels *kernels, bool bf16, lc_pool *pool) {
 }
 
 static int choose(const run_flags *f, lc_loop_options *o, lc_err *err) {
-    lc_isa cap = LC_ISA_COUNT - 1, dropped;
-    if (f->isa && !lc_isa_from_name(f->isa, &cap))
-        return lc_fail(err, LC_EINVAL, "--isa %s: no such instruction set", f->isa);
-    o->kernels = f->isa ? lc_kernels_best(cap, &dropped) : lc_kernels_fastest(&dropped);
+    int status = lc_kernels_named(f->isa, &o->kernels, err);
+    if (status != LC_OK) return status;
     static const char *const words[] = {"auto", "off", "on"};
     for (int i = 0; f->recompute && i < 3; i++)
         if (!strcmp(words[i], f->recompute)) {

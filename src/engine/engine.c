@@ -2,27 +2,9 @@
 #include "engine/engine.h"
 
 #include "base/err.h"
-#include "base/log.h"
 
 #include <stdio.h>
 #include <sys/stat.h>
-
-static int choose_kernels(lc_engine *e, const char *isa, lc_err *err) {
-    lc_isa cap = (lc_isa)(LC_ISA_COUNT - 1);
-    if (isa && !lc_isa_from_name(isa, &cap))
-        return lc_fail(err, LC_EINVAL,
-                       "instruction set \"%s\" is unknown: scalar, neon, neonbf16, avx2, avx512, "
-                       "avx512bf16 or amx",
-                       isa);
-    if (isa && !lc_kernels_of(cap))
-        return lc_fail(err, LC_EUNSUPPORTED, "this machine has no %s", isa);
-    lc_isa dropped;
-    e->kernels = isa ? lc_kernels_best(cap, &dropped) : lc_kernels_fastest(&dropped);
-    if (dropped != LC_ISA_COUNT)
-        lc_log(LC_LOG_WARN, "%s gives other bits than the reference on this machine: using %s",
-               lc_isa_name(dropped), lc_isa_name(e->kernels->isa));
-    return LC_OK;
-}
 
 /* Weights stored in fp32 are not rounded unless somebody asks for it. */
 static int choose_compute(lc_engine *e, const char *compute, lc_err *err) {
@@ -71,7 +53,7 @@ int lc_engine_open(const char *path, const lc_engine_options *options, lc_engine
     lc_engine *e = lc_calloc(1, sizeof *e);
     if (!e) return lc_fail(err, LC_ENOMEM, "engine: out of memory");
     e->drafts = options->drafts;
-    int status = choose_kernels(e, options->isa, err);
+    int status = lc_kernels_named(options->isa, &e->kernels, err);
     if (status == LC_OK) status = lc_pool_new(options->threads, &e->pool, err);
     if (status == LC_OK)
         status = lc_model_open(path, options->settings, options->n_settings, &e->model, err);

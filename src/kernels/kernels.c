@@ -3,6 +3,8 @@
 #include "kernels/kernels.h"
 
 #include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "kernels/coded.h"
 
@@ -413,4 +415,20 @@ const lc_kernels *lc_kernels_fastest(lc_isa *dropped) {
     pthread_mutex_unlock(&chosen.lock);
     if (dropped) *dropped = done ? chosen.dropped : LC_ISA_COUNT;
     return done ? &chosen.table : lc_kernels_of(LC_ISA_SCALAR);
+}
+
+int lc_kernels_named(const char *isa, const lc_kernels **out, lc_err *err) {
+    lc_isa cap = (lc_isa)(LC_ISA_COUNT - 1), dropped;
+    if (isa && !lc_isa_from_name(isa, &cap))
+        return lc_fail(err, LC_EINVAL,
+                       "instruction set \"%s\" is unknown: scalar, neon, neonbf16, avx2, avx512, "
+                       "avx512bf16 or amx",
+                       isa);
+    if (isa && !lc_kernels_of(cap))
+        return lc_fail(err, LC_EUNSUPPORTED, "this machine has no %s", isa);
+    *out = isa ? lc_kernels_best(cap, &dropped) : lc_kernels_fastest(&dropped);
+    if (dropped != LC_ISA_COUNT)
+        lc_log(LC_LOG_WARN, "%s gives other bits than the reference on this machine: using %s",
+               lc_isa_name(dropped), lc_isa_name((*out)->isa));
+    return LC_OK;
 }

@@ -348,4 +348,9 @@ const lc_kernels *lc_kernels_best(lc_isa cap, lc_isa *dropped);
  */
 const lc_kernels *lc_kernels_fastest(lc_isa *dropped);
 
+/* The table to work with: the best one up to the instruction set `isa`, or with NULL the fastest.
+ * Warns of a set that was dropped. LC_EINVAL: no such name; LC_EUNSUPPORTED: this machine lacks it.
+ */
+int lc_kernels_named(const char *isa, const lc_kernels **out, lc_err *err);
+
 #endif

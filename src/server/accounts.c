@@ -1,7 +1,7 @@
 /*
  * accounts.c: keys and their limits. The table of keys is in memory, read again when another
- * process has changed it (SQLite's data_version); checks never wait for a disk. The ledger is in
- * ledger.c.
+ * connection, the ledger's or another process's, has changed the database (SQLite's data_version);
+ * checks never wait for a disk. The ledger is in ledger.c.
  */
 #include "server/accounts_internal.h"
 

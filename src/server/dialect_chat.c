@@ -186,7 +186,6 @@ static void begin_chunk(const lc_api_reply *r, size_t index, lc_buf *out) {
     lc_out_open(out, "delta", '{');
 }
 
-/* event: whose log probabilities belong to the chunk, or NULL. */
 static void routed_by_layer(const lc_api_event *event, lc_buf *out) {
     lc_out_open(out, "routed_layers", '[');
     for (size_t i = 0; i < event->n_routed; i++) {
@@ -198,6 +197,7 @@ static void routed_by_layer(const lc_api_event *event, lc_buf *out) {
     lc_out_close(out, ']');
 }
 
+/* event: whose log probabilities belong to the chunk, or NULL. */
 static void end_chunk(const lc_api_reply *r, const lc_api_event *event, const char *finish,
                       lc_buf *out) {
     lc_out_close(out, '}');

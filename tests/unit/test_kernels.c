@@ -773,6 +773,26 @@ static void no_memory_no_choice(void **unused) {
     }
 }
 
+/* --isa of all commands: a set that is not there is an error, not something else in its place. */
+static void sets_by_name(void **unused) {
+    (void)unused;
+    const lc_kernels *k = NULL;
+    lc_err err = {0};
+    assert_int_equal(lc_kernels_named("sse", &k, &err), LC_EINVAL);
+    assert_non_null(strstr(err.text, "sse"));
+    for (int isa = 0; isa < LC_ISA_COUNT; isa++) {
+        const char *name = lc_isa_name((lc_isa)isa);
+        bool there = lc_kernels_of((lc_isa)isa) != NULL;
+        assert_int_equal(lc_kernels_named(name, &k, &err), there ? LC_OK : LC_EUNSUPPORTED);
+        if (there)
+            assert_int_equal(k->isa, isa);
+        else
+            assert_non_null(strstr(err.text, name));
+    }
+    assert_int_equal(lc_kernels_named(NULL, &k, &err), LC_OK);
+    assert_ptr_equal(k, lc_kernels_fastest(NULL));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scalar_is_the_written_order),
@@ -788,6 +808,7 @@ int main(void) {
         cmocka_unit_test(every_choice_has_the_same_bits),
         cmocka_unit_test(no_memory_no_choice),
         cmocka_unit_test(fastest_is_chosen_once),
+        cmocka_unit_test(sets_by_name),
     };
     return test_main(tests);
 }
