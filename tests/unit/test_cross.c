@@ -12,7 +12,7 @@
 #define SOURCES                                                                                    \
     "tests/cross/kernel_bits.c src/kernels/kernels.c src/kernels/coded.c "                         \
     "src/kernels/scalar/scalar.c src/kernels/scalar/coded.c src/base/cpu.c src/base/mem.c "        \
-    "src/base/pages.c src/base/err.c src/base/log.c src/base/utf8.c "
+    "src/base/pages.c src/base/err.c src/base/log.c src/base/utf8.c src/base/buf.c "
 #define FLAGS                                                                                      \
     "-std=gnu11 -O2 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -fno-trapping-math "           \
     "-Iinclude -Isrc -pthread "
