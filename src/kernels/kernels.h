@@ -78,6 +78,7 @@ typedef struct lc_turned { /* left(i, k) = x[k][i] */
 
 /* For functions with parameters that are constants in every call: loops over them unroll. */
 #define LC_INLINE static inline __attribute__((always_inline))
+/* For functions that gcc compiles better alone than inside of others. */
 #define LC_APART static __attribute__((noinline))
 
 enum { LC_FEW_ROWS = 32 };
