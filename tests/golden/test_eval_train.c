@@ -467,7 +467,7 @@ static void test_refusals(void **state) {
         {"--loss target_topk=nan", "needs a number", 1},
         {"--kl later", "warmup or sparse", 1},
         {"--compute f16", "bf16 or f32", 1},
-        {"--isa mmx", "no such instruction set", 1},
+        {"--isa mmx", "instruction set \"mmx\" is unknown", 1},
         {"--set nothing=1", "nothing", 1},
         {"--optimizer adamw", "optimizer", 2},
     };
