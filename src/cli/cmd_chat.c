@@ -4,13 +4,12 @@
  * computes only what is new.
  */
 #include "cli/engine_options.h"
+#include "cli/line.h"
 #include "engine/engine.h"
 #include "text/chat.h"
 #include "text/toolcall.h"
 
 #include <ctype.h>
-#include <editline/readline.h>
-#include <locale.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,7 +36,8 @@ typedef struct chat_state {
     lc_chat_template *tmpl;
     const chat_flags *flags;
     struct json_object *messages;
-    bool colour, terminal;
+    bool colour;
+    lc_line *terminal; /* NULL: lines come from a file or a pipe */
     /* the present answer */
     lc_toolparser *parser;
     size_t reasoning_shown, content_shown;
@@ -143,43 +143,30 @@ static int answer(chat_state *s, lc_err *err) {
 
 /* ---- the conversation ---- */
 
-/* To be freed with free(); NULL at the end, and on a terminal after Ctrl-C. */
-static char *read_line(bool terminal, const char *prompt) {
-    if (terminal) {
-        char *line = readline(prompt);
-        if (line && *line) add_history(line);
-        return line;
-    }
+static lc_line_end read_line(lc_line *terminal, const char *prompt, lc_buf *out) {
+    if (terminal) return lc_line_read(terminal, prompt, out);
     char *line = NULL;
     size_t cap = 0;
     ssize_t len = getline(&line, &cap, stdin);
-    if (len < 0) {
-        free(line);
-        return NULL;
-    }
-    if (len > 0 && line[len - 1] == '\n') line[len - 1] = 0;
-    return line;
+    if (len > 0) lc_buf_append(out, line, (size_t)len - (line[len - 1] == '\n'));
+    free(line);
+    return len < 0 ? LC_LINE_OVER : LC_LINE_TYPED;
 }
 
 /* What is said next: lines, as long as they end with a backslash. false at the end. */
-static bool read_turn(bool terminal, lc_buf *turn) {
+static bool read_turn(lc_line *terminal, lc_buf *turn) {
     const char *prompt = "> ";
     for (lc_buf_clear(turn);;) {
-        interrupted = 0;
-        char *line = read_line(terminal, prompt);
-        if (!line && !interrupted) return turn->len > 0;
-        size_t len = line ? strlen(line) : 0;
-        bool more = len && line[len - 1] == '\\';
-        if (line)
-            lc_buf_append(turn, line, len - more);
-        else
-            lc_buf_clear(turn);
-        if (more) lc_buf_putc(turn, '\n');
-        if (!line) putchar('\n');
-        bool whole = line && !more;
-        free(line);
-        if (whole) return lc_buf_reserve(turn, 0);
+        size_t before = turn->len;
+        lc_line_end end = read_line(terminal, prompt, turn);
+        if (end == LC_LINE_OVER) return turn->len > 0;
+        bool more = turn->len > before && turn->data[turn->len - 1] == '\\';
+        if (end == LC_LINE_TYPED && !more) return lc_buf_reserve(turn, 0);
+        if (more) turn->data[turn->len - 1] = '\n';
         prompt = more ? ". " : "> ";
+        if (more) continue;
+        lc_buf_clear(turn);
+        putchar('\n');
     }
 }
 
@@ -216,6 +203,7 @@ static int command(chat_state *s, const char *name, size_t len, bool *leave, lc_
 static int say(chat_state *s, const char *text, lc_err *err) {
     size_t before = json_object_array_length(s->messages);
     int status = add_message(s, "user", text, err);
+    interrupted = 0;
     if (status == LC_OK) status = answer(s, err);
     if (!s->terminal || (status != LC_ELIMIT && status != LC_ECANCELED)) return status;
     bool stopped = status == LC_ECANCELED; /* behind the terminal's ^C */
@@ -229,7 +217,6 @@ static int converse(chat_state *s, lc_err *err) {
     lc_buf turn = {0};
     bool leave = false;
     int status = reset(s, err);
-    setlocale(LC_CTYPE, "C.UTF-8"); /* else readline drops what isn't ASCII */
     if (s->terminal)
         printf("Ctrl-C stops an answer, Ctrl-D or /exit leaves, /help lists commands.\n");
     while (status == LC_OK && !leave && read_turn(s->terminal, &turn)) {
@@ -249,17 +236,18 @@ static int chat(const char *model, const chat_flags *f, lc_err *err) {
     lc_engine_options options = lc_cli_engine_options(&f->engine);
     options.context = (size_t)f->context;
     chat_state s = {.flags = f, .colour = isatty(STDOUT_FILENO) != 0};
-    s.terminal = s.colour && isatty(STDIN_FILENO);
     int status = lc_engine_open(model, &options, &s.engine, err);
     if (status == LC_OK && !s.engine->tokenizer)
         status = lc_fail(err, LC_ENOTFOUND, "%s: tokenizer.json is missing", model);
     if (status == LC_OK) status = lc_chat_template_load(model, &s.tmpl, err);
     if (status == LC_OK) status = lc_session_open(s.engine, &s.session, err);
-    if (status == LC_OK) {
+    if (status == LC_OK && s.colour && isatty(STDIN_FILENO)) {
         struct sigaction action = {.sa_handler = on_interrupt};
-        if (s.terminal) sigaction(SIGINT, &action, NULL);
-        status = converse(&s, err);
+        sigaction(SIGINT, &action, NULL);
+        status = lc_line_open(&s.terminal, err);
     }
+    if (status == LC_OK) status = converse(&s, err);
+    lc_line_close(s.terminal);
     json_object_put(s.messages);
     lc_session_close(s.session);
     lc_chat_template_free(s.tmpl);

@@ -5,6 +5,7 @@
 #include <pty.h>
 #include <stdbool.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 enum { WAIT_MS = 60000, SHORT_MS = 300 };
@@ -49,19 +50,25 @@ static void type(const chat *c, const char *keys) {
     assert_int_equal(write(c->terminal, keys, strlen(keys)), (ssize_t)strlen(keys));
 }
 
-/* Ctrl-C at a prompt. One that comes in the moment between two reads of the terminal is lost. */
-static void clear_line(chat *c) {
-    struct pollfd poll_it = {.fd = c->terminal, .events = POLLIN};
-    for (bool seen = false; !seen;) {
-        usleep(SHORT_MS * 1000);
-        type(c, "\x03");
-        while (!seen && poll(&poll_it, 1, 10 * SHORT_MS) == 1) {
-            ssize_t n = read(c->terminal, c->text, sizeof c->text - 1);
-            if (n <= 0) fail_msg("Ctrl-C ended it");
-            c->text[n] = 0;
-            seen = strstr(c->text, "> ") != NULL;
-        }
+/* A prompt, at which keys are what they are at any time: the editor has taken the terminal. */
+static void read_prompt(chat *c, const char *mark) {
+    struct termios mode;
+    read_until(c, mark);
+    for (int ms = 0; ms < WAIT_MS; ms++) {
+        assert_int_equal(tcgetattr(c->terminal, &mode), 0);
+        if (!(mode.c_lflag & ICANON)) return;
+        usleep(1000);
     }
+    fail_msg("the line is not edited");
+}
+
+/* It ends by itself. */
+static void ends(chat *c) {
+    int how = -1;
+    for (int ms = 0; ms < WAIT_MS && waitpid(c->pid, &how, WNOHANG) == 0; ms++) usleep(1000);
+    if (how == -1) fail_msg("it goes on: \"%s\"", c->text);
+    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+    close(c->terminal);
 }
 
 static void said(const chat *c, const char *words) {
@@ -81,9 +88,9 @@ static void letters_arrive(void **state) {
     for (size_t i = 0; i < 2; i++) {
         chat c;
         start(&c, locales[i], "--context", "4");
-        read_until(&c, "> ");
+        read_prompt(&c, "> ");
         type(&c, "h\u00e9llo \u4f60\u597d\n");
-        read_until(&c, "starts over\r\n> ");
+        read_prompt(&c, "starts over\r\n> ");
         said(&c, "/reset");
         const char *count = strstr(c.text, "longcat: ");
         assert_non_null(count);
@@ -97,20 +104,21 @@ static void lines_join(void **state) {
     (void)state;
     chat c;
     start(&c, "C", "--context", "1");
-    read_until(&c, "> ");
+    read_prompt(&c, "> ");
     type(&c, "one\n");
-    read_until(&c, "starts over\r\n> ");
+    read_prompt(&c, "starts over\r\n> ");
     int one = atoi(strstr(c.text, "longcat: ") + 9);
     type(&c, "one\\\n");
-    read_until(&c, "\r\n. ");
+    read_prompt(&c, "\r\n. ");
     type(&c, "one\n");
-    read_until(&c, "starts over\r\n> ");
+    read_prompt(&c, "starts over\r\n> ");
     assert_true(atoi(strstr(c.text, "longcat: ") + 9) > one);
     type(&c, "one\\\n");
-    read_until(&c, "\r\n. ");
-    clear_line(&c); /* drops the first line too */
+    read_prompt(&c, "\r\n. ");
+    type(&c, "\x03"); /* drops the first line too */
+    read_prompt(&c, "> ");
     type(&c, "one\n");
-    read_until(&c, "starts over\r\n> ");
+    read_prompt(&c, "starts over\r\n> ");
     assert_int_equal(atoi(strstr(c.text, "longcat: ") + 9), one);
     kill_it(&c);
 }
@@ -119,45 +127,42 @@ static void commands(void **state) {
     (void)state;
     chat c;
     start(&c, "C", "--context", "4");
-    read_until(&c, "> ");
+    read_prompt(&c, "> ");
     type(&c, "/help\n");
-    read_until(&c, "\r\n> ");
+    read_prompt(&c, "\r\n> ");
     said(&c, "/reset ");
     said(&c, "/exit ");
     said(&c, "Ctrl-C");
     said(&c, "backslash");
     type(&c, "/rest now\n");
-    read_until(&c, "\r\n> ");
+    read_prompt(&c, "\r\n> ");
+    said(&c, "/rest is no command; /help lists them");
+    type(&c, "\x10\n"); /* the line before */
+    read_prompt(&c, "\r\n> ");
     said(&c, "/rest is no command; /help lists them");
     type(&c, "/usr/bin is what?\n");
-    read_until(&c, "\r\n> ");
+    read_prompt(&c, "\r\n> ");
     said(&c, "are more than");
     type(&c, "/reset\n");
-    read_until(&c, "\r\n> ");
+    read_prompt(&c, "\r\n> ");
     type(&c, "/exit\n");
-    int how;
-    assert_int_equal(waitpid(c.pid, &how, 0), c.pid);
-    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
-    close(c.terminal);
+    ends(&c);
 }
 
+/* A key like others: none is lost, before it or behind it, however fast they come. */
 static void ctrl_c_at_the_prompt(void **state) {
     (void)state;
     chat c;
     start(&c, "C", "--context", "4");
-    read_until(&c, "> ");
-    for (int i = 0; i < 2; i++) {
-        type(&c, "/exit");
-        read_until(&c, "/exit");
-        clear_line(&c);
+    read_prompt(&c, "> ");
+    for (int i = 0; i < 20; i++) {
+        type(&c, "/exit\x03");
+        read_prompt(&c, "\r\n> ");
     }
-    type(&c, "\n"); /* nothing is left of the lines */
-    read_until(&c, "\r\n> ");
-    type(&c, "\x04");
-    int how;
-    assert_int_equal(waitpid(c.pid, &how, 0), c.pid);
-    assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
-    close(c.terminal);
+    type(&c, "/exit\x03/help\n");
+    read_prompt(&c, "in the next one.\r\n> ");
+    type(&c, "/reset\x03\x04");
+    ends(&c);
 }
 
 /* A prompt that takes seconds. */
@@ -170,16 +175,16 @@ static void ctrl_c_in_the_prompt(void **state) {
     for (size_t i = 0; i < TIMES; i++) memcpy(text + i * (sizeof words - 1), words, sizeof words);
     chat c;
     start(&c, "C", "--system", text);
-    read_until(&c, "> ");
+    read_prompt(&c, "> ");
     type(&c, "hello\n");
     read_until(&c, "hello\r\n");
     usleep(SHORT_MS * 1000);
     type(&c, "\x03");
-    read_until(&c, "> ");
+    read_prompt(&c, "> ");
     said(&c, "longcat: stopped");
     assert_null(strstr(c.text, "cut off"));
     type(&c, "/help\n"); /* and it goes on */
-    read_until(&c, "\r\n> ");
+    read_prompt(&c, "\r\n> ");
     said(&c, "/exit");
     kill_it(&c);
     free(text);
@@ -190,13 +195,13 @@ static void ctrl_c_in_an_answer(void **state) {
     (void)state;
     chat c;
     start(&c, "C", "--temperature", "20");
-    read_until(&c, "> ");
+    read_prompt(&c, "> ");
     type(&c, "hello\n");
     read_until(&c, "hello\r\n");
     struct pollfd answer = {.fd = c.terminal, .events = POLLIN};
     assert_int_equal(poll(&answer, 1, WAIT_MS), 1); /* it has begun */
     type(&c, "\x03");
-    read_until(&c, "[cut off]\r\n> ");
+    read_prompt(&c, "[cut off]\r\n> ");
     type(&c, "/help\n");
     read_until(&c, "/exit");
     kill_it(&c);
