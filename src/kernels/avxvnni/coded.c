@@ -14,7 +14,11 @@ static inline lc_w w_dot(lc_w acc, lc_w codes, const char *q) {
     return (lc_w){dot_8(acc.lo, codes.lo, x), dot_8(acc.hi, codes.hi, x)};
 }
 
+#define LC_CODED_FEW
 #include "kernels/coded.inc"
+
+#define LC_FEW_DOT dot_8
+#include "kernels/avx2/few.h"
 
 extern const lc_coded_path lc_coded_avxvnni;
 const lc_coded_path lc_coded_avxvnni = LC_CODED_PATH("vpdpbusd, 256 bits");
