@@ -55,13 +55,13 @@ static void split_left(const coded_work *w, size_t bytes, char *out) {
 
 /* What codes become in front of a product. */
 LC_INLINE lc_w unpack(__m256i codes, const lc_code_kind kind) {
-    const __m256i low = _mm256_set1_epi8(0x0f), even = _mm256_set1_epi16(0xff);
+    const __m256i low = _mm256_set1_epi8(0x0f);
     if (kind == LC_CODES_U4)
         return (lc_w){_mm256_and_si256(codes, low),
                       _mm256_and_si256(_mm256_srli_epi16(codes, 4), low)};
     if (kind == LC_CODES_I8) codes = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
     if (!HAS_PAIRS) return (lc_w){codes, codes};
-    return (lc_w){_mm256_and_si256(codes, even), _mm256_srli_epi16(codes, 8)};
+    return (lc_w){_mm256_and_si256(codes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(codes, 8)};
 }
 
 /* Products of a unit, added up to 8 words, or to 16 halves (of 4 products of U4). */
