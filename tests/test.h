@@ -11,14 +11,31 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* The program under test; tests/run sets it to the right build. */
 static inline const char *test_program(void) {
     const char *path = getenv("LONGCAT");
     return path ? path : "build/longcat";
+}
+
+/* How a child ended (waitpid's status). One that goes on for a minute is killed and fails the test,
+ * so that the others are run. */
+static inline int end_of(pid_t child) {
+    int status = 0;
+    for (int ms = 0; ms < 60000; ms++) {
+        if (waitpid(child, &status, WNOHANG) == child) return status;
+        usleep(1000);
+    }
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    fail_msg("process %d went on for a minute", (int)child);
+    return status;
 }
 
 #define test_main(tests)                                                                           \

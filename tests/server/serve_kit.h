@@ -59,11 +59,10 @@ static inline void start_server(server *s, const char *model, const char *const 
 }
 
 static inline int stop_server(server *s, int signal_number) {
-    int status = 0;
-    kill(s->pid, signal_number);
-    waitpid(s->pid, &status, 0);
+    pid_t pid = s->pid;
+    kill(pid, signal_number);
     s->pid = 0;
-    return status;
+    return end_of(pid);
 }
 
 static inline int new_server(void **state) {

@@ -528,8 +528,7 @@ static void test_sigterm_lets_answers_finish(void **state) {
     assert_int_equal(r->status, 200);
     assert_int_equal(number_at(r, "usage.completion_tokens"), 300);
     free_reply(got);
-    int status;
-    waitpid(s->pid, &status, 0);
+    int status = end_of(s->pid);
     s->pid = 0;
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }

@@ -135,8 +135,7 @@ static void test_clients_that_leave_during_preparation(void **state) {
     usleep(20000);
     kill(s->pid, SIGTERM); /* the second one cancels what is there */
     for (int i = 0; i < CLIENTS; i++) pthread_join(threads[i], NULL);
-    int status;
-    waitpid(s->pid, &status, 0);
+    int status = end_of(s->pid);
     s->pid = 0;
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     lc_buf_free(&body);

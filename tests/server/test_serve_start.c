@@ -221,8 +221,7 @@ static void test_ready_says_that_it_drains(void **state) {
     pthread_join(thread, &got);
     assert_int_equal(((reply *)got)->status, 200);
     free_reply(got);
-    int status;
-    waitpid(s->pid, &status, 0);
+    int status = end_of(s->pid);
     s->pid = 0;
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     r = get(s, "/ready");

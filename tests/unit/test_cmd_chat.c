@@ -64,9 +64,7 @@ static void read_prompt(chat *c, const char *mark) {
 
 /* It ends by itself. */
 static void ends(chat *c) {
-    int how = -1;
-    for (int ms = 0; ms < WAIT_MS && waitpid(c->pid, &how, WNOHANG) == 0; ms++) usleep(1000);
-    if (how == -1) fail_msg("it goes on: \"%s\"", c->text);
+    int how = end_of(c->pid);
     assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
     close(c->terminal);
 }
