@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <histedit.h>
 #include <locale.h>
-#include <string.h>
 
 enum { HISTORY = 1000 }; /* lines */
 

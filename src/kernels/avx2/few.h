@@ -16,7 +16,7 @@ enum {
 };
 
 /* Left rows up to which this pays. */
-LC_INLINE size_t few_rows(const lc_code_kind kind) {
+LC_INLINE size_t most_rows(const lc_code_kind kind) {
     if (!HAS_PAIRS) return 1;
     return kind == LC_CODES_U4 ? 3 : TILE_ROWS;
 }
@@ -33,7 +33,7 @@ static bool few_fits(const lc_coded_product *p) {
     const lc_coded_rows *r = &p->right;
     size_t unit = unit_of(r->kind);
     bool divides = r->size >= p->k || r->size % unit == 0 || 2 * r->size == unit;
-    return p->rows <= few_rows(r->kind) && r->layout == LC_CODES_BY_ROW && p->k % unit == 0 &&
+    return p->rows <= most_rows(r->kind) && r->layout == LC_CODES_BY_ROW && p->k % unit == 0 &&
            divides;
 }
 
@@ -123,7 +123,7 @@ static inline void store_sums(int32_t *to, __m256i sum, bool halves) {
 
 /* Sums of four weight rows. `rows`, of the left, and `kind` are constants in every call. */
 LC_INLINE void quad_sums(few_work *f, int32_t *sums, const int rows, const lc_code_kind kind) {
-    if ((size_t)rows > few_rows(kind)) return;
+    if ((size_t)rows > most_rows(kind)) return;
     const bool halves = f->w->groups > f->units;
     for (size_t unit = 0, end; unit < f->units; sums += (1 + halves) * STRIP) {
         __m256i sum[TILE_ROWS];
